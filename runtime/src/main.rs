@@ -1,0 +1,2 @@
+//! minirun.
+fn main() {}
