@@ -1,0 +1,122 @@
+//! Messages between processes, with descriptors inside: unix(7).
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+    connect, recvmsg, sendmsg, socket, socketpair,
+};
+
+use crate::trace::{observe, quoted};
+use crate::{Error, Result};
+
+/// The most descriptors that one message carries here.
+const MAX_FDS: usize = 64;
+
+/// Makes a connected pair that keeps message boundaries, socketpair(2) with `SOCK_SEQPACKET`.
+pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let result = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags);
+    observe("socketpair", || "AF_UNIX, SOCK_SEQPACKET".into(), result)
+}
+
+/// Connects to the stream socket at `path` of the host.
+pub fn connect_to(path: &Path) -> Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let made = socket(AddressFamily::Unix, SockType::Stream, flags, None);
+    let stream = observe("socket", || "AF_UNIX, SOCK_STREAM".into(), made)?;
+    let address = UnixAddr::new(path).map_err(|e| Error::new("connect", quoted(path), e))?;
+    let result = connect(stream.as_raw_fd(), &address);
+    observe("connect", || quoted(path), result)?;
+    Ok(stream)
+}
+
+/// Sends one message, with descriptors, sendmsg(2).
+pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+    let socket = socket.as_fd();
+    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let control = if raw.is_empty() { &rights[..0] } else { &rights[..] };
+    let flags = MsgFlags::MSG_NOSIGNAL;
+    let result =
+        sendmsg::<UnixAddr>(socket.as_raw_fd(), &[IoSlice::new(bytes)], control, flags, None);
+    let shown = || format!("{}, … {} bytes, fds={raw:?}", socket.as_raw_fd(), bytes.len());
+    observe("sendmsg", shown, result.map(drop))
+}
+
+/// A message that came in.
+#[derive(Debug)]
+pub struct Received {
+    /// How many bytes; 0 when the other side is gone.
+    pub length: usize,
+    /// The descriptors that came with it, close-on-exec.
+    pub fds: Vec<OwnedFd>,
+}
+
+/// Waits for one message, recvmsg(2). A message that does not fit is an error, never cut.
+pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<Received> {
+    let socket = socket.as_fd();
+    let mut control = nix::cmsg_space!([RawFd; MAX_FDS]);
+    let number = socket.as_raw_fd();
+    let result = loop {
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let parts = &mut [IoSliceMut::new(buffer)];
+        match recvmsg::<UnixAddr>(number, parts, Some(&mut control), flags) {
+            Err(Errno::EINTR) => {}
+            Err(errno) => break Err(errno),
+            Ok(message) => {
+                let mut fds = Vec::new();
+                for part in message.cmsgs()? {
+                    if let ControlMessageOwned::ScmRights(raw) = part {
+                        fds.extend(raw.into_iter().map(adopt));
+                    }
+                }
+                if message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
+                    break Err(Errno::EMSGSIZE);
+                }
+                break Ok((message.bytes, fds));
+            }
+        }
+    };
+    let (length, fds) = observe("recvmsg", || number.to_string(), result)?;
+    Ok(Received { length, fds })
+}
+
+fn adopt(number: RawFd) -> OwnedFd {
+    // SAFETY: SCM_RIGHTS has just installed this descriptor for us, and nobody else knows it.
+    #[expect(unsafe_code, reason = "taking ownership of a received descriptor")]
+    unsafe {
+        OwnedFd::from_raw_fd(number)
+    }
+}
+
+impl From<Errno> for Error {
+    fn from(errno: Errno) -> Self {
+        Self::new("recvmsg", "control message", errno)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_keep_their_bounds_and_carry_descriptors() {
+        let (left, right) = pair().unwrap();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        send(&left, b"one", &[null.as_fd()]).unwrap();
+        send(&left, b"two", &[]).unwrap();
+        let mut buffer = [0; 16];
+        let first = receive(&right, &mut buffer).unwrap();
+        assert_eq!((&buffer[..first.length], first.fds.len()), (&b"one"[..], 1));
+        let second = receive(&right, &mut buffer).unwrap();
+        assert_eq!((&buffer[..second.length], second.fds.len()), (&b"two"[..], 0));
+        send(&left, &[7; 32], &[]).unwrap();
+        assert_eq!(receive(&right, &mut buffer).unwrap_err().errno, Errno::EMSGSIZE);
+        drop(left);
+        assert_eq!(receive(&right, &mut buffer).unwrap().length, 0);
+    }
+}
