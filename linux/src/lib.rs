@@ -31,6 +31,7 @@ pub mod prctl;
 pub mod proc;
 pub mod rlimit;
 pub mod seal;
+pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod terminal;

@@ -6,7 +6,6 @@
 //! `MINIRUN_WRITE_TABLE=1 cargo test -p minirun --test seccomp_syscall_table`.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::Path;
 
 /// Numbers of one name, in the order of the table's columns.
@@ -76,8 +75,7 @@ const X86_64_ONLY: [&str; 12] = [
 ];
 
 /// The private calls of 32-bit ARM, arch/arm/include/uapi/asm/unistd.h.
-const ARM_PRIVATE: [&str; 6] =
-    ["breakpoint", "cacheflush", "usr26", "usr32", "set_tls", "get_tls"];
+const ARM_PRIVATE: [&str; 6] = ["breakpoint", "cacheflush", "usr26", "usr32", "set_tls", "get_tls"];
 
 /// Every call of one table of the crate, whose own iterator stops before the last one.
 macro_rules! table {
@@ -118,10 +116,8 @@ fn expected() -> String {
     for (name, numbers) in names {
         text.push_str(name);
         for number in numbers {
-            match number {
-                Some(number) => write!(text, " {number}").unwrap(),
-                None => text.push_str(" -"),
-            }
+            text.push(' ');
+            text.push_str(&number.map_or_else(|| "-".into(), |number: u32| number.to_string()));
         }
         text.push('\n');
     }

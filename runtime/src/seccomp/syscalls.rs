@@ -151,12 +151,4 @@ mod tests {
             }
         }
     }
-
-    #[test]
-    fn this_kernel_agrees_with_the_native_column() {
-        // getpid(2) and gettid(2) are as old as it gets, statmount(2) and its numbers are shared.
-        let number = |name| by_name(name).unwrap().number(Architecture::NATIVE).unwrap();
-        assert_eq!(i64::from(number("getpid")), linux::seccomp::SYS_GETPID);
-        assert_eq!(number("statmount"), 457 | Architecture::NATIVE.number_bit());
-    }
 }
