@@ -33,6 +33,7 @@ pub mod proc;
 pub mod rlimit;
 pub mod seal;
 pub mod shared;
+pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod terminal;
