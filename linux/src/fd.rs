@@ -116,6 +116,12 @@ pub fn read_file_at(dir: BorrowedFd<'_>, name: &Path) -> Result<String> {
     Ok(text)
 }
 
+/// Reads from `offset` of a file into `buffer`, pread(2), and gives how many bytes that were.
+pub fn read_at(fd: BorrowedFd<'_>, buffer: &mut [u8], offset: i64) -> Result<usize> {
+    let result = nix::sys::uio::pread(fd, buffer, offset);
+    observe("pread64", || format!("{}, {offset}", fd.as_raw_fd()), result)
+}
+
 /// Writes all of `bytes`, in as many write(2) calls as it takes.
 pub fn write_all(fd: &OwnedFd, bytes: &[u8]) -> Result<()> {
     let duplicate =

@@ -14,10 +14,12 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("this project drives the Linux kernel: build it on Linux, or use the Vagrantfile");
 
+pub mod bpf;
 pub mod capability;
 pub mod clone;
 pub mod credentials;
 pub mod device;
+pub mod directory;
 mod error;
 pub mod fd;
 pub mod keyring;

@@ -1,1 +1,3 @@
 //! An OCI container runtime that you can read.
+
+pub mod cgroup;
