@@ -56,10 +56,11 @@ pub(super) fn assemble(rules: &[Rule]) -> Option<Vec<Instruction>> {
         load(R4_MAJOR, MAJOR),
         load(R5_MINOR, MINOR),
     ];
-    for rule in rules {
-        program.extend(step(rule));
+    program.extend(rules.iter().flat_map(|rule| step(rule)));
+    // The kernel refuses a program with an end that nothing leads to.
+    if !rules.last().is_some_and(|last| decides_all(last)) {
+        program.extend(end(false));
     }
-    program.extend(end(false));
     Some(program)
 }
 
@@ -147,8 +148,27 @@ mod tests {
         let kind = if kind == Kind::Block { BLOCK } else { CHARACTER };
         let words = [i32::from(access) << 16 | kind, major, minor];
         let mut context: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        assert!(all_reached(program), "the kernel refuses unreachable instructions");
         let machine = rbpf::EbpfVmRaw::new(Some(&bytes)).unwrap();
         machine.execute_program(&mut context).unwrap() == 1
+    }
+
+    /// Follows every branch from the start, as the kernel's verifier does first.
+    fn all_reached(program: &[Instruction]) -> bool {
+        let (mut reached, mut todo) = (vec![false; program.len()], vec![0]);
+        while let Some(index) = todo.pop() {
+            if std::mem::replace(&mut reached[index], true) {
+                continue;
+            }
+            let target = index + 1 + usize::try_from(program[index].offset).unwrap();
+            match program[index].code {
+                EXIT => {}
+                JUMP => todo.push(target),
+                JUMP_UNLESS_EQUAL | JUMP_IF_BITS => todo.extend([index + 1, target]),
+                _ => todo.push(index + 1),
+            }
+        }
+        reached.into_iter().all(|reached| reached)
     }
 
     /// Every kind, a few numbers on both sides of those in the rules, every access.
