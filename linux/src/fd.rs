@@ -170,6 +170,12 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<()> {
     observe("fcntl", || format!("{}, F_SETFL, O_NONBLOCK", fd.as_raw_fd()), result)
 }
 
+/// Reads from `offset` of a file into `buffer`, pread(2), and gives how many bytes that were.
+pub fn read_at(fd: BorrowedFd<'_>, buffer: &mut [u8], offset: i64) -> Result<usize> {
+    let result = nix::sys::uio::pread(fd, buffer, offset);
+    observe("pread64", || format!("{}, {offset}", fd.as_raw_fd()), result)
+}
+
 /// Writes all of `bytes`, in as many write(2) calls as it takes.
 pub fn write_all(fd: &OwnedFd, bytes: &[u8]) -> Result<()> {
     let duplicate =

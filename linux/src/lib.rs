@@ -14,10 +14,12 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("this project drives the Linux kernel: build it on Linux, or use the Vagrantfile");
 
+pub mod bpf;
 pub mod capability;
 pub mod clone;
 pub mod credentials;
 pub mod device;
+pub mod directory;
 mod error;
 pub mod fd;
 pub mod keyring;
@@ -32,8 +34,8 @@ pub mod prctl;
 pub mod proc;
 pub mod rlimit;
 pub mod seal;
-pub mod shared;
 pub mod seccomp;
+pub mod shared;
 pub mod signal;
 pub mod socket;
 pub mod terminal;

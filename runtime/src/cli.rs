@@ -12,7 +12,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use linux::clone::Strings;
 use linux::seal;
 
-use crate::commands::{self, VERBS, Verb};
+use crate::commands::{VERBS, VERSION_TEXT, Verb};
 use crate::container::state::StateRoot;
 use crate::error::{Error, Result};
 use crate::report::Log;
@@ -115,7 +115,7 @@ fn program(verb: Option<&Verb>) -> Command {
     };
     let base = Command::new("minirun")
         .about("Builds and runs containers, as an OCI runtime and by hand")
-        .version(commands::version_text())
+        .version(VERSION_TEXT)
         .disable_version_flag(true)
         .subcommand_required(true)
         .arg_required_else_help(true)
@@ -135,9 +135,10 @@ fn program(verb: Option<&Verb>) -> Command {
                 .default_value("text"),
         )
         .arg(flag("debug", "Also tell warnings"))
-        .arg(option("log-level", "LEVEL", "error, warning or debug").value_parser([
-            "error", "warning", "info", "debug",
-        ]))
+        .arg(
+            option("log-level", "LEVEL", "error, warning or debug")
+                .value_parser(["error", "warning", "info", "debug"]),
+        )
         .arg(
             option("cgroup-manager", "MANAGER", "How cgroups are made")
                 .value_parser(["cgroupfs", "systemd", "disabled"])
@@ -158,16 +159,15 @@ fn program(verb: Option<&Verb>) -> Command {
     match verb {
         Some(verb) => base.subcommand((verb.arguments)(Command::new(verb.name).about(verb.about))),
         // No verb, or one that does not exist: the parser's help and its errors name all.
-        None => VERBS.iter().fold(base, |base, verb| {
-            base.subcommand(Command::new(verb.name).about(verb.about))
-        }),
+        None => VERBS
+            .iter()
+            .fold(base, |base, verb| base.subcommand(Command::new(verb.name).about(verb.about))),
     }
 }
 
 fn understood(matches: &ArgMatches) -> Result<(Global, &str, &ArgMatches)> {
-    let (name, sub) = matches
-        .subcommand()
-        .ok_or_else(|| Error::Config("no command was given".into()))?;
+    let (name, sub) =
+        matches.subcommand().ok_or_else(|| Error::Config("no command was given".into()))?;
     let manager = matches.get_one::<String>("cgroup-manager").map_or("cgroupfs", String::as_str);
     if manager == "systemd" || matches.get_flag("systemd-cgroup") {
         return Err(Error::Unsupported(

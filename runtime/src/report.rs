@@ -40,6 +40,14 @@ impl Log {
         }
     }
 
+    /// Tells something that a person must know and that is no failure of ours.
+    pub(crate) fn notice(&self, text: &str) {
+        if self.file.is_some() && !self.json {
+            self.append("warning", text);
+        }
+        drop(writeln!(std::io::stderr(), "minirun: {text}"));
+    }
+
     fn append(&self, level: &str, text: &str) {
         let Some(path) = &self.file else { return };
         let time = humantime::format_rfc3339_seconds(SystemTime::now());

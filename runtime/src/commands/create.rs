@@ -100,11 +100,7 @@ pub(super) fn bundle_of(asked: Option<&Path>) -> Result<PathBuf> {
 }
 
 /// Decides what the configuration means here and now.
-pub(super) fn plan_of(
-    config: &oci_spec::runtime::Spec,
-    id: &str,
-    bundle: &Path,
-) -> Result<Plan> {
+pub(super) fn plan_of(config: &oci_spec::runtime::Spec, id: &str, bundle: &Path) -> Result<Plan> {
     crate::plan::check_id(id)?;
     let privileged = capability::effective()
         .map_err(Error::kernel("read our capabilities"))?

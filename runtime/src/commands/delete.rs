@@ -19,7 +19,9 @@ pub(super) const VERB: Verb = Verb {
 
 fn arguments(command: Command) -> Command {
     command
-        .arg(flag("force", "End what still runs; no error if there is no such container").short('f'))
+        .arg(
+            flag("force", "End what still runs; no error if there is no such container").short('f'),
+        )
         .arg(id_argument())
 }
 

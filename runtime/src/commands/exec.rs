@@ -206,7 +206,7 @@ fn add_capabilities(config: &mut Config, names: &[String]) -> Result<()> {
 
 /// `UID` or `UID:GID`, plain decimal numbers and nothing else: a lenient reader has made root of a
 /// typing error (CVE-2026-30892).
-fn user_of(text: &str) -> Result<(u32, Option<u32>)> {
+pub(super) fn user_of(text: &str) -> Result<(u32, Option<u32>)> {
     match text.split_once(':') {
         None => Ok((number(text)?, None)),
         Some((uid, gid)) => Ok((number(uid)?, Some(number(gid)?))),
@@ -228,7 +228,21 @@ mod tests {
     fn users_are_read_strictly() {
         assert_eq!(user_of("0").unwrap(), (0, None));
         assert_eq!(user_of("1000:100").unwrap(), (1000, Some(100)));
-        for text in ["", ":", "1:", ":1", "-1", "+1", "4294967295", "4294967296", "0x1", " 1", "1 ", "1:2:3", "root"] {
+        for text in [
+            "",
+            ":",
+            "1:",
+            ":1",
+            "-1",
+            "+1",
+            "4294967295",
+            "4294967296",
+            "0x1",
+            " 1",
+            "1 ",
+            "1:2:3",
+            "root",
+        ] {
             assert!(user_of(text).is_err(), "{text:?}");
         }
     }

@@ -5,6 +5,7 @@ mod create;
 mod delete;
 mod exec;
 mod features;
+mod flags;
 mod kill;
 mod list;
 mod pause;
@@ -60,10 +61,13 @@ pub(crate) const VERBS: &[Verb] = &[
 
 /// What `--version` prints after the program's name; engines parse it, and want the word "version"
 /// on one line only.
-pub(crate) fn version_text() -> String {
-    let commit = option_env!("MINIRUN_COMMIT").unwrap_or("unknown");
-    format!("version {}\ncommit: {commit}\nspec: {}", env!("CARGO_PKG_VERSION"), crate::spec::VERSION)
-}
+pub(crate) const VERSION_TEXT: &str = concat!(
+    "version ",
+    env!("CARGO_PKG_VERSION"),
+    "\ncommit: ",
+    env!("MINIRUN_COMMIT"),
+    "\nspec: 1.3.0"
+);
 
 fn id_argument() -> Arg {
     Arg::new("id").value_name("ID").required(true).help("The container's name")

@@ -55,6 +55,7 @@ fn resume(global: &Global, matches: &ArgMatches) -> Result<i32> {
 }
 
 fn group_of(state: &crate::state::State) -> Result<Cgroup> {
-    open_cgroup(state.cgroup.as_ref())
-        .ok_or_else(|| Error::Unsupported("the container has no cgroup: it cannot be frozen".into()))
+    open_cgroup(state.cgroup.as_ref()).ok_or_else(|| {
+        Error::Unsupported("the container has no cgroup: it cannot be frozen".into())
+    })
 }

@@ -40,9 +40,14 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
         print(&text);
         return Ok(0);
     }
-    let options: Vec<&String> = matches.get_many("options").map(Iterator::collect).unwrap_or_default();
+    let options: Vec<&String> =
+        matches.get_many("options").map(Iterator::collect).unwrap_or_default();
     let mut ps = std::process::Command::new("ps");
-    if options.is_empty() { ps.arg("-ef") } else { ps.args(options) };
+    if options.is_empty() {
+        ps.arg("-ef")
+    } else {
+        ps.args(options)
+    };
     let output = ps.output().map_err(Error::file(format!("ps for container {}", home.id())))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);

@@ -17,9 +17,9 @@ pub(super) const VERB: Verb = Verb {
 };
 
 fn arguments(command: Command) -> Command {
-    command.arg(id_argument()).after_help(
-        "The status of a process that is not our child is known from Linux 6.15 on.",
-    )
+    command
+        .arg(id_argument())
+        .after_help("The status of a process that is not our child is known from Linux 6.15 on.")
 }
 
 fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
@@ -37,7 +37,8 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     let hung_up = poll::Ready::default();
     let limit = Some(std::time::Duration::from_secs(5));
     use std::os::fd::AsFd;
-    poll::wait(&[(process.as_fd(), hung_up)], limit).map_err(Error::kernel("wait for its reaper"))?;
+    poll::wait(&[(process.as_fd(), hung_up)], limit)
+        .map_err(Error::kernel("wait for its reaper"))?;
     match pidfd::exit_of_any(&process) {
         Some(exit) => {
             print(&format!("{}\n", exit.status()));

@@ -116,7 +116,7 @@ type Made = (Line, Option<OwnedFd>, Vec<String>);
 impl Half<'_> {
     fn make(&mut self, journal: &mut Journal<'_>) -> Result<Made> {
         let plan = self.plan;
-        let host = if self.options.cgroups { Some(Host::detect()?) } else { None };
+        let host = if self.options.cgroups { Host::detect()? } else { None };
         let place = match &host {
             Some(host) => Place::new(host, plan.cgroups_path.as_deref(), &plan.id)?,
             None => None,
@@ -182,9 +182,11 @@ impl Half<'_> {
         host: Option<&Host>,
     ) -> Result<(Line, SharedNumber)> {
         let plan = self.plan;
-        let joined = journal.step(Step::Namespaces, || "existing namespaces (open)".into(), || {
-            namespaces::open(&plan.namespaces)
-        })?;
+        let joined = journal.step(
+            Step::Namespaces,
+            || "existing namespaces (open)".into(),
+            || namespaces::open(&plan.namespaces),
+        )?;
         let failed = |what: &'static str| Error::kernel(what);
         let (line, inner) = Line::pair().map_err(failed("make the line to init"))?;
         let current = SharedNumber::new().map_err(failed("make the shared page"))?;
@@ -225,11 +227,14 @@ impl Half<'_> {
         };
         let birth_fd = self.cgroup.as_ref().map(Cgroup::birth_fd);
         let birth = Birth { namespaces: new, cgroup: birth_fd, sibling: false };
-        let child = journal.step(Step::Clone, || format!("init of {}", plan.id), || {
-            clone_in_pid_namespace(birth, inside, inner)
-        })?;
+        let child = journal.step(
+            Step::Clone,
+            || format!("init of {}", plan.id),
+            || clone_in_pid_namespace(birth, inside, inner),
+        )?;
         if let Some(map) = &plan.identity_map {
-            let ranges = || format!("{} user and {} group ranges", map.users.len(), map.groups.len());
+            let ranges =
+                || format!("{} user and {} group ranges", map.users.len(), map.groups.len());
             let pid = child.pid;
             // Kept before the first thing that can fail, so that it is ended.
             self.child = Some(child);
@@ -304,10 +309,11 @@ impl Half<'_> {
         let oom = self.cgroup.as_ref().map(Cgroup::oom).filter(|oom| oom.kills > 0);
         match oom {
             Some(oom) => Failure {
-                cause: "init was killed: the memory limit is too small to build the container".into(),
-                remedy: oom.limit_bytes.map(|limit| {
-                    format!("the limit is {}: raise it", crate::report::bytes(limit))
-                }),
+                cause: "init was killed: the memory limit is too small to build the container"
+                    .into(),
+                remedy: oom
+                    .limit_bytes
+                    .map(|limit| format!("the limit is {}: raise it", crate::report::bytes(limit))),
                 ..failure
             },
             None => failure,
@@ -325,11 +331,7 @@ struct Talk {
 
 impl Talk {
     /// Listens until init says `awaited`.
-    fn wait_for(
-        &mut self,
-        journal: &mut Journal<'_>,
-        awaited: &Message,
-    ) -> Result<(), Failure> {
+    fn wait_for(&mut self, journal: &mut Journal<'_>, awaited: &Message) -> Result<(), Failure> {
         loop {
             match self.line.hear() {
                 Ok(Heard::Message(message, fds)) => match message {
@@ -412,9 +414,9 @@ fn explained(error: linux::Error, asked: Namespaces) -> Cause {
             "this host forbids user namespaces to you: see the sysctls user.max_user_namespaces, \
              kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns",
         ),
-        linux::Errno::EPERM => cause.remedy(
-            "new namespaces need CAP_SYS_ADMIN: run as root, or with a user namespace",
-        ),
+        linux::Errno::EPERM => {
+            cause.remedy("new namespaces need CAP_SYS_ADMIN: run as root, or with a user namespace")
+        }
         linux::Errno::ENOSPC => {
             cause.remedy("a limit below /proc/sys/user is reached: too many namespaces")
         }
@@ -450,7 +452,9 @@ fn no_cgroup_here(used: bool) -> String {
 fn shown_limits(plan: &Plan) -> String {
     let memory = plan.resources.memory().as_ref().and_then(|memory| memory.limit());
     match memory.and_then(|limit| u64::try_from(limit).ok()) {
-        Some(limit) => format!("memory to {} and the rest as configured", crate::report::bytes(limit)),
+        Some(limit) => {
+            format!("memory to {} and the rest as configured", crate::report::bytes(limit))
+        }
         None => "resources as configured".into(),
     }
 }

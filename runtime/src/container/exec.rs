@@ -193,11 +193,17 @@ impl Outside<'_> {
         let trusted = self.needs_proc();
         // Taken after the namespaces and before the PID namespace: it shows the wrong processes, and
         // `self` still works, because it is about whoever looks.
-        let child = journal.step(Step::Clone, || "the process".into(), || self.clone_inside(line, trusted))?;
+        let child = journal.step(
+            Step::Clone,
+            || "the process".into(),
+            || self.clone_inside(line, trusted),
+        )?;
         let pid = child.pid.as_raw();
-        journal.step(Step::Enter, || "(hand over)".into(), || {
-            line.say_with(&Message::Born(pid), &[child.pidfd.as_fd()])
-        })
+        journal.step(
+            Step::Enter,
+            || "(hand over)".into(),
+            || line.say_with(&Message::Born(pid), &[child.pidfd.as_fd()]),
+        )
     }
 
     fn settle(&self, line: &Line) -> Result<(), Cause> {
@@ -278,9 +284,11 @@ impl Outside<'_> {
         };
         journal.step(Step::Enter, || "a session".into(), settle)?;
         let master = match process.terminal {
-            true => Some(journal.step(Step::Terminal, || "for the process".into(), || {
-                crate::steps::terminal::open_here(process.terminal_size, process.user.user)
-            })?),
+            true => Some(journal.step(
+                Step::Terminal,
+                || "for the process".into(),
+                || crate::steps::terminal::open_here(process.terminal_size, process.user.user),
+            )?),
             false => None,
         };
         if master.is_none() && process.user.user != 0 {
@@ -301,13 +309,16 @@ impl Outside<'_> {
             let alone = || prctl::die_with_parent(false);
             journal.step(Step::Handover, || "(on its own)".into(), alone)?;
         }
-        drop_power(journal, &TakeOff {
-            process,
-            proc,
-            may_set_groups: self.view.may_set_groups,
-            dies_with_parent: self.options.foreground,
-            preserved: self.options.preserve_fds,
-            program,
-        })
+        drop_power(
+            journal,
+            &TakeOff {
+                process,
+                proc,
+                may_set_groups: self.view.may_set_groups,
+                dies_with_parent: self.options.foreground,
+                preserved: self.options.preserve_fds,
+                program,
+            },
+        )
     }
 }

@@ -170,14 +170,13 @@ impl<'a> Relay<'a> {
         const END_OF_TRANSMISSION: u8 = 4;
         let mut buffer = [0; CHUNK];
         match fd::read(stdin, &mut buffer) {
-            Ok(count @ 1..) => {
-                self.to_container.extend_from_slice(buffer.get(..count).unwrap_or_default());
-            }
             Ok(0) | Err(_) => {
                 self.input_open = false;
                 self.to_container.push(END_OF_TRANSMISSION);
             }
-            Ok(_) => {}
+            Ok(count) => {
+                self.to_container.extend_from_slice(buffer.get(..count).unwrap_or_default());
+            }
         }
     }
 

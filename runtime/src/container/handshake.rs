@@ -84,11 +84,7 @@ impl Line {
     }
 
     /// Says something and hands descriptors over.
-    pub(crate) fn say_with(
-        &self,
-        message: &Message,
-        fds: &[BorrowedFd<'_>],
-    ) -> linux::Result<()> {
+    pub(crate) fn say_with(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> linux::Result<()> {
         socket::send(&self.0, &encode(message), fds)
     }
 

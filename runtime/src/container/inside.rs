@@ -105,13 +105,17 @@ impl Inside<'_> {
         }
         let old_root = self.change_root(journal, &root)?;
         drop(root);
-        let program = journal.step(Step::Handover, || shown_program(&plan.process), || {
-            handover::find_program(&plan.process)
-        })?;
+        let program = journal.step(
+            Step::Handover,
+            || shown_program(&plan.process),
+            || handover::find_program(&plan.process),
+        )?;
         let master: Vec<_> = terminal.iter().map(AsFd::as_fd).collect();
-        journal.step(Step::Handover, || "(ready)".into(), || {
-            line.say_with(&Message::Ready, &master)
-        })?;
+        journal.step(
+            Step::Handover,
+            || "(ready)".into(),
+            || line.say_with(&Message::Ready, &master),
+        )?;
         Ok(Built { program, proc, old_root, pid })
     }
 
@@ -149,11 +153,13 @@ impl Inside<'_> {
             return journal.step(Step::Rootfs, path, || Root::open(&plan.rootfs.path));
         }
         let in_user_namespace = plan.namespaces.has(Kind::User);
-        let taken = journal.step(Step::Mounts, || "shared sources".into(), || {
-            mounts::take_shared(&plan.mounts)
-        })?;
-        let root = journal
-            .step(Step::Rootfs, path, || rootfs::attach(&plan.rootfs, in_user_namespace))?;
+        let taken = journal.step(
+            Step::Mounts,
+            || "shared sources".into(),
+            || mounts::take_shared(&plan.mounts),
+        )?;
+        let root =
+            journal.step(Step::Rootfs, path, || rootfs::attach(&plan.rootfs, in_user_namespace))?;
         for (mount, taken) in plan.mounts.iter().zip(taken) {
             let what = || mount.to_string();
             journal.step(Step::Mounts, what, || {
@@ -188,21 +194,21 @@ impl Inside<'_> {
     }
 
     /// Hooks that want to see the mounts and not yet the new root. Gives init's number outside.
-    fn hooks_before_pivot(
-        &self,
-        journal: &mut Journal<'_>,
-        line: &Line,
-    ) -> Result<i32, Failure> {
+    fn hooks_before_pivot(&self, journal: &mut Journal<'_>, line: &Line) -> Result<i32, Failure> {
         if !self.plan.has_early_hooks() {
             return Ok(0);
         }
-        let pid = journal.step(Step::Hooks, || "prestart, createRuntime".into(), || {
-            line.say(&Message::Mounted).map_err(Cause::from)?;
-            match line.hear()? {
-                Heard::Message(Message::Go(pid), _) => Ok(pid),
-                _ => Err(Cause::new("the creator is gone")),
-            }
-        })?;
+        let pid = journal.step(
+            Step::Hooks,
+            || "prestart, createRuntime".into(),
+            || {
+                line.say(&Message::Mounted).map_err(Cause::from)?;
+                match line.hear()? {
+                    Heard::Message(Message::Go(pid), _) => Ok(pid),
+                    _ => Err(Cause::new("the creator is gone")),
+                }
+            },
+        )?;
         self.run_hooks(journal, "createContainer", "creating", pid)?;
         Ok(pid)
     }
@@ -217,7 +223,8 @@ impl Inside<'_> {
         let state = self.plan.hook_state(status, pid);
         for hook in self.plan.hooks_of(moment) {
             let name = || format!("{moment} {}", hook.path().display());
-            let directory = if moment == "startContainer" { "/".as_ref() } else { self.plan.bundle.as_path() };
+            let directory =
+                if moment == "startContainer" { "/".as_ref() } else { self.plan.bundle.as_path() };
             journal.step(Step::Hooks, name, || hooks::run(hook, &state, directory))?;
         }
         Ok(())
@@ -245,19 +252,19 @@ impl Inside<'_> {
             return Ok(None);
         }
         let names = || plan.sysctl.keys().cloned().collect::<Vec<_>>().join(", ");
-        let proc = journal.step(Step::Identity, || format!("parameters {}", names()), || {
-            let proc = TrustedProc::mount()?;
-            identity::set_parameters(&proc, &plan.sysctl)?;
-            Ok::<_, linux::Error>(proc)
-        })?;
+        let proc = journal.step(
+            Step::Identity,
+            || format!("parameters {}", names()),
+            || {
+                let proc = TrustedProc::mount()?;
+                identity::set_parameters(&proc, &plan.sysctl)?;
+                Ok::<_, linux::Error>(proc)
+            },
+        )?;
         Ok(labels.then_some(proc))
     }
 
-    fn terminal(
-        &self,
-        journal: &mut Journal<'_>,
-        root: &Root,
-    ) -> Result<Option<OwnedFd>, Failure> {
+    fn terminal(&self, journal: &mut Journal<'_>, root: &Root) -> Result<Option<OwnedFd>, Failure> {
         let process = &self.plan.process;
         if !process.terminal {
             let user = process.user.user;
@@ -289,11 +296,7 @@ impl Inside<'_> {
 
     /// Lets go of the host's files, then waits for the word, which comes from the creator (`run`)
     /// or from whoever calls (`start`). `None`: it will not come.
-    fn wait_for_start(
-        &self,
-        line: Line,
-        mut built: Built,
-    ) -> Result<Option<(Line, Built)>, Cause> {
+    fn wait_for_start(&self, line: Line, mut built: Built) -> Result<Option<(Line, Built)>, Cause> {
         if let Some(old) = built.old_root.take()
             && let Err(cause) = old.detach()
         {
@@ -338,14 +341,17 @@ impl Inside<'_> {
             let what = || format!("personality {persona:#x}");
             journal.step(Step::Confine, what, || prctl::set_personality(persona))?;
         }
-        drop_power(journal, &TakeOff {
-            process: &plan.process,
-            proc: built.proc.as_ref(),
-            may_set_groups: plan.identity_map.as_ref().is_none_or(|map| !map.deny_setgroups),
-            dies_with_parent: self.foreground,
-            preserved: self.preserved,
-            program: built.program,
-        })
+        drop_power(
+            journal,
+            &TakeOff {
+                process: &plan.process,
+                proc: built.proc.as_ref(),
+                may_set_groups: plan.identity_map.as_ref().is_none_or(|map| !map.deny_setgroups),
+                dies_with_parent: self.foreground,
+                preserved: self.preserved,
+                program: built.program,
+            },
+        )
     }
 }
 
@@ -375,7 +381,8 @@ pub(crate) fn drop_power(
     }
     let load = |journal: &mut Journal<'_>| match &process.filter {
         Some(compiled) => {
-            let what = || format!("system call filter of {} rules", compiled.program.instructions().len());
+            let what =
+                || format!("system call filter of {} rules", compiled.program.instructions.len());
             journal.step(Step::Filter, what, || filter::load(compiled))
         }
         None => Ok(()),
@@ -392,14 +399,18 @@ pub(crate) fn drop_power(
     let home = handover::with_home(process);
     let (arguments, environment) = &process.strings;
     let environment: &Strings = home.as_ref().unwrap_or(environment);
-    journal.step(Step::Handover, || "(in the working directory)".into(), || {
-        handover::enter_working_directory(&process.working_directory)?;
-        if last.dies_with_parent {
-            // Changing the user has switched it off.
-            prctl::die_with_parent(true)?;
-        }
-        handover::leave_nothing(last.preserved)
-    })?;
+    journal.step(
+        Step::Handover,
+        || "(in the working directory)".into(),
+        || {
+            handover::enter_working_directory(&process.working_directory)?;
+            if last.dies_with_parent {
+                // Changing the user has switched it off.
+                prctl::die_with_parent(true)?;
+            }
+            handover::leave_nothing(last.preserved)
+        },
+    )?;
     let program = || shown_program(process);
     if process.no_new_privileges {
         let what = || "no new privileges".into();
@@ -430,6 +441,7 @@ fn shown_kinds(kinds: impl Iterator<Item = Kind>) -> String {
 }
 
 fn poll_hung_up(line: &Line) -> linux::Result<bool> {
-    let ready = poll::wait(&[(line.as_fd(), poll::Ready::default())], Some(std::time::Duration::ZERO))?;
+    let ready =
+        poll::wait(&[(line.as_fd(), poll::Ready::default())], Some(std::time::Duration::ZERO))?;
     Ok(ready.first().is_some_and(|ready| ready.hung_up))
 }

@@ -1,6 +1,5 @@
 //! One container, from its first file to its last.
 
-pub(crate) mod build;
 pub(crate) mod cleanup;
 pub(crate) mod create;
 pub(crate) mod exec;
@@ -16,6 +15,6 @@ use crate::cgroup::{Cgroup, Host, Record};
 
 /// The cgroup that was written down, if it is still there.
 pub(crate) fn open_cgroup(record: Option<&Record>) -> Option<Cgroup> {
-    let host = Host::detect().ok()?;
+    let host = Host::detect().ok()??;
     Cgroup::open(&host, record?).ok()
 }

@@ -30,7 +30,8 @@ pub(crate) fn send(home: &Home, number: i32, all: bool) -> Result<()> {
     if status == Status::Stopped || status == Status::Creating {
         return Err(Error::NotRunning);
     }
-    let process = state.init.as_ref().and_then(super::state::Init::open).ok_or(Error::NotRunning)?;
+    let process =
+        state.init.as_ref().and_then(super::state::Init::open).ok_or(Error::NotRunning)?;
     match pidfd::signal(&process, number) {
         Err(error) if error.errno == linux::Errno::ESRCH => Err(Error::NotRunning),
         sent => sent.map_err(Error::kernel(format!("send signal {number}"))),

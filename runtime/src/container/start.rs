@@ -91,7 +91,13 @@ pub(crate) fn run_hooks(home: &Home, state: &State, moment: &str, status: Status
         Status::Stopped => 0,
         _ => state.init.map_or(0, |init| init.pid),
     };
-    let told = Plan::state_for_hooks(&state.id, &status.to_string(), pid, &state.bundle, &state.annotations);
+    let told = Plan::state_for_hooks(
+        &state.id,
+        &status.to_string(),
+        pid,
+        &state.bundle,
+        &state.annotations,
+    );
     for hook in list.unwrap_or_default() {
         let ran = hooks::run(&hook, &told, &state.bundle);
         ran.map_err(|cause| Failure {

@@ -72,8 +72,8 @@ pub struct Init {
 impl Init {
     /// Takes down a living process.
     pub fn of(pid: Pid, descriptor: &OwnedFd) -> Result<Self> {
-        let identity =
-            pidfd::identity(descriptor).map_err(Error::kernel(format!("identify process {pid}")))?;
+        let identity = pidfd::identity(descriptor)
+            .map_err(Error::kernel(format!("identify process {pid}")))?;
         let start_time = if identity == 0 { start_time(pid).unwrap_or(0) } else { 0 };
         Ok(Self { pid: pid.as_raw(), identity, start_time })
     }
@@ -209,9 +209,8 @@ impl StateRoot {
     /// Makes the root when it is missing, and refuses one that others could write to: they could
     /// make us kill, freeze or remove what they name.
     fn ensure(&self) -> Result<()> {
-        let refused = |what: &str| {
-            Error::Config(format!("state root {}: {what}", self.path.display()))
-        };
+        let refused =
+            |what: &str| Error::Config(format!("state root {}: {what}", self.path.display()));
         match std::fs::metadata(&self.path) {
             Ok(metadata) if !metadata.is_dir() => Err(refused("not a directory")),
             Ok(metadata) if metadata.uid() != linux::credentials::effective_user() => {
@@ -283,7 +282,8 @@ impl Home {
     /// Writes a file of the directory, complete or not at all.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let temporary = self.path.join(format!(".{name}.new"));
-        let failed = |error| Error::file(format!("write {}", self.path.join(name).display()))(error);
+        let failed =
+            |error| Error::file(format!("write {}", self.path.join(name).display()))(error);
         let mut options = File::options();
         let mut file = options
             .create(true)
@@ -414,7 +414,8 @@ pub struct Report {
 impl Report {
     /// The report about a container now.
     pub fn of(home: &Home) -> Result<Self> {
-        let state = home.load()?.unwrap_or_else(|| State::new(home.id(), Path::new(""), Path::new("")));
+        let state =
+            home.load()?.unwrap_or_else(|| State::new(home.id(), Path::new(""), Path::new("")));
         let status = state.status(home);
         let pid = match status {
             Status::Stopped => 0,

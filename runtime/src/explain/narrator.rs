@@ -99,7 +99,8 @@ impl Narrator {
             text += &format!("             {}\n", paint(style, ITALIC, record.step.why()));
         }
         for call in &record.calls {
-            text += &format!("             {} {}\n", paint(style, DIM, "│"), paint(style, DIM, call));
+            text +=
+                &format!("             {} {}\n", paint(style, DIM, "│"), paint(style, DIM, call));
         }
         if let Some(failed) = &record.failed {
             text += &format!("             {} {failed}\n", paint(style, RED, "failed:"));

@@ -17,10 +17,10 @@ use oci_spec::runtime::{Hooks, LinuxResources, Spec};
 
 pub use devices::{DEFAULT as DEFAULT_DEVICES, Device};
 pub use mounts::{Mount, Source};
-pub use namespaces::{IdMap, IdentityMap, NamespacePlan};
+pub use namespaces::{IdMap, IdentityMap, NamespacePlan, config_name as namespace_name};
+pub(crate) use process::environment_value;
 pub use process::{Process, User};
 pub use rootfs::{LOWERDIRS_ANNOTATION, Overlay, Rootfs, UPPER_ANNOTATION};
-pub(crate) use process::environment_value;
 
 use crate::error::{Error, Result};
 
@@ -218,7 +218,6 @@ impl Plan {
             hooks.as_deref().unwrap_or_default()
         }
         let hooks = &self.hooks;
-        #[expect(deprecated, reason = "prestart is deprecated in the specification and still sent")]
         let prestart = list(hooks.prestart());
         [
             ("prestart", prestart),

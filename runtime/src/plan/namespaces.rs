@@ -131,7 +131,8 @@ pub(super) fn identity_map(
                 .into(),
         ));
     }
-    let only_ourselves = |map: &[IdMap], id: u32| matches!(map, [one] if one.count == 1 && one.outside == id);
+    let only_ourselves =
+        |map: &[IdMap], id: u32| matches!(map, [one] if one.count == 1 && one.outside == id);
     let ours = only_ourselves(&users, at.user)
         && only_ourselves(&groups, linux::credentials::effective_group());
     let by_helper = !at.privileged && !ours;
@@ -142,11 +143,7 @@ fn ranges(field: &str, maps: Option<&[LinuxIdMapping]>) -> Result<Vec<IdMap>> {
     let ranges: Vec<_> = maps
         .unwrap_or_default()
         .iter()
-        .map(|map| IdMap {
-            inside: map.container_id(),
-            outside: map.host_id(),
-            count: map.size(),
-        })
+        .map(|map| IdMap { inside: map.container_id(), outside: map.host_id(), count: map.size() })
         .collect();
     let ends = |start: u32, count: u32| u64::from(start) + u64::from(count);
     for (index, range) in ranges.iter().enumerate() {
@@ -245,7 +242,7 @@ fn kind(typ: LinuxNamespaceType) -> Kind {
 }
 
 /// The name in config.json.
-pub(crate) fn config_name(kind: Kind) -> &'static str {
+pub fn config_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Network => "network",
         Kind::Mount => "mount",

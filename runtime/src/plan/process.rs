@@ -117,8 +117,9 @@ fn compiled(profile: &LinuxSeccomp) -> Result<seccomp::Compiled> {
     if profile.listener_path().is_some() {
         return Err(super::unsupported("linux.seccomp.listenerPath"));
     }
-    seccomp::compile(profile)
-        .map_err(|error| Error::Config(format!("config.json: linux.seccomp: {error}")))
+    let compiled = seccomp::compile(profile)
+        .map_err(|error| Error::Config(format!("config.json: linux.seccomp: {error}")))?;
+    Ok(compiled)
 }
 
 fn refuse_unsupported(process: &oci_spec::runtime::Process) -> Result<()> {

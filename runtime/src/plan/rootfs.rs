@@ -72,7 +72,8 @@ impl Rootfs {
 fn overlay(spec: &Spec, at: &Circumstances<'_>, read_only: bool) -> Result<Option<Overlay>> {
     let annotation = |name: &str| spec.annotations().as_ref().and_then(|all| all.get(name));
     let Some(text) = annotation(LOWERDIRS_ANNOTATION) else { return Ok(None) };
-    let wrong = |what: String| Error::Config(format!("config.json: {LOWERDIRS_ANNOTATION}: {what}"));
+    let wrong =
+        |what: String| Error::Config(format!("config.json: {LOWERDIRS_ANNOTATION}: {what}"));
     let lower: Vec<PathBuf> = serde_json::from_str(text)
         .map_err(|error| wrong(format!("not a JSON array of paths: {error}")))?;
     if lower.is_empty() {

@@ -79,7 +79,8 @@ fn user_namespaces_need_maps_that_make_sense() {
             d["linux"]["gidMappings"] = maps;
         }
     };
-    let range = |inside: u32, size: u32| json!({"containerID": inside, "hostID": 1000, "size": size});
+    let range =
+        |inside: u32, size: u32| json!({"containerID": inside, "hostID": 1000, "size": size});
     assert!(decide(with_user(json!([range(0, 10)]))).is_ok());
     assert!(refused(with_user(json!([]))).contains("needs linux.uidMappings"));
     assert!(refused(with_user(json!([range(0, 0)]))).contains("is empty"));

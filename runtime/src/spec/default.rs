@@ -1,6 +1,6 @@
 //! The configuration that `minirun spec` writes: small, safe, and enough for most programs.
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Capability, LinuxNamespace, LinuxNamespaceType, Spec};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
@@ -86,6 +86,33 @@ pub fn to_text(config: &Spec) -> Result<String> {
     Ok(text + "\n")
 }
 
+/// Adds a user namespace in which the caller is root, where the configuration has none, and removes
+/// what an unprivileged user cannot have. Gives whether anything was changed.
+pub fn make_rootless(config: &mut Spec, user: u32, group: u32) -> bool {
+    let Some(linux) = config.linux_mut() else { return false };
+    let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+    if namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::User) {
+        return false;
+    }
+    let mut namespace = LinuxNamespace::default();
+    namespace.set_typ(LinuxNamespaceType::User);
+    namespaces.push(namespace);
+    linux.set_namespaces(Some(namespaces));
+    linux.set_uid_mappings(serde_json::from_value(mapping(user)).ok());
+    linux.set_gid_mappings(serde_json::from_value(mapping(group)).ok());
+    if let Some(resources) = linux.resources_mut() {
+        // Device rules need privileges; without any device node of its own the container has only
+        // those that are bound into it.
+        resources.set_devices(None);
+    }
+    if let Some(mounts) = config.mounts_mut() {
+        for options in mounts.iter_mut().filter_map(|mount| mount.options_mut().as_mut()) {
+            options.retain(|option| option != "gid=5");
+        }
+    }
+    true
+}
+
 fn mapping(id: u32) -> Value {
     json!([{"containerID": 0, "hostID": id, "size": 1}])
 }
@@ -93,7 +120,8 @@ fn mapping(id: u32) -> Value {
 fn parsed(document: Value) -> Spec {
     // A document of our own, and a test parses it.
     let mut spec: Spec = serde_json::from_value(document).unwrap_or_default();
-    let seccomp = crate::seccomp::default_profile(&CAPABILITIES);
+    let granted = |capability: Capability| CAPABILITIES.contains(&capability.to_string().as_str());
+    let seccomp = crate::seccomp::default_profile(granted);
     if let Some(linux) = spec.linux_mut() {
         linux.set_seccomp(Some(seccomp));
     }

@@ -124,9 +124,14 @@ mod tests {
 
     #[test]
     fn versions_of_another_major_number_are_refused() {
-        for (version, fine) in
-            [("1.0.0", true), ("1.3.0", true), ("1.99.0-dev", true), ("2.0.0", false), ("1", false), ("", false)]
-        {
+        for (version, fine) in [
+            ("1.0.0", true),
+            ("1.3.0", true),
+            ("1.99.0-dev", true),
+            ("2.0.0", false),
+            ("1", false),
+            ("", false),
+        ] {
             let result = parsed(&format!("{{\"ociVersion\": {version:?}}}"));
             assert_eq!(result.is_ok(), fine, "{version:?}: {result:?}");
         }
@@ -145,7 +150,8 @@ mod tests {
 
     #[test]
     fn an_unknown_namespace_keeps_its_position() {
-        let text = "{\"ociVersion\": \"1.0.0\",\n\"linux\": {\"namespaces\": [{\"type\": \"moon\"}]}}";
+        let text =
+            "{\"ociVersion\": \"1.0.0\",\n\"linux\": {\"namespaces\": [{\"type\": \"moon\"}]}}";
         let error = parsed(text).unwrap_err().to_string();
         assert!(error.starts_with("config.json: line 2, column "), "{error}");
         assert!(error.contains("moon"), "{error}");

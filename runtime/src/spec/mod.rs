@@ -3,6 +3,7 @@
 mod default;
 mod load;
 pub mod mount_options;
+pub mod units;
 
-pub use default::{default_config, rootless_config, to_text};
+pub use default::{default_config, make_rootless, rootless_config, to_text};
 pub use load::{VERSION, load, parse};

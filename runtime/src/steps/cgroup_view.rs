@@ -132,11 +132,7 @@ impl View {
     }
 }
 
-fn attach(
-    tree: &OwnedFd,
-    attributes: Attributes,
-    target: BorrowedFd<'_>,
-) -> Result<(), Cause> {
+fn attach(tree: &OwnedFd, attributes: Attributes, target: BorrowedFd<'_>) -> Result<(), Cause> {
     if !attributes.is_empty() {
         mount::set_attributes(tree.as_fd(), attributes, false)?;
     }

@@ -59,10 +59,10 @@ fn open_dev(root: &Root) -> Result<OwnedFd, Cause> {
     let dev = Path::new("/dev");
     match root.in_root_without_links(dev, OFlag::O_PATH | OFlag::O_DIRECTORY) {
         Err(error) if error.errno == Errno::ENOENT => Ok(root.make_dir(dev, 0o755)?),
-        Err(error) if error.errno == Errno::ELOOP => Err(Cause::new(
-            "the image's /dev is a symbolic link",
-        )
-        .remedy("/dev must be a real directory: a link there could put nodes anywhere")),
+        Err(error) if error.errno == Errno::ELOOP => {
+            Err(Cause::new("the image's /dev is a symbolic link")
+                .remedy("/dev must be a real directory: a link there could put nodes anywhere"))
+        }
         found => Ok(found?),
     }
 }
@@ -105,7 +105,8 @@ fn make(
         Err(error) => return Err(error.into()),
     }
     if node.owner != (0, 0) {
-        let made = path::open_at(dir, name, OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK)?;
+        let made =
+            path::open_at(dir, name, OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK)?;
         credentials::change_owner(made, node.owner.0, node.owner.1)?;
     }
     Ok(())
@@ -114,8 +115,7 @@ fn make(
 /// What is there already is fine when it is that very device.
 fn same(dir: BorrowedFd<'_>, name: &Path, node: &Node) -> Result<(), Cause> {
     let found = path::open_at(dir, name, OFlag::O_PATH | OFlag::O_NOFOLLOW)?;
-    if node.kind == Kind::Fifo
-        || device::identify(found.as_fd())? == Some((node.kind, node.number))
+    if node.kind == Kind::Fifo || device::identify(found.as_fd())? == Some((node.kind, node.number))
     {
         return Ok(());
     }

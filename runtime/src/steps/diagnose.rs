@@ -40,7 +40,9 @@ fn explain(head: &[u8], exists: impl Fn(&str) -> bool) -> Option<String> {
     }
     let interpreter = elf_interpreter(head)?;
     (!exists(&interpreter)).then(|| {
-        format!("the program is dynamically linked and its loader {interpreter} is not in the image")
+        format!(
+            "the program is dynamically linked and its loader {interpreter} is not in the image"
+        )
     })
 }
 
@@ -144,7 +146,9 @@ mod tests {
         let never = |_: &str| false;
         let reason = |head: &[u8]| explain(head, never).unwrap_or_default();
         assert!(reason(b"#!/bin/sh\r\necho").contains("CRLF"));
-        assert!(reason(b"#!/usr/bin/python3 -u\n").contains("/usr/bin/python3 is not in the image"));
+        assert!(
+            reason(b"#!/usr/bin/python3 -u\n").contains("/usr/bin/python3 is not in the image")
+        );
         assert!(reason(b"just text").contains("neither a program"));
         assert!(reason(&elf(8, None)).contains("for mips"));
         let dynamic = elf(native_machine(), Some("/lib64/ld-linux-x86-64.so.2"));

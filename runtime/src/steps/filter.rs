@@ -25,7 +25,5 @@ use crate::seccomp::Compiled;
 
 /// Loads the filter.
 pub(crate) fn load(filter: &Compiled) -> Result<(), Cause> {
-    seccomp::load(filter.program.instructions(), filter.program.flags())
-        .map(drop)
-        .map_err(Cause::from)
+    seccomp::load(&filter.program.instructions, filter.program.flags).map(drop).map_err(Cause::from)
 }

@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn a_failing_hook_keeps_its_last_words() {
-        let cause = run(&hook("echo no network >&2; exit 3", None), "", Path::new("/")).unwrap_err();
+        let cause =
+            run(&hook("echo no network >&2; exit 3", None), "", Path::new("/")).unwrap_err();
         assert!(cause.text.contains("exit status: 3"), "{cause:?}");
         assert!(cause.text.contains("no network"), "{cause:?}");
     }

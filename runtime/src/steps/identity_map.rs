@@ -35,10 +35,8 @@ pub(crate) fn write(map: &IdentityMap, pid: Pid) -> Result<(), Cause> {
         call_helper("newuidmap", pid, &map.users)?;
         return call_helper("newgidmap", pid, &map.groups);
     }
-    let process = path::open(
-        Path::new(&format!("/proc/{pid}")),
-        OFlag::O_PATH | OFlag::O_DIRECTORY,
-    )?;
+    let process =
+        path::open(Path::new(&format!("/proc/{pid}")), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
     use std::os::fd::AsFd;
     let process = process.as_fd();
     if map.deny_setgroups {

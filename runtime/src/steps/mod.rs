@@ -134,7 +134,9 @@ impl Step {
         match self {
             Self::Nothing => "",
             Self::Plan => "Everything is decided now, so that nothing can surprise us half-way.",
-            Self::Record => "What is written down before it exists can be cleaned up after a crash.",
+            Self::Record => {
+                "What is written down before it exists can be cleaned up after a crash."
+            }
             Self::Cgroup => "A cgroup is where the kernel counts and limits what processes use.",
             Self::Clone => {
                 "One process is born inside new namespaces: its own view of processes, mounts, \
@@ -146,7 +148,9 @@ impl Step {
             Self::Rootfs => {
                 "Read-only layers below, one writable layer on top: copies only what changes."
             }
-            Self::Mounts => "The kernel's own file systems, made anew so that they show this container.",
+            Self::Mounts => {
+                "The kernel's own file systems, made anew so that they show this container."
+            }
             Self::Devices => "A program needs a few devices; all others stay out of reach.",
             Self::Hide => "Some files of the kernel tell about, or change, the whole machine.",
             Self::Hooks => "Others may set something up now, a network for example.",
@@ -156,7 +160,9 @@ impl Step {
             Self::Confine => "Keys, labels and priorities that must not come from us.",
             Self::Credentials => "Root's power is cut into pieces, and all but a few are given up.",
             Self::Filter => "Each system call that is not on the list now fails.",
-            Self::Handover => "Nothing of us is left in the process: no descriptor, no signal setting.",
+            Self::Handover => {
+                "Nothing of us is left in the process: no descriptor, no signal setting."
+            }
             Self::Enter => "A new process joins the views of one that exists.",
         }
     }

@@ -46,9 +46,8 @@ pub(crate) fn take_shared(mounts: &[Mount]) -> Result<Vec<Option<OwnedFd>>, Caus
 }
 
 fn is_shared(mount: &Mount) -> bool {
-    let keeps_link = |(kind, _): &(Propagation, bool)| {
-        matches!(kind, Propagation::Shared | Propagation::Slave)
-    };
+    let keeps_link =
+        |(kind, _): &(Propagation, bool)| matches!(kind, Propagation::Shared | Propagation::Slave);
     mount.options.propagation.iter().any(keeps_link)
 }
 
@@ -90,7 +89,11 @@ fn file_system(kind: &str, name: Option<&str>, mount: &Mount) -> Result<OwnedFd,
     let context = FileSystem::open(kind).map_err(|error| {
         let unknown = error.errno == Errno::ENODEV;
         let cause = Cause::from(error);
-        if unknown { cause.remedy(format!("this kernel has no file system {kind:?}")) } else { cause }
+        if unknown {
+            cause.remedy(format!("this kernel has no file system {kind:?}"))
+        } else {
+            cause
+        }
     })?;
     if let Some(name) = name.filter(|name| !name.is_empty()) {
         context.set("source", name)?;
@@ -139,8 +142,7 @@ pub(crate) fn directory(root: &Root, mount: &Mount) -> Result<OwnedFd, Cause> {
             Ok(target) => return Ok(target),
         }
     }
-    root.make_dir(&mount.destination, 0o755)
-        .map_err(|error| no_place(&mount.destination, error))
+    root.make_dir(&mount.destination, 0o755).map_err(|error| no_place(&mount.destination, error))
 }
 
 fn refused_link(destination: &Path, error: linux::Error) -> Cause {
@@ -168,16 +170,11 @@ fn no_place(destination: &Path, error: linux::Error) -> Cause {
 }
 
 /// A bind mount needs a place of its own kind: a directory for a directory, else a file.
-fn bind_target(
-    root: &Root,
-    mount: &Mount,
-    source: BorrowedFd<'_>,
-) -> Result<OwnedFd, Cause> {
+fn bind_target(root: &Root, mount: &Mount, source: BorrowedFd<'_>) -> Result<OwnedFd, Cause> {
     if is_directory(source)? {
         return directory(root, mount);
     }
-    root.make_file(&mount.destination, 0o644)
-        .map_err(|error| no_place(&mount.destination, error))
+    root.make_file(&mount.destination, 0o644).map_err(|error| no_place(&mount.destination, error))
 }
 
 /// Whether a descriptor is a directory.

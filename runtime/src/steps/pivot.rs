@@ -20,9 +20,9 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use linux::OFlag;
 use linux::mount::{self, Propagation};
 use linux::path::{self, Root};
-use linux::OFlag;
 
 use crate::error::Cause;
 

@@ -67,8 +67,7 @@ fn use_as_standard_streams(slave: &OwnedFd) -> linux::Result<()> {
 }
 
 fn show_as_console(root: &Root, slave: &OwnedFd) -> Result<(), Cause> {
-    let dev =
-        root.in_root_without_links(Path::new("/dev"), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+    let dev = root.in_root_without_links(Path::new("/dev"), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
     let name = Path::new("console");
     match path::create_at(dev.as_fd(), name, 0o600) {
         Err(error) if error.errno != Errno::EEXIST => return Err(error.into()),
