@@ -182,11 +182,14 @@ impl Half<'_> {
         host: Option<&Host>,
     ) -> Result<(Line, SharedNumber)> {
         let plan = self.plan;
-        let joined = journal.step(
-            Step::Namespaces,
-            || "existing namespaces (open)".into(),
-            || namespaces::open(&plan.namespaces),
-        )?;
+        let joined = match plan.namespaces.join.is_empty() {
+            true => Vec::new(),
+            false => journal.step(
+                Step::Namespaces,
+                || "existing namespaces (open)".into(),
+                || namespaces::open(&plan.namespaces),
+            )?,
+        };
         let failed = |what: &'static str| Error::kernel(what);
         let (line, inner) = Line::pair().map_err(failed("make the line to init"))?;
         let current = SharedNumber::new().map_err(failed("make the shared page"))?;
@@ -261,7 +264,7 @@ impl Half<'_> {
         }
         let process = &plan.process;
         if !process.rlimits.is_empty() {
-            let what = || format!("{} resource limits", process.rlimits.len());
+            let what = || format!("what one process may use ({} rlimits)", process.rlimits.len());
             let set = || limits::set_rlimits(pid, &process.rlimits);
             // An init that is gone already has something better to say.
             journal.step(Step::Limits, what, set).or_else(|failure| talk.excuse(failure))?;

@@ -120,7 +120,8 @@ fn mapping(id: u32) -> Value {
 fn parsed(document: Value) -> Spec {
     // A document of our own, and a test parses it.
     let mut spec: Spec = serde_json::from_value(document).unwrap_or_default();
-    let granted = |capability: Capability| CAPABILITIES.contains(&capability.to_string().as_str());
+    let granted =
+        |capability: Capability| CAPABILITIES.contains(&format!("CAP_{capability}").as_str());
     let seccomp = crate::seccomp::default_profile(granted);
     if let Some(linux) = spec.linux_mut() {
         linux.set_seccomp(Some(seccomp));

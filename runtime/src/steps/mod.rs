@@ -39,6 +39,8 @@ pub enum Step {
     Cgroup,
     /// Clone the init process into its namespaces and cgroup.
     Clone,
+    /// Join the cgroup, die with the creator, leave its session.
+    Settle,
     /// Map user and group numbers.
     IdentityMap,
     /// Write the limits.
@@ -75,12 +77,13 @@ pub enum Step {
 
 impl Step {
     /// Every step, in order.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Nothing,
         Self::Plan,
         Self::Record,
         Self::Cgroup,
         Self::Clone,
+        Self::Settle,
         Self::IdentityMap,
         Self::Limits,
         Self::Namespaces,
@@ -112,13 +115,14 @@ impl Step {
             Self::Record => "record",
             Self::Cgroup => "make cgroup",
             Self::Clone => "clone",
+            Self::Settle => "settle",
             Self::IdentityMap => "map",
             Self::Limits => "limit",
             Self::Namespaces | Self::Enter => "enter",
             Self::Rootfs => "attach root file system",
             Self::Mounts => "mount",
             Self::Devices => "make device",
-            Self::Hide => "hide",
+            Self::Hide => "protect",
             Self::Hooks => "run hook",
             Self::Pivot => "pivot to",
             Self::Identity | Self::Confine => "set",
@@ -142,6 +146,7 @@ impl Step {
                 "One process is born inside new namespaces: its own view of processes, mounts, \
                  network and names."
             }
+            Self::Settle => "Whatever happens to its creator from here on, nothing is left over.",
             Self::IdentityMap => "Root inside becomes an ordinary user outside.",
             Self::Limits => "The kernel enforces these for everything in the cgroup, from now on.",
             Self::Namespaces => "Some views are shared with others instead of new.",
@@ -175,6 +180,7 @@ impl Step {
             Self::Record => "record",
             Self::Cgroup => "cgroup",
             Self::Clone => "clone",
+            Self::Settle => "settle",
             Self::IdentityMap => "identity_map",
             Self::Limits => "limits",
             Self::Namespaces => "namespaces",

@@ -45,7 +45,8 @@ pub(crate) fn take_shared(mounts: &[Mount]) -> Result<Vec<Option<OwnedFd>>, Caus
         .collect()
 }
 
-fn is_shared(mount: &Mount) -> bool {
+/// Whether a mount shares its changes with the host.
+pub(crate) fn is_shared(mount: &Mount) -> bool {
     let keeps_link =
         |(kind, _): &(Propagation, bool)| matches!(kind, Propagation::Shared | Propagation::Slave);
     mount.options.propagation.iter().any(keeps_link)
@@ -73,7 +74,9 @@ pub(crate) fn mount_one(
             cgroups.mount(root, &mount.destination, target.as_fd(), attributes)
         }
         Source::Mqueue => {
-            let tree = FileSystem::open("mqueue")?.mount(attributes.set)?;
+            let context = FileSystem::open("mqueue")?;
+            context.set("source", "mqueue")?;
+            let tree = context.mount(attributes.set)?;
             let target = directory(root, mount)?;
             finish(tree.as_fd(), target.as_fd(), mount)
         }
