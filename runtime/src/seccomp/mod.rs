@@ -15,6 +15,7 @@ mod architecture;
 mod condition;
 mod default_profile;
 mod error;
+mod explain;
 mod interpreter;
 mod multiplexed;
 mod policy;
@@ -31,6 +32,7 @@ pub use action::Action;
 pub use architecture::Architecture;
 pub use default_profile::default_profile;
 pub use error::Error;
+pub use explain::{Reason, Verdict, explain, explain_on};
 pub use interpreter::{Call, Fault, run};
 
 use policy::Policy;

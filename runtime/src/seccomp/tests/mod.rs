@@ -1,5 +1,6 @@
 //! What programs answer, against what profiles say.
 
+mod explanations;
 mod naive;
 mod profiles;
 mod properties;
