@@ -9,7 +9,7 @@ mod libseccomp;
 
 use libseccomp::{Profile, Rule, Witness};
 use minirun::seccomp::{Architecture, Call, default_profile, run};
-use oci_spec::runtime::{Capability, LinuxSeccomp};
+use oci_spec::runtime::LinuxSeccomp;
 
 const ALLOW: u32 = 0x7fff_0000;
 const ERRNO: u32 = 0x0005_0000;
@@ -111,8 +111,8 @@ fn edges_of(profile: &LinuxSeccomp) -> Vec<u64> {
 fn the_default_profile_means_the_same_to_libseccomp() {
     let mut witness = Witness::start();
     let mut calls = 0;
-    for capabilities in [&[][..], &[Capability::SysAdmin, Capability::SysTime]] {
-        let profile = default_profile(|capability| capabilities.contains(&capability));
+    for capabilities in [&[][..], &["CAP_SYS_ADMIN", "CAP_SYS_TIME"]] {
+        let profile = default_profile(capabilities);
         let values = edges_of(&profile);
         for native in [Architecture::X86_64, Architecture::Aarch64] {
             let profile = Profile::of(&profile, native, &mut witness);

@@ -47,7 +47,7 @@ fn a_rule_decides_which_errno_the_program_sees() {
 
 #[test]
 fn the_default_profile_lets_programs_work_and_forbids_what_it_says() {
-    let (allowed, keyring, domain) = filtered(default_profile(|_| false), |_| {
+    let (allowed, keyring, domain) = filtered(default_profile::<&str>(&[]), |_| {
         let keyring = linux::keyring::join_new_session("test").unwrap_err().errno;
         let domain = linux::prctl::set_personality(0x0400_0000).unwrap_err().errno;
         (make_directory(), keyring, domain)

@@ -11,7 +11,8 @@ const COUNT: usize = line_count(TEXT.as_bytes()) - 1;
 /// Stands in the table for "not on this architecture". No system call has this number: it is -1,
 /// by which a tracer skips a call.
 const ABSENT: u32 = u32::MAX;
-const COLUMNS: [Architecture; 5] = [
+/// The columns of the table, in the order of [`Architecture`].
+pub(super) const COLUMNS: [Architecture; 5] = [
     Architecture::X86_64,
     Architecture::X32,
     Architecture::X86,
