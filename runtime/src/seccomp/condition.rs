@@ -97,6 +97,17 @@ impl Condition {
     }
 }
 
+/// The operators that a profile can name.
+pub(super) const NAMED: [LinuxSeccompOperator; 7] = [
+    LinuxSeccompOperator::ScmpCmpEq,
+    LinuxSeccompOperator::ScmpCmpGe,
+    LinuxSeccompOperator::ScmpCmpGt,
+    LinuxSeccompOperator::ScmpCmpLe,
+    LinuxSeccompOperator::ScmpCmpLt,
+    LinuxSeccompOperator::ScmpCmpMaskedEq,
+    LinuxSeccompOperator::ScmpCmpNe,
+];
+
 const LOW: u64 = 0xffff_ffff;
 
 impl fmt::Display for Condition {

@@ -136,7 +136,9 @@ fn sections(profile: &LinuxSeccomp, native: Architecture) -> (Vec<Section>, Vec<
     }
     architectures.sort_unstable();
     architectures.dedup();
-    let section = |architecture| Section { architecture, rules: Vec::new(), last: None };
+    let names = profile.syscalls().iter().flatten().map(|rule| rule.names().len()).sum();
+    let section =
+        |architecture| Section { architecture, rules: Vec::with_capacity(names), last: None };
     (architectures.into_iter().map(section).collect(), unreachable)
 }
 
@@ -189,22 +191,31 @@ impl Section {
         if entry.redundant {
             return;
         }
-        for alternative in &entry.alternatives {
-            let own = alternative.iter().filter(|own| selector.is_none() || own.argument != 0);
-            let wide = self.architecture.has_wide_arguments();
-            let conditions = (selector.iter().chain(own))
-                .map(|condition| if wide { *condition } else { condition.narrow() })
-                .filter(|condition| !condition.is_void())
-                .collect();
+        let derived = selector.is_some();
+        for own in &entry.alternatives {
+            let simple = own.is_empty() && !derived;
+            let conditions = if simple { Vec::new() } else { self.conditions(selector, own) };
             let (action, source) = (entry.action, entry.source);
-            let derived = selector.is_some();
             self.rules.push(Rule { number, conditions, action, source, derived });
         }
     }
 
+    /// The conditions as this architecture can check them; a selector takes the first argument.
+    fn conditions(&self, selector: Option<Condition>, own: &[Condition]) -> Vec<Condition> {
+        let wide = self.architecture.has_wide_arguments();
+        let own = own.iter().filter(|own| selector.is_none() || own.argument != 0);
+        (selector.iter().chain(own))
+            .map(|condition| if wide { *condition } else { condition.narrow() })
+            .filter(|condition| !condition.is_void())
+            .collect()
+    }
+
     /// Puts the rules into the order in which they decide, and drops those that never will.
     fn arrange(&mut self, native: Architecture) -> Result<(), Error> {
-        self.rules.sort_by(Rule::order);
+        self.rules.sort_unstable_by_key(|rule| rule.number);
+        for rules in self.rules.chunk_by_mut(|one, other| one.number == other.number) {
+            rules.sort_by(Rule::order);
+        }
         self.rules.dedup_by(|later, earlier| {
             later.number == earlier.number && earlier.conditions.is_empty()
         });
@@ -242,6 +253,7 @@ impl Section {
 }
 
 impl Rule {
+    /// Which of two rules about one call comes first.
     fn order(&self, other: &Self) -> Ordering {
         let conditions = || {
             let pairs = self.conditions.iter().zip(&other.conditions);
@@ -254,10 +266,7 @@ impl Rule {
             true => Ordering::Equal,
             false => self.action.rank().cmp(&other.action.rank()),
         };
-        (self.number.cmp(&other.number))
-            .then_with(conditions)
-            .then_with(strength)
-            .then_with(|| self.source.cmp(&other.source))
+        conditions().then_with(strength).then_with(|| self.source.cmp(&other.source))
     }
 
     /// Whether this rule decides about a call with these arguments.

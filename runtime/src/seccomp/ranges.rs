@@ -86,6 +86,9 @@ impl Section {
         numbers: std::ops::Range<u32>,
         ranges: &mut Vec<Range<'p>>,
     ) {
+        if numbers.is_empty() {
+            return;
+        }
         let (default, newer) = (policy.default, policy.newer.unwrap_or(policy.default));
         let private = self.architecture.private_numbers();
         let new = self.last.map_or(private, |last| last + 1)..private;

@@ -84,6 +84,35 @@ fn flags_are_those_of_the_kernel() {
 }
 
 #[test]
+fn without_a_list_of_flags_speculation_stays_as_it_was() {
+    let absent = parse(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#);
+    assert_eq!(compile(&absent).unwrap().program.flags, Flags::SPEC_ALLOW);
+    let empty = parse(r#"{"defaultAction":"SCMP_ACT_ALLOW","flags":[]}"#);
+    assert_eq!(compile(&empty).unwrap().program.flags, Flags::NONE);
+}
+
+#[test]
+fn all_names_are_listed_sorted_and_understood() {
+    for names in [action_names(), operator_names(), architecture_names(), flag_names()] {
+        assert!(names.is_sorted_by(|one, next| one < next), "{names:?}");
+    }
+    assert_eq!(architecture_names()[0], "SCMP_ARCH_AARCH64");
+    assert!(supported_flag_names().contains(&"SECCOMP_FILTER_FLAG_LOG".to_owned()));
+    for action in action_names() {
+        let json = format!(
+            r#"{{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/agent",
+                "syscalls":[{{"names":["read"],"action":"{action}"}}]}}"#
+        );
+        assert!(compile(&parse(&json)).is_ok(), "{action}");
+    }
+    for operator in operator_names() {
+        let json = format!(r#"{{"index":0,"value":1,"op":"{operator}"}}"#);
+        let argument = serde_json::from_str(&json).unwrap();
+        assert!(condition::Condition::of_profile(&argument).is_some(), "{operator}");
+    }
+}
+
+#[test]
 fn architectures_that_cannot_run_here_are_named() {
     let profile = parse(
         r#"{"defaultAction":"SCMP_ACT_ALLOW",
