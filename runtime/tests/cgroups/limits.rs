@@ -18,6 +18,7 @@ pub(crate) fn all() -> Vec<Trial> {
         test("devices_are_denied_and_allowed", devices),
         test("what_cannot_be_set_is_an_error_with_a_remedy", refused),
         test("a_missing_controller_is_named", missing),
+        test("usage_is_told_as_the_kernel_counts_it", stats),
         test("an_update_goes_up_and_down_and_leaves_the_rest", update),
         test("an_update_below_what_is_in_use_can_be_refused", checked_update),
     ]
@@ -195,6 +196,22 @@ fn missing() {
     assert_eq!(listed[0].controller, NetCls);
     let error = group.apply(&wanted).unwrap_err().to_string();
     assert!(error.contains("net_cls") && error.contains("nftables"), "{error}");
+}
+
+fn stats() {
+    let group = Group::with("stats", r#"{"memory":{"limit":67108864},"pids":{"limit":9}}"#);
+    let child = group.shell("i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done");
+    assert_eq!(wait(&child).status(), 0);
+    let stats = group.stats();
+    let usage = &stats.cpu.usage;
+    assert!(usage.total > 1_000_000 && usage.user > 0, "{usage:?}");
+    assert_eq!(stats.memory.usage.limit, 67_108_864);
+    assert!(stats.memory.usage.usage < 67_108_864);
+    assert!(stats.memory.raw.contains_key("pgfault"));
+    assert_eq!((stats.pids.current, stats.pids.limit), (0, 9));
+    assert!(!stats.cpuset.cpus.is_empty());
+    let pressure = group.record().trees["unified"].join("cpu.pressure");
+    assert_eq!(stats.cpu.psi.is_some(), pressure.exists());
 }
 
 fn update() {
