@@ -44,6 +44,7 @@ mod limits;
 mod oom;
 mod place;
 mod processes;
+mod stats;
 
 pub use error::{Error, Missing};
 pub use group::{Cgroup, Record};
@@ -53,3 +54,7 @@ pub use limits::MINIMUM_BYTES;
 pub use oom::OomReport;
 pub use place::{Place, check_no_limits};
 pub use processes::PATIENCE;
+pub use stats::{
+    Blkio, BlkioEntry, Cpu, CpuUsage, Cpuset, Hugetlb, Memory, MemoryEntry, Pids, Pressure,
+    PressureLine, Stats, Throttling,
+};
