@@ -24,21 +24,6 @@ pub fn set(fd: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Result<()> {
     observe("fsetxattr", || format!("{number}, {name:?}"), answer(result.into()).map(drop))
 }
 
-/// Sets an attribute of the entry `file` of the directory `dir` without following a link: for a
-/// symbolic link, a device, a pipe, which cannot be opened for it, lsetxattr(2).
-///
-/// `file` is one component; the directory is reached through `/proc/self/fd`.
-pub fn set_at(dir: BorrowedFd<'_>, file: &CStr, name: &CStr, value: &[u8]) -> Result<()> {
-    let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
-    path.extend_from_slice(file.to_bytes_with_nul());
-    let (path, data): (*const libc::c_char, _) = (path.as_ptr().cast(), value.as_ptr().cast());
-    // SAFETY: `path` and `name` end with a NUL and `value` has `value.len()` readable bytes; all
-    // live until the call returns, and the kernel copies them.
-    #[expect(unsafe_code, reason = "nix has no extended attributes")]
-    let result = unsafe { libc::lsetxattr(path, name.as_ptr(), data, value.len(), 0) };
-    observe("lsetxattr", || format!("{file:?}, {name:?}"), answer(result.into()).map(drop))
-}
-
 /// The value of an attribute of an open file, or `None` when it has none of that name,
 /// fgetxattr(2). The descriptor must not be an `O_PATH` one.
 pub fn get(fd: BorrowedFd<'_>, name: &CStr) -> Result<Option<Vec<u8>>> {
@@ -128,10 +113,6 @@ mod tests {
         assert_eq!(get(file.as_fd(), c"user.other").unwrap(), None);
         assert!(list(file.as_fd()).unwrap().contains(&c"user.test".to_owned()));
 
-        let directory = File::open(std::env::temp_dir()).unwrap();
-        let name = CString::new(path.file_name().unwrap().as_encoded_bytes()).unwrap();
-        set_at(directory.as_fd(), &name, c"user.at", b"").unwrap();
-        assert_eq!(get(file.as_fd(), c"user.at").unwrap().as_deref(), Some(&b""[..]));
         fs::remove_file(path).unwrap();
     }
 }

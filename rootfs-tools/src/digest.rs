@@ -21,6 +21,11 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
+    /// The digest of all that a hash was fed.
+    pub fn from_hash(hash: Sha256) -> Self {
+        Self(hash.finalize().into())
+    }
+
     /// The 64 hexadecimal digits: a file name in `blobs/sha256/`.
     pub fn hex(&self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -36,11 +41,7 @@ impl Digest {
     /// # Errors
     /// [`Error::DigestMismatch`].
     pub fn expect(&self, found: Digest) -> Result<()> {
-        if *self == found {
-            Ok(())
-        } else {
-            Err(Error::DigestMismatch { expected: *self, found })
-        }
+        if *self == found { Ok(()) } else { Err(Error::DigestMismatch { expected: *self, found }) }
     }
 }
 
@@ -124,13 +125,13 @@ impl<S> Digesting<S> {
     }
 
     /// How many bytes have passed.
-    pub fn bytes(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.bytes
     }
 
     /// The stream, and the digest of all that has passed.
     pub fn finish(self) -> (S, Digest) {
-        (self.inner, Digest(self.hash.finalize().into()))
+        (self.inner, Digest::from_hash(self.hash))
     }
 
     fn note(&mut self, bytes: &[u8]) {
@@ -186,7 +187,7 @@ mod tests {
     fn a_stream_is_digested_on_its_way() {
         let mut reader = Digesting::new(&b"abc"[..]);
         io::copy(&mut reader, &mut io::sink()).unwrap();
-        assert_eq!(reader.bytes(), 3);
+        assert_eq!(reader.count(), 3);
         assert_eq!(reader.finish().1, Digest::of(b"abc"));
     }
 }

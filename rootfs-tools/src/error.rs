@@ -60,6 +60,9 @@ pub enum Error {
         #[source]
         source: Box<Error>,
     },
+    /// The kernel refused a call.
+    #[error("{0}")]
+    Kernel(#[from] linux::Error),
     /// The kernel, or a stream, refused.
     #[error("{}", errno_text(.0))]
     Io(io::Error),
@@ -82,9 +85,9 @@ impl Error {
     }
 
     /// The innermost error: what the steps were about.
-    pub fn cause(&self) -> &Error {
+    pub fn innermost(&self) -> &Error {
         match self {
-            Error::Step { source, .. } => source.cause(),
+            Error::Step { source, .. } => source.innermost(),
             other => other,
         }
     }
@@ -149,7 +152,7 @@ mod tests {
         let outer = inner.context(|| "entry `x`".into()).context(|| "layer 3".into());
         let error = outer.unwrap_err();
         assert_eq!(error.chain(), "layer 3: entry `x`: Permission denied");
-        assert!(matches!(error.cause(), Error::Io(_)));
+        assert!(matches!(error.innermost(), Error::Io(_)));
     }
 
     #[test]

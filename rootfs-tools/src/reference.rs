@@ -89,22 +89,27 @@ fn is_host(first: &str) -> bool {
     let bracketed = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
     let named = match bracketed {
         Some(address) => address.bytes().all(|b| b.is_ascii_hexdigit() || b == b':'),
-        None => name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b)),
+        None => {
+            name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b))
+        }
     };
     let recognised = name == "localhost" || port.is_some() || first.contains(['.', ':']);
-    recognised && named && !name.is_empty() && port.is_none_or(|port| port.parse::<u16>().is_ok())
+    recognised && named && port.is_none_or(|port| port.parse::<u16>().is_ok())
 }
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`, as in the distribution specification.
 fn is_path_component(part: &str) -> bool {
-    let edge = |byte: Option<u8>| byte.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    let inner = part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b));
+    let edge =
+        |byte: Option<u8>| byte.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let inner =
+        part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b));
     edge(part.bytes().next())
         && edge(part.bytes().last())
         && inner
-        && part
-            .split(|c: char| c.is_ascii_alphanumeric())
-            .all(|separator| matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-'))
+        && part.split(|c: char| c.is_ascii_alphanumeric()).all(|separator| {
+            matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-')
+        })
 }
 
 /// `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.
@@ -143,7 +148,9 @@ mod tests {
 
     #[test]
     fn what_is_no_name_is_refused() {
-        for text in ["", ":v1", "Web", "a//b", "../web", "web:", "web:-x", "a..b", "web@x", "-a", "a/"] {
+        for text in
+            ["", ":v1", "Web", "a//b", "../web", "web:", "web:-x", "a..b", "web@x", "-a", "a/"]
+        {
             assert!(text.parse::<Reference>().is_err(), "{text}");
         }
     }

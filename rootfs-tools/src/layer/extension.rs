@@ -33,8 +33,8 @@ impl Extension {
     /// [`Error::Invalid`] for a record that is not `LENGTH KEY=VALUE\n`.
     pub fn add_records(&mut self, mut data: &[u8]) -> Result<()> {
         while !data.is_empty() {
-            let (key, value, rest) = record(data)
-                .ok_or_else(|| Error::Invalid("a PAX record is malformed".into()))?;
+            let (key, value, rest) =
+                record(data).ok_or_else(|| Error::Invalid("a PAX record is malformed".into()))?;
             self.add_record(key, value)?;
             data = rest;
         }
@@ -156,7 +156,8 @@ mod tests {
 
     #[test]
     fn malformed_records_are_refused() {
-        for data in [&b"x"[..], b"5 a=b", b"0 a=b\n", b"3 a", b"99 a=b\n", b"6 ab\n", b"7 uid=x\n"] {
+        for data in [&b"x"[..], b"5 a=b", b"0 a=b\n", b"3 a", b"99 a=b\n", b"6 ab\n", b"7 uid=x\n"]
+        {
             assert!(Extension::default().add_records(data).is_err(), "{}", data.escape_ascii());
         }
     }

@@ -9,6 +9,7 @@
 //! the layers below it, so that layers can be unpacked in parallel; what little depends on them
 //! (a directory that the layer only mentions, a hard link to a file below) is settled at the end.
 
+pub mod attributes;
 pub mod compression;
 pub mod decode;
 pub mod extension;
@@ -16,6 +17,7 @@ pub mod limits;
 pub mod listing;
 pub mod name;
 pub mod pack;
+pub mod scan;
 pub mod settle;
 pub mod sparse;
 pub mod target;

@@ -188,8 +188,7 @@ mod tests {
         for (records, mut stored, input) in
             [(zero_zero, 6, &b""[..]), (zero_one, 6, b""), (one_zero, 518, &block)]
         {
-            let (map, _) =
-                from_records(&records, &mut stored, &mut &input[..]).unwrap().unwrap();
+            let (map, _) = from_records(&records, &mut stored, &mut &input[..]).unwrap().unwrap();
             assert_eq!(map, Map { extents: expected.clone(), size: 200 });
             assert_eq!(stored, 6);
         }

@@ -11,7 +11,7 @@ use super::limits::Limits;
 use super::name::{Name, show};
 use super::sparse::{self, Map};
 use crate::error::{Context, Error, Result};
-use std::io::{BufRead, Read};
+use std::io::BufRead;
 use tar::Header;
 
 const BLOCK: u64 = 512;
@@ -147,6 +147,24 @@ impl<R: BufRead> Walk<R> {
         }
     }
 
+    /// The stream, standing at the data of the current entry.
+    pub fn input(&self) -> &R {
+        &self.input
+    }
+
+    /// Passes over the data of the current entry by a better way than reading it.
+    ///
+    /// # Errors
+    /// That of `skip`.
+    pub fn seek_past(
+        &mut self,
+        skip: impl FnOnce(&mut R, u64) -> std::io::Result<()>,
+    ) -> Result<()> {
+        let count = self.data.saturating_add(self.padding);
+        (self.data, self.padding) = (0, 0);
+        Ok(skip(&mut self.input, count)?)
+    }
+
     /// The next header, checked; `None` at the end: a block of zeros, or nothing at all.
     fn header(&mut self) -> Result<Option<Header>> {
         if self.input.fill_buf()?.is_empty() {
@@ -163,7 +181,10 @@ impl<R: BufRead> Walk<R> {
         let outside = bytes[..148].iter().chain(&bytes[156..]);
         let sum = outside.map(|&byte| u32::from(byte)).sum::<u32>() + 8 * u32::from(b' ');
         if header.cksum().ok() != Some(sum) {
-            return Err(Error::Invalid("this is not a tar archive, or it is damaged: the checksum of a header is wrong".into()));
+            return Err(Error::Invalid(
+                "this is not a tar archive, or it is damaged: the checksum of a header is wrong"
+                    .into(),
+            ));
         }
         Ok(Some(header))
     }
@@ -210,26 +231,24 @@ impl<R: BufRead> Walk<R> {
         };
         let mtime = match extension.mtime {
             Some(mtime) => mtime,
-            None => (i64::try_from(header.mtime()?).unwrap_or(i64::MAX), 0),
+            None => {
+                let seconds = number(&header.as_old().mtime, header.mtime())?;
+                (i64::try_from(seconds).unwrap_or(i64::MAX), 0)
+            }
         };
         Ok(Entry {
             name,
             kind,
-            mode: header.mode()? & 0o7777,
-            uid: owner(extension.uid.map_or_else(|| header.uid(), Ok)?)?,
-            gid: owner(extension.gid.map_or_else(|| header.gid(), Ok)?)?,
+            mode: mode(header)?,
+            uid: owner(given(extension.uid, &header.as_old().uid, || header.uid())?)?,
+            gid: owner(given(extension.gid, &header.as_old().gid, || header.gid())?)?,
             mtime,
             xattrs: extension.xattrs,
         })
     }
 
-    fn file(
-        &mut self,
-        header: &Header,
-        extension: &Extension,
-        name: &mut Name,
-    ) -> Result<Kind> {
-        let mut stored = extension.size.map_or_else(|| header.entry_size(), Ok)?;
+    fn file(&mut self, header: &Header, extension: &Extension, name: &mut Name) -> Result<Kind> {
+        let mut stored = given(extension.size, &header.as_old().size, || header.entry_size())?;
         self.set_data(stored)?;
         let map = if header.entry_type().is_gnu_sparse() {
             Some(sparse::from_header(header, stored, &mut self.input)?)
@@ -306,8 +325,30 @@ fn link(header: &Header, extension: &Extension) -> Result<Vec<u8>> {
     }
 }
 
+fn mode(header: &Header) -> Result<u32> {
+    let bits = number(&header.as_old().mode, header.mode().map(u64::from))? & 0o7777;
+    Ok(u32::try_from(bits).unwrap_or_default())
+}
+
 fn device(header: &Header) -> Result<(u32, u32)> {
     Ok((header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0)))
+}
+
+/// What an extended header says, or else the header.
+fn given(
+    extended: Option<u64>,
+    raw: &[u8],
+    decode: impl FnOnce() -> std::io::Result<u64>,
+) -> Result<u64> {
+    extended.map_or_else(|| number(raw, decode()), Ok)
+}
+
+/// A field of a header; an empty one is 0, as for Go's reader.
+fn number(raw: &[u8], decoded: std::io::Result<u64>) -> Result<u64> {
+    if raw.iter().all(|byte| matches!(byte, 0 | b' ')) {
+        return Ok(0);
+    }
+    decoded.map_err(|_| Error::Invalid("a number in its header is malformed".into()))
 }
 
 /// A user or group number. The last one means "leave it" to chown(2) and is no owner.
