@@ -51,6 +51,6 @@ mod tests {
         assert_eq!(size(1024), "1.0 KiB");
         assert_eq!(size(1536 * 1024), "1.5 MiB");
         assert_eq!(size(200 << 20), "200 MiB");
-        assert_eq!(size(u64::MAX), "16384 PiB");
+        assert_eq!(size(u64::MAX), "16383 PiB");
     }
 }
