@@ -24,6 +24,7 @@ use crate::error::{Context, Error, Result};
 use crate::image::view::View;
 use crate::layer::whiteout::Form;
 use crate::store::index::Image;
+use minirun::spec::{default_config, rootless_config};
 use oci_spec::runtime::Spec;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -81,9 +82,14 @@ pub fn of_image(image: &Image, trees: &[PathBuf], form: Form, view: &View) -> Re
     Ok(text)
 }
 
-/// What a container has unless its image says otherwise.
+/// What a container has unless its image says otherwise: minirun's own defaults.
 fn base() -> Spec {
-    Spec::default()
+    let user = nix::unistd::geteuid();
+    if user.is_root() {
+        default_config()
+    } else {
+        rootless_config(user.as_raw(), nix::unistd::getegid().as_raw())
+    }
 }
 
 fn object<'config>(
