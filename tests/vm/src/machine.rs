@@ -95,7 +95,8 @@ impl Plan {
     }
 
     fn kernel_arguments(&self) -> String {
-        let loudness = if self.verbose { "ignore_loglevel" } else { "quiet" };
+        let loudness =
+            if self.verbose { "ignore_loglevel" } else { "quiet systemd.show_status=no" };
         format!(
             "console=ttyS0 {loudness} panic=-1 oops=panic mitigations=off tsc=reliable \
              no_timer_check net.ifnames=0 psi=1 rdinit=/vm-agent -- boot {}",

@@ -88,7 +88,11 @@ impl Machine {
         config.smp = self.smp;
         config.memory_mib = self.memory.unwrap_or(config.memory_mib);
         config.console = self.console;
-        Guest::boot(&config)
+        let guest = Guest::boot(&config)?;
+        if self.console {
+            eprintln!("vm: {} took commands after {:.1?}", guest.release(), guest.boot_time());
+        }
+        Ok(guest)
     }
 }
 
