@@ -37,7 +37,7 @@ pub use cache::Cache;
 pub use guest::{Command, Config, Guest, GuestError, Output, Share, quote};
 pub use host::ensure_host_packages;
 pub use kernel::Kernel;
-pub use protocol::{Status, WindowSize};
+pub use protocol::Status;
 pub use rootfs::Profile;
 pub use shell::shell;
 

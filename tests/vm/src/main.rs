@@ -82,17 +82,13 @@ struct Machine {
 }
 
 impl Machine {
-    fn boot(self) -> Result<Guest> {
+    fn config(self) -> Config {
         let mut config = Config::new(self.kernel, self.profile);
         config.shares = self.share;
         config.smp = self.smp;
         config.memory_mib = self.memory.unwrap_or(config.memory_mib);
         config.console = self.console;
-        let guest = Guest::boot(&config)?;
-        if self.console {
-            eprintln!("vm: {} took commands after {:.1?}", guest.release(), guest.boot_time());
-        }
-        Ok(guest)
+        config
     }
 }
 
@@ -130,7 +126,11 @@ fn obey(verb: Verb) -> Result<ExitCode> {
             }
         }
         Verb::Run { machine, env, cwd, timeout, argv } => {
-            let mut guest = machine.boot()?;
+            let config = machine.config();
+            let mut guest = Guest::boot(&config)?;
+            if config.console {
+                eprintln!("vm: {} took commands after {:.1?}", guest.release(), guest.boot_time());
+            }
             let mut command = guest.command(&argv).current_dir(&cwd).stream();
             for (name, value) in &env {
                 command = command.env(name, value);
@@ -141,9 +141,11 @@ fn obey(verb: Verb) -> Result<ExitCode> {
             return code(command.run()?.status);
         }
         Verb::Shell { machine, argv } => {
-            let mut guest = machine.boot()?;
             let login = ["bash".to_owned(), "--login".to_owned()];
-            return code(vm::shell(&mut guest, if argv.is_empty() { &login } else { &argv })?);
+            return code(vm::shell(
+                &machine.config(),
+                if argv.is_empty() { &login } else { &argv },
+            )?);
         }
         Verb::List => {
             for (name, bytes) in Cache::open()?.entries()? {

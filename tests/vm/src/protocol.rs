@@ -95,11 +95,11 @@ pub(crate) struct Exec {
 
 /// A terminal's size in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WindowSize {
+pub(crate) struct WindowSize {
     /// Height in lines.
-    pub rows: u16,
+    pub(crate) rows: u16,
     /// Width in columns.
-    pub columns: u16,
+    pub(crate) columns: u16,
 }
 
 /// The guest's greeting.

@@ -12,25 +12,25 @@ use nix::sys::signal::{SigSet, Signal};
 use rustix::termios::{OptionalActions, Termios};
 
 use crate::{
-    guest::{Guest, GuestError, refused},
+    guest::{Config, Guest, GuestError, refused},
     protocol::{Kind, Status, WindowSize, decode, send, send_json},
 };
 
-/// Runs a command of the guest on the caller's terminal until it ends.
+/// Boots a guest and runs a command of it on the caller's terminal until it ends.
 ///
-/// Call it before other threads are started: the signal of a resized terminal is waited for by a
-/// thread of its own, and must be blocked in all others.
+/// Call it while the process has no other threads: the signal of a resized terminal is waited
+/// for by a thread of its own, and is lost if another thread does not block it.
 ///
 /// # Errors
-/// When standard input is not a terminal, or the guest cannot go on.
-pub fn shell<S: AsRef<str>>(guest: &mut Guest, argv: &[S]) -> Result<Status> {
-    let stdin = io::stdin();
-    if !stdin.is_terminal() {
+/// When standard input is not a terminal, or the guest does not boot or cannot go on.
+pub fn shell<S: AsRef<str>>(config: &Config, argv: &[S]) -> Result<Status> {
+    if !io::stdin().is_terminal() {
         bail!("a shell needs a terminal: use vm run for commands without one");
     }
     let mut resized = SigSet::empty();
     resized.add(Signal::SIGWINCH);
     resized.thread_block()?;
+    let mut guest = Guest::boot(config)?;
     let name = std::env::var("TERM").unwrap_or_else(|_| "dumb".into());
     let exec = guest.command(argv).env("TERM", &name).current_dir("/root").with_terminal(size()?);
     let port = Arc::new(Mutex::new(guest.port()?));
@@ -45,9 +45,12 @@ pub fn shell<S: AsRef<str>>(guest: &mut Guest, argv: &[S]) -> Result<Status> {
                 return;
             }
         }
+        // The terminal is gone, and with it whoever could end the command.
+        let mut port = typing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = send(&mut *port, Kind::Kill, b"");
     });
     thread::spawn(move || resize(&resized, &port));
-    let status = show(guest);
+    let status = show(&mut guest);
     drop(raw);
     Ok(status?)
 }

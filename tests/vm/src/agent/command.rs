@@ -1,6 +1,9 @@
 //! One command in the guest: its output to the host while it runs, its status at the end.
 
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::{
+    fs::OpenOptionsExt,
+    process::{CommandExt, ExitStatusExt},
+};
 use std::{
     fs::File,
     io::{self, Read, Write},
@@ -194,7 +197,12 @@ fn terminal(size: WindowSize) -> Result<(File, File)> {
     rustix::pty::unlockpt(&master)?;
     rustix::termios::tcsetwinsize(master.as_fd(), winsize(size))?;
     let name = rustix::pty::ptsname(&master, Vec::new())?;
-    let slave = File::options().read(true).write(true).open(name.to_str()?)?;
+    let slave = File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(i32::try_from(OFlags::NOCTTY.bits())?)
+        .open(name.to_str()?)
+        .with_context(|| format!("cannot open {}", name.to_string_lossy()))?;
     Ok((master.into(), slave))
 }
 

@@ -13,7 +13,12 @@ use super::INSTALLED;
 
 /// File systems beyond what the initrd mounted: type, place, flags, data.
 const MOUNTS: &[(&str, &str, MountFlags, &core::ffi::CStr)] = &[
-    ("devpts", "/dev/pts", NOEXEC, c"mode=620,ptmxmode=666,gid=5"),
+    (
+        "devpts",
+        "/dev/pts",
+        MountFlags::NOSUID.union(MountFlags::NOEXEC),
+        c"mode=620,ptmxmode=666,gid=5",
+    ),
     ("tmpfs", "/dev/shm", MountFlags::NOSUID.union(MountFlags::NODEV), c"mode=1777"),
     ("mqueue", "/dev/mqueue", NOEXEC, c""),
     ("tmpfs", "/tmp", MountFlags::NOSUID.union(MountFlags::NODEV), c"mode=1777"),
