@@ -1,6 +1,6 @@
 //! The configuration that `minirun spec` writes: small, safe, and enough for most programs.
 
-use oci_spec::runtime::{Capability, LinuxNamespace, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
@@ -120,9 +120,7 @@ fn mapping(id: u32) -> Value {
 fn parsed(document: Value) -> Spec {
     // A document of our own, and a test parses it.
     let mut spec: Spec = serde_json::from_value(document).unwrap_or_default();
-    let granted =
-        |capability: Capability| CAPABILITIES.contains(&format!("CAP_{capability}").as_str());
-    let seccomp = crate::seccomp::default_profile(granted);
+    let seccomp = crate::seccomp::default_profile(&CAPABILITIES);
     if let Some(linux) = spec.linux_mut() {
         linux.set_seccomp(Some(seccomp));
     }
