@@ -193,7 +193,7 @@ fn throttles(matches: &ArgMatches, name: &str) -> Result<Option<Vec<LinuxThrottl
                 "minor": linux::device::minor(numbers),
                 "rate": rate,
             });
-            serde_json::from_value::<LinuxThrottleDevice>(throttle)
+            crate::json::typed::<LinuxThrottleDevice>(&throttle)
                 .map_err(|error| wrong(name, &error.to_string()))
         })
         .collect();

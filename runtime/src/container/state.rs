@@ -311,7 +311,7 @@ impl Home {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::file(format!("read {}", path.display()))(error)),
         };
-        let state: State = serde_json::from_slice(&bytes)
+        let state: State = crate::json::read(&bytes)
             .map_err(|error| Error::Config(format!("{}: {error}", path.display())))?;
         if state.format != FORMAT {
             return Err(Error::Unsupported(format!(
