@@ -96,7 +96,7 @@ fn all_names_are_listed_sorted_and_understood() {
     for names in [action_names(), operator_names(), architecture_names(), flag_names()] {
         assert!(names.is_sorted_by(|one, next| one < next), "{names:?}");
     }
-    assert_eq!(architecture_names()[0], "SCMP_ARCH_AARCH64");
+    assert!(architecture_names().contains(&Architecture::NATIVE.oci().to_string()));
     assert!(supported_flag_names().contains(&"SECCOMP_FILTER_FLAG_LOG".to_owned()));
     for action in action_names() {
         let json = format!(
