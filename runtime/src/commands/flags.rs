@@ -130,8 +130,9 @@ fn cpu(resources: &mut LinuxResources, matches: &ArgMatches) -> Result<()> {
         let (quota, period) = units::cpus(text).map_err(|why| wrong("cpus", &why))?;
         cpu.set_quota(Some(quota)).set_period(Some(period));
     }
-    if let Some(list) = text_of(matches, "cpuset") {
-        cpu.set_cpus(Some(list.to_owned()));
+    if let Some(text) = text_of(matches, "cpuset") {
+        let list = units::number_list(text).map_err(|why| wrong("cpuset", &why))?;
+        cpu.set_cpus(Some(list.to_string()));
     }
     if let Some(weight) = matches.get_one::<u64>("cpu-weight") {
         if matches!(Host::detect(), Ok(Some(host)) if host.layout() == Layout::Unified) {

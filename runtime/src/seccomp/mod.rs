@@ -48,10 +48,10 @@ pub fn operator_names() -> Vec<String> {
     condition::NAMED.iter().map(ToString::to_string).collect()
 }
 
-/// The architectures that a profile can name with effect on some machine, sorted.
+/// The architectures that a profile can name with effect on this machine, sorted.
 pub fn architecture_names() -> Vec<String> {
-    let mut names: Vec<_> =
-        syscalls::COLUMNS.iter().map(|architecture| architecture.oci().to_string()).collect();
+    let family = Architecture::NATIVE.family().iter();
+    let mut names: Vec<_> = family.map(|architecture| architecture.oci().to_string()).collect();
     names.sort_unstable();
     names
 }

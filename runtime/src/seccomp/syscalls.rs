@@ -12,7 +12,7 @@ const COUNT: usize = line_count(TEXT.as_bytes()) - 1;
 /// by which a tracer skips a call.
 const ABSENT: u32 = u32::MAX;
 /// The columns of the table, in the order of [`Architecture`].
-pub(super) const COLUMNS: [Architecture; 5] = [
+const COLUMNS: [Architecture; 5] = [
     Architecture::X86_64,
     Architecture::X32,
     Architecture::X86,

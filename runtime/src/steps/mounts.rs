@@ -101,6 +101,9 @@ fn file_system(kind: &str, name: Option<&str>, mount: &Mount) -> Result<OwnedFd,
     if let Some(name) = name.filter(|name| !name.is_empty()) {
         context.set("source", name)?;
     }
+    for flag in &mount.options.superblock {
+        context.flag(flag)?;
+    }
     for option in &mount.options.data {
         // Every devpts is a new instance since Linux 4.7, and the new interface knows no option.
         if kind == "devpts" && option == "newinstance" {

@@ -69,9 +69,9 @@ impl Witness {
         serde_json::from_str(&answer).expect("the witness died: see its message above")
     }
 
-    /// libseccomp's filter, or `None` where it refuses the profile as contradictory.
-    pub(crate) fn compile(&mut self, profile: &Profile) -> Option<Theirs> {
-        let answer = self.ask(&json!({
+    /// The answer about a profile, or `None` where libseccomp refuses it as contradictory.
+    fn ask_about(&mut self, profile: &Profile, calls: &Value) -> Option<Value> {
+        let mut question = json!({
             "native": profile.native.to_string(),
             "architectures":
                 profile.architectures.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -79,11 +79,38 @@ impl Witness {
             "rules": profile.rules.iter().map(|rule| json!({
                 "name": rule.name, "action": rule.action, "args": rule.arguments,
             })).collect::<Vec<_>>(),
-        }));
+        });
+        if !calls.is_null() {
+            question["calls"] = calls.clone();
+        }
+        let answer = self.ask(&question);
         if let Some(error) = answer["error"].as_i64() {
             assert_eq!(error, 17, "libseccomp fails with an errno other than EEXIST");
             return None;
         }
+        Some(answer)
+    }
+
+    /// What the rules mean to libseccomp for some calls (architecture, name, arguments): the number
+    /// and the action of each.
+    pub(crate) fn meaning(
+        &mut self,
+        profile: &Profile,
+        calls: &[(Architecture, &str, [u64; 6])],
+    ) -> Option<Vec<(u32, u32)>> {
+        let calls: Vec<_> = calls
+            .iter()
+            .map(|(architecture, name, arguments)| {
+                json!([architecture.to_string(), name, arguments])
+            })
+            .collect();
+        let answer = self.ask_about(profile, &calls.into())?;
+        Some(serde_json::from_value(answer["answers"].clone()).unwrap())
+    }
+
+    /// libseccomp's filter, or `None` where it refuses the profile as contradictory.
+    pub(crate) fn compile(&mut self, profile: &Profile) -> Option<Theirs> {
+        let answer = self.ask_about(profile, &Value::Null)?;
         let program = instructions(answer["program"].as_str().unwrap());
         let last = serde_json::from_value(answer["last"].clone()).unwrap();
         let milliseconds = answer["milliseconds"].as_f64().unwrap();

@@ -4,7 +4,9 @@
 Reads one JSON object per line: {"native", "architectures", "default", "rules": [{"name", "action",
 "args": [[index, operator, value, value_two]]}]}, actions as the kernel's numbers. Answers each with
 one line: {"program": hex of the BPF program, "last": {architecture: largest number named},
-"milliseconds": what that took} or {"error": errno}. {"resolve": [names]} answers {"unknown": [names without a number in libseccomp]}.
+"milliseconds": what that took} or {"error": errno}. With "calls": [[architecture, name, arguments]] it answers {"answers": [[number,
+action]]} from libseccomp's pseudo code, which shows what the rules mean to it. {"resolve": [names]}
+answers {"unknown": [names without a number in libseccomp]}.
 
 It needs libseccomp.so.2 and nothing else. Only the calls are ours, the decisions are libseccomp's.
 """
@@ -12,6 +14,7 @@ It needs libseccomp.so.2 and nothing else. Only the calls are ours, the decision
 import ctypes
 import json
 import os
+import re
 import sys
 import time
 
@@ -22,6 +25,7 @@ lib.seccomp_release.argtypes = [ctypes.c_void_p]
 lib.seccomp_arch_add.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
 lib.seccomp_arch_remove.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
 lib.seccomp_attr_set.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32]
+lib.seccomp_export_pfc.argtypes = [ctypes.c_void_p, ctypes.c_int]
 lib.seccomp_export_bpf.argtypes = [ctypes.c_void_p, ctypes.c_int]
 lib.seccomp_syscall_resolve_name_arch.argtypes = [ctypes.c_uint32, ctypes.c_char_p]
 lib.seccomp_rule_add_array.argtypes = [
@@ -32,6 +36,7 @@ TOKENS = {"x86_64": 0xC000003E, "x32": 0x4000003E, "x86": 0x40000003,
           "aarch64": 0xC00000B7, "arm": 0x40000028}
 OPERATORS = {"NE": 1, "LT": 2, "LE": 3, "EQ": 4, "GE": 5, "GT": 6, "MASKED_EQ": 7}
 ERROR = -1
+ACTIONS = {"ALLOW": 0x7FFF0000, "ERRNO": 0x50000, "TRAP": 0x30000, "KILL_PROCESS": 0x80000000}
 # Numbers of asm/unistd_32.h for calls that libseccomp resolves to their multiplexed form.
 X86_DIRECT = dict(zip(
     "socket socketpair bind connect listen accept4 getsockopt setsockopt getsockname getpeername "
@@ -61,6 +66,47 @@ def add(context, rule, arguments):
     return lib.seccomp_rule_add_array(context, rule["action"], call, len(arguments), array)
 
 
+def export(function, context):
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as stream:
+        # What comes is smaller than a pipe.
+        function(context, writer)
+        os.close(writer)
+        return stream.read()
+
+
+def meaning(pseudo_code, calls):
+    """Runs pseudo code, which is Python but for a few signs: a section for each architecture."""
+    decide = {}
+    for section in re.split(r"(?m)^# filter for arch ", pseudo_code.decode())[1:]:
+        source = ["def decide(syscall, a):"]
+        for line in section.splitlines()[2:]:
+            indent, text = re.match(r"( *)(.*)", line).groups()
+            if text.startswith("#") or not indent:
+                continue
+            text = re.sub(r"\$a(\d)\.hi32", r"(a[\1] >> 32)", text)
+            text = re.sub(r"\$a(\d)(\.lo32)?", r"(a[\1] & 0xffffffff)", text)
+            text = re.sub(r"\((.*) & (0x\w+) (.*)\)$", r"((\1 & \2) \3)", text)
+            text = text.replace("$syscall", "syscall").replace("else", "else:")
+            text = re.sub(r"action (.*);", r"return '\1'", text)
+            source.append(indent + text + (":" if text.startswith("if") else ""))
+            if not text.startswith("return"):
+                source.append(indent + "  pass")
+        names = {}
+        exec("\n".join(source), names)
+        decide[section.split()[0]] = names["decide"]
+    answers = []
+    for architecture, name, arguments in calls:
+        called = number(architecture, name)
+        answers.append([called, action(decide[architecture](called, arguments))])
+    return answers
+
+
+def action(text):
+    name, _, data = text.rstrip(")").partition("(")
+    return ACTIONS[name] | int(data or 0)
+
+
 def compile_profile(profile):
     architectures = [profile["native"]] + profile["architectures"]
     start = time.monotonic()
@@ -85,12 +131,9 @@ def compile_profile(profile):
                 error = add(context, rule, arguments)
                 if error:
                     return {"error": -error}
-        reader, writer = os.pipe()
-        with os.fdopen(reader, "rb") as stream:
-            # The program is smaller than a pipe.
-            lib.seccomp_export_bpf(context, writer)
-            os.close(writer)
-            program = stream.read()
+        if "calls" in profile:
+            return {"answers": meaning(export(lib.seccomp_export_pfc, context), profile["calls"])}
+        program = export(lib.seccomp_export_bpf, context)
         milliseconds = round(1000 * (time.monotonic() - start), 1)
     finally:
         lib.seccomp_release(context)

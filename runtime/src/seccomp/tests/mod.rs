@@ -251,6 +251,14 @@ fn the_default_profile_names_nothing_twice_and_nothing_unknown() {
 }
 
 #[test]
+fn neighbours_share_their_ranges() {
+    let policy = Policy::of(&default_profile::<&str>(&[]), Architecture::Aarch64).unwrap();
+    let named = policy.sections[0].rules.len();
+    let ranges = ranges::of(&policy, AARCH64).len();
+    assert!(named > 250 && ranges < named / 3, "{named} rules in {ranges} ranges");
+}
+
+#[test]
 fn long_programs_jump_as_far_as_they_must() {
     // Each call has a fate of its own, so that the tree is deep and its leaves are far apart.
     let names: Vec<_> = syscalls::all(Architecture::X86_64).map(|(name, _)| name).collect();

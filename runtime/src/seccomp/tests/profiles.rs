@@ -37,7 +37,7 @@ fn contradictions_are_refused_unless_a_rule_without_conditions_settles_them() {
     let profile =
         |more: &str| format!(r#"{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{rules}{more}]}}"#);
     let error = refusal(&profile(""));
-    assert_eq!(error, Error::Conflict { syscall: "read".into(), rules: [0, 1] });
+    assert_eq!(error, Error::Conflict { rules: [0, 1] });
     let settled = parse(&profile(r#",{"names":["read"],"action":"SCMP_ACT_ERRNO"}"#));
     let calls: [(u32, u32, &[u64]); 1] = [(X86_64, 0, &[1])];
     assert_eq!(answers(&settled, Architecture::X86_64, &calls), [ERRNO | 1]);
@@ -96,7 +96,7 @@ fn all_names_are_listed_sorted_and_understood() {
     for names in [action_names(), operator_names(), architecture_names(), flag_names()] {
         assert!(names.is_sorted_by(|one, next| one < next), "{names:?}");
     }
-    assert_eq!(architecture_names()[0], "SCMP_ARCH_AARCH64");
+    assert!(architecture_names().contains(&Architecture::NATIVE.oci().to_string()));
     assert!(supported_flag_names().contains(&"SECCOMP_FILTER_FLAG_LOG".to_owned()));
     for action in action_names() {
         let json = format!(

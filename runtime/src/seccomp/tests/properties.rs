@@ -123,13 +123,13 @@ fn call() -> impl Strategy<Value = Call> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
     fn programs_answer_what_profiles_say(
         profile in profile(),
         native in select(&[Architecture::X86_64, Architecture::Aarch64, Architecture::Arm][..]),
-        calls in prop::collection::vec(call(), 200),
+        calls in prop::collection::vec(call(), 64),
     ) {
         let compiled = match compile_for(&profile, native) {
             Ok(compiled) => compiled,
