@@ -116,6 +116,17 @@ pub fn read_file_at(dir: BorrowedFd<'_>, name: &Path) -> Result<String> {
     Ok(text)
 }
 
+/// Reads what is there, at most a buffer full, read(2); 0 at the end.
+pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize> {
+    let result = loop {
+        match nix::unistd::read(fd, buffer) {
+            Err(Errno::EINTR) => {}
+            result => break result,
+        }
+    };
+    observe("read", || fd.as_raw_fd().to_string(), result)
+}
+
 /// Reads from `offset` of a file into `buffer`, pread(2), and gives how many bytes that were.
 pub fn read_at(fd: BorrowedFd<'_>, buffer: &mut [u8], offset: i64) -> Result<usize> {
     let result = nix::sys::uio::pread(fd, buffer, offset);

@@ -79,6 +79,17 @@ pub enum Error {
         remedy: String,
     },
 
+    /// systemd did not do what it was asked for.
+    #[error("{step}: systemd says: {why}{remedy}")]
+    Systemd {
+        /// What it was asked for.
+        step: String,
+        /// Its answer.
+        why: String,
+        /// What to do about it; empty, or starting with `; `.
+        remedy: String,
+    },
+
     /// Processes that should have ended are still there.
     #[error("cgroup {path}: {count} processes did not end within {seconds} s: {pids}")]
     StillPopulated {

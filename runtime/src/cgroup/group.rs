@@ -12,9 +12,9 @@ use linux::directory::directories;
 use linux::{Errno, OFlag, fd, path};
 use serde::{Deserialize, Serialize};
 
-use super::Error;
 use super::host::{Controller, Hierarchy, Host, Layout, Version};
 use super::place::Place;
+use super::{Error, systemd};
 
 /// The name of the tree of version 2 in a [`Record`].
 const UNIFIED: &str = "unified";
@@ -36,6 +36,9 @@ pub struct Record {
     /// Trees in which the group was there already (and empty): it stays there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub found: Vec<String>,
+    /// The unit of systemd that the group belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
 }
 
 fn is_empty(path: &Path) -> bool {
@@ -55,6 +58,7 @@ impl Record {
             trees,
             delegated: place.delegated.clone(),
             found: Vec::new(),
+            unit: None,
         };
         record.found =
             record.trees.keys().filter(|name| record.exists(host, name)).cloned().collect();
@@ -247,6 +251,7 @@ impl Cgroup {
     /// reports all of them. Groups that were there before the container stay.
     pub fn remove(&self) -> Result<(), Error> {
         let (mut busy, mut errors) = (Vec::new(), Vec::new());
+        errors.extend(systemd::stop(&self.record).err());
         let members = self.legacy.iter().chain([&self.unified]);
         for member in members.filter(|member| !self.record.found.contains(&member.name)) {
             match path::remove_dir_at(member.root.as_fd(), &self.record.path) {

@@ -45,6 +45,7 @@ mod oom;
 mod place;
 mod processes;
 mod stats;
+mod systemd;
 
 pub use error::{Error, Missing};
 pub use group::{Cgroup, Record};
@@ -58,3 +59,4 @@ pub use stats::{
     Blkio, BlkioEntry, Cpu, CpuUsage, Cpuset, Hugetlb, Memory, MemoryEntry, Pids, Pressure,
     PressureLine, Stats, Throttling,
 };
+pub use systemd::Unit;
