@@ -149,6 +149,7 @@ fn legacy() {
         assert!(seen, "cgroups were found where none are mounted");
         return;
     }
+    let in_version_2 = host.unified().mount.join(parent().strip_prefix("/").unwrap());
     let works = without_version_2(&host, || {
         let host = Host::detect().unwrap().unwrap();
         assert_eq!(host.layout(), Layout::Legacy);
@@ -162,7 +163,7 @@ fn legacy() {
     });
     assert!(works);
     // What that process could not name: the same tree, where it is mounted.
-    std::fs::remove_dir(host.unified().mount.join(parent().strip_prefix("/").unwrap())).unwrap();
+    std::fs::remove_dir(in_version_2).unwrap();
 }
 
 /// What `act` finds in a process that does not see the tree of version 2.
