@@ -143,6 +143,11 @@ impl std::fmt::Display for Missing {
 }
 
 impl Error {
+    /// Whether the group is not there (any more).
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Kernel { cause, .. } if cause.errno == linux::Errno::ENOENT)
+    }
+
     /// A failed syscall without a remedy that we know.
     pub(super) fn kernel(step: impl Into<String>, cause: linux::Error) -> Self {
         Self::Kernel { step: step.into(), cause, remedy: String::new() }

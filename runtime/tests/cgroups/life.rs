@@ -23,6 +23,8 @@ pub(crate) fn all() -> Vec<Trial> {
         test("groups_that_the_container_made_are_removed", nested),
         test("removing_waits_for_the_killed_and_names_the_living", removing),
         test("removing_twice_is_fine", twice),
+        test("what_was_cut_short_is_removed", cut_short),
+        test("a_second_process_enters_and_nothing_leads_out", entered),
         test_of_root("where_version_2_is_not_mounted_it_is_used_all_the_same", legacy),
     ]
 }
@@ -179,4 +181,44 @@ fn without_version_2(host: &Host, act: impl FnOnce() -> bool) -> bool {
         i32::from(!result.unwrap_or(false))
     });
     wait(&child.unwrap()).status() == 0
+}
+
+fn cut_short() {
+    let group = Group::new("cut");
+    let record = group.record();
+    // Killed while removing: the tree of version 2 went first, others are left.
+    std::fs::remove_dir(record.trees["unified"].join(&record.path)).unwrap();
+    assert!(Cgroup::open(&group.host, record).unwrap_err().is_gone());
+    Cgroup::remove_recorded(&group.host, record).unwrap();
+    for mount in record.trees.values() {
+        assert!(!mount.join(&record.path).exists(), "{}", mount.display());
+    }
+    // Killed before anything was made.
+    Cgroup::remove_recorded(&group.host, record).unwrap();
+}
+
+fn entered() {
+    let group = Group::new("entered");
+    for mount in group.record().trees.values() {
+        let dir = mount.join(&group.record().path);
+        // Only the cpuset tree of version 1 minds: it gives the leaf the CPUs of its parent.
+        let _ = std::fs::write(dir.join("cgroup.clone_children"), "1");
+        std::fs::create_dir(dir.join("leaf")).unwrap();
+    }
+    let entry = group.entry(|_| "/leaf".into()).unwrap();
+    let birth = Birth { cgroup: Some(entry.birth.as_fd()), ..Birth::default() };
+    let child = linux::clone::spawn(birth, || {
+        minirun::cgroup::join(&entry.join).unwrap();
+        let text = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+        i32::from(!text.lines().all(|line| line.ends_with("/entered/leaf")))
+    });
+    assert_eq!(wait(&child.unwrap()).status(), 0);
+    let first = group.shell("exec sleep 100");
+    assert_eq!(group.below_of(first.pid).unwrap(), Some("".into()));
+    let own = linux::Pid::from_raw(i32::try_from(std::process::id()).unwrap());
+    assert_eq!(group.below_of(own).unwrap(), None);
+    assert!(group.entry(|_| "".into()).is_ok());
+    for outside in ["..", "../..", "leaf/../..", "/../entered", "leaf/../../entered", "missing"] {
+        assert!(group.entry(|_| outside.into()).is_err(), "{outside}");
+    }
 }
