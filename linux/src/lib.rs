@@ -17,6 +17,7 @@ compile_error!("this project drives the Linux kernel: build it on Linux, or use 
 pub mod bpf;
 pub mod capability;
 pub mod clone;
+pub mod counter;
 pub mod credentials;
 pub mod device;
 pub mod directory;

@@ -14,12 +14,14 @@ mod cgroups {
     pub(crate) mod group;
     mod life;
     mod limits;
+    mod systemd;
 
     use libtest_mimic::Trial;
 
     pub(crate) fn all() -> Vec<Trial> {
         let mut all = life::all();
         all.extend(limits::all());
+        all.extend(systemd::all());
         all
     }
 }

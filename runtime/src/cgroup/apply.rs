@@ -21,7 +21,7 @@ use oci_spec::runtime::LinuxResources;
 use super::group::Cgroup;
 use super::host::{Controller, Version};
 use super::limits::{self, Setting};
-use super::{Error, Missing, devices};
+use super::{Error, Missing, devices, systemd};
 
 impl Cgroup {
     /// Sets everything that `resources` asks for, devices included.
@@ -29,7 +29,7 @@ impl Cgroup {
     /// For a new group. The first limit that cannot be set is the error; what was set before stays
     /// (the caller removes the group then).
     pub fn apply(&self, resources: &LinuxResources) -> Result<(), Error> {
-        self.set_all(resources)?;
+        self.set_all(self.settings(resources)?)?;
         devices::apply(self, resources.devices().as_deref().unwrap_or_default())
     }
 
@@ -37,15 +37,21 @@ impl Cgroup {
     /// never touched: a container that could open its devices goes on so.
     pub fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
         self.check_before_update(resources)?;
-        self.set_all(resources)
+        let settings = self.settings(resources)?;
+        systemd::update(self.record(), &settings)?;
+        self.set_all(settings)
     }
 
-    fn set_all(&self, resources: &LinuxResources) -> Result<(), Error> {
+    fn settings(&self, resources: &LinuxResources) -> Result<Vec<Setting>, Error> {
         let version_of = |controller| self.member_of(controller).version;
         let current =
             |file: &str| fd::read_file_at(self.unified().dir.as_fd(), Path::new(file)).ok();
-        let mut todo = limits::settings(resources, version_of, &current)?;
-        todo.sort_by_key(|setting| setting.version == Version::V1);
+        let mut all = limits::settings(resources, version_of, &current)?;
+        all.sort_by_key(|setting| setting.version == Version::V1);
+        Ok(all)
+    }
+
+    fn set_all(&self, todo: Vec<Setting>) -> Result<(), Error> {
         let mut again = Vec::new();
         for setting in todo {
             match self.set(&setting) {

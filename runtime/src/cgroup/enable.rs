@@ -22,8 +22,9 @@ use std::path::{Path, PathBuf};
 use linux::{Errno, fd, path};
 
 use super::Error;
-use super::group::{Cgroup, prefixes};
+use super::group::Cgroup;
 use super::host::Controller;
+use super::make::prefixes;
 use super::{Missing, place};
 
 /// The leaf that minirun moves itself into to free its own group for the containers.

@@ -79,6 +79,17 @@ pub enum Error {
         remedy: String,
     },
 
+    /// systemd did not do what it was asked for.
+    #[error("{step}: systemd says: {why}{remedy}")]
+    Systemd {
+        /// What it was asked for.
+        step: String,
+        /// Its answer.
+        why: String,
+        /// What to do about it; empty, or starting with `; `.
+        remedy: String,
+    },
+
     /// Processes that should have ended are still there.
     #[error("cgroup {path}: {count} processes did not end within {seconds} s: {pids}")]
     StillPopulated {
@@ -132,6 +143,11 @@ impl std::fmt::Display for Missing {
 }
 
 impl Error {
+    /// Whether the group is not there (any more).
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Kernel { cause, .. } if cause.errno == linux::Errno::ENOENT)
+    }
+
     /// A failed syscall without a remedy that we know.
     pub(super) fn kernel(step: impl Into<String>, cause: linux::Error) -> Self {
         Self::Kernel { step: step.into(), cause, remedy: String::new() }

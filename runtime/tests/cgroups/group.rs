@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use libtest_mimic::{Failed, Trial};
 use linux::clone::{Birth, Child, Strings, spawn};
@@ -24,9 +25,10 @@ impl Deref for Group {
     }
 }
 
-/// Where the groups of this run are.
-pub(crate) fn parent() -> PathBuf {
-    PathBuf::from(format!("/minirun-test-{}", std::process::id()))
+/// Where the groups of this run are, also of the processes that it clones.
+pub(crate) fn parent() -> &'static Path {
+    static PARENT: OnceLock<PathBuf> = OnceLock::new();
+    PARENT.get_or_init(|| PathBuf::from(format!("/minirun-test-{}", std::process::id())))
 }
 
 pub(crate) fn place(host: &Host, name: &str) -> Place {

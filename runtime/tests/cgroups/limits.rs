@@ -1,6 +1,7 @@
 //! Every limit as the kernel shows it afterwards, and as a process feels it.
 
 use std::path::Path;
+use std::time::Duration;
 
 use libtest_mimic::Trial;
 use minirun::cgroup::Controller::{Cpu, Cpuset, Devices, Hugetlb, Io, Memory, NetCls, Pids};
@@ -56,11 +57,15 @@ fn out_of_memory() {
     };
     let group = Group::with("oom", json);
     assert_eq!(group.oom().kills, 0);
+    let mut watch = group.watch_oom().unwrap();
+    assert!(!linux::poll::wait_readable(&watch, Some(Duration::ZERO)).unwrap());
     let child = group.run(|| {
         let block = vec![1_u8; 64 << 20];
         i32::from(std::hint::black_box(&block)[77])
     });
+    assert!(linux::poll::wait_readable(&watch, Some(Duration::from_secs(30))).unwrap());
     assert_eq!(wait(&child).status(), 137);
+    assert_eq!(watch.take(), Some(1));
     let report = group.oom();
     assert_eq!((report.kills, report.limit_bytes), (1, Some(16 << 20)));
     assert!(report.peak_bytes.is_none_or(|peak| peak > 15 << 20), "{report:?}");
@@ -262,7 +267,7 @@ fn checked_update() {
     let child = group.run(|| {
         let block = vec![1_u8; 20 << 20];
         std::fs::write(&ready, "").unwrap();
-        std::thread::sleep(std::time::Duration::from_secs(100));
+        std::thread::sleep(Duration::from_secs(100));
         i32::from(std::hint::black_box(&block)[77])
     });
     while !ready.exists() {
