@@ -35,7 +35,7 @@ mod shell;
 pub use agent::enter_if_guest;
 pub use cache::Cache;
 pub use guest::{Command, Config, Guest, GuestError, Output, Share, quote};
-pub use host::ensure_host_packages;
+pub use host::{ensure_host_packages, ensure_packages};
 pub use kernel::Kernel;
 pub use protocol::Status;
 pub use rootfs::Profile;
