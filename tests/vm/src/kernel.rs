@@ -124,16 +124,11 @@ impl Built {
 /// Gives the kernel of this series from the cache, or builds it. With `update`, Debian's lists
 /// are asked for a newer one.
 pub(crate) fn build(cache: &Cache, kernel: Kernel, update: bool) -> Result<Built> {
-    let pointer = format!("kernel-{kernel}");
     if !update
-        && let Ok(text) = fs::read_to_string(cache.path(&pointer))
-        && let Some((name, version)) = text.trim().split_once(' ')
+        && let Some(built) = current(cache, kernel)
+        && built.directory.exists()
     {
-        let key = key(&Package { name: name.into(), version: version.into() });
-        let directory = cache.path(&format!("kernel-{key}"));
-        if directory.exists() {
-            return Ok(Built { directory, key });
-        }
+        return Ok(built);
     }
     host::ensure_host_packages()?;
     eprintln!("vm: building kernel {kernel} from Debian's package");
@@ -142,8 +137,21 @@ pub(crate) fn build(cache: &Cache, kernel: Kernel, update: bool) -> Result<Built
     let key = key(&package);
     let name = format!("kernel-{key}");
     let directory = cache.part(&name, |directory| take_apart(&apt, &package, directory))?;
-    cache.write(&pointer, &format!("{} {}\n", package.name, package.version))?;
+    cache.write(&pointer(kernel), &format!("{} {}\n", package.name, package.version))?;
     Ok(Built { directory, key })
+}
+
+/// The file that says which package stands for the series.
+fn pointer(kernel: Kernel) -> String {
+    format!("kernel-{kernel}")
+}
+
+/// What the cache has, or would have, for the series.
+pub(crate) fn current(cache: &Cache, kernel: Kernel) -> Option<Built> {
+    let text = fs::read_to_string(cache.path(&pointer(kernel))).ok()?;
+    let (name, version) = text.trim().split_once(' ')?;
+    let key = key(&Package { name: name.into(), version: version.into() });
+    Some(Built { directory: cache.path(&format!("kernel-{key}")), key })
 }
 
 fn key(package: &Package) -> String {

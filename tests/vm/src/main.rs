@@ -56,7 +56,11 @@ enum Verb {
     /// Show what the cache holds
     List,
     /// Empty the cache
-    Clean,
+    Clean {
+        /// Only of what this version of the program no longer uses
+        #[arg(long)]
+        old: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -152,7 +156,12 @@ fn obey(verb: Verb) -> Result<ExitCode> {
                 println!("{:>8.1} MB  {name}", bytes as f64 / 1e6);
             }
         }
-        Verb::Clean => Cache::open()?.clear()?,
+        Verb::Clean { old: false } => Cache::open()?.clear()?,
+        Verb::Clean { old: true } => {
+            for name in vm::clean_old(&Cache::open()?)? {
+                println!("removed {name}");
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
