@@ -290,6 +290,7 @@ fn filter(program: &str, input: &[u8]) -> Result<Vec<u8>> {
         .arg("-dc")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot run {program}"))?;
     let mut stdin = child.stdin.take().context("no pipe")?;
@@ -297,13 +298,15 @@ fn filter(program: &str, input: &[u8]) -> Result<Vec<u8>> {
         let writer = scope.spawn(move || stdin.write_all(input));
         let output = child.wait_with_output()?;
         match writer.join() {
+            // It closes its input early when it does not like it, and says why itself.
+            Ok(Err(_)) if !output.status.success() => Ok(output),
             Ok(written) => written.map(|()| output).context("cannot write to it"),
             Err(_) => bail!("the writing thread panicked"),
         }
     })
     .with_context(|| format!("while decompressing by {program}"))?;
     if !output.status.success() {
-        bail!("{program} -dc: {}", output.status);
+        bail!("{program} -dc: {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
     }
     Ok(output.stdout)
 }
@@ -358,6 +361,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(filter("xz", &packed).unwrap(), input);
-        assert!(filter("xz", b"not xz").is_err());
+        let error = filter("xz", b"not xz").unwrap_err().to_string();
+        assert!(error.contains("format not recognized"), "{error}");
     }
 }
