@@ -34,6 +34,7 @@ mod machine;
 mod protocol;
 mod rootfs;
 mod shell;
+mod suite;
 
 pub use agent::enter_if_guest;
 pub use cache::Cache;
@@ -46,6 +47,7 @@ pub use kernel::Kernel;
 pub use protocol::Status;
 pub use rootfs::Profile;
 pub use shell::shell;
+pub use suite::{Suite, Verdict};
 
 use std::collections::BTreeSet;
 
