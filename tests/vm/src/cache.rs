@@ -24,6 +24,8 @@ use std::{
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
+const LOCK: &str = "lock";
+
 /// The directory of built guests.
 #[derive(Debug, Clone)]
 pub struct Cache {
@@ -75,16 +77,29 @@ impl Cache {
         Ok(entries)
     }
 
+    /// Removes the parts of which `keep` says no; gives their names.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub(crate) fn retain(&self, keep: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+        let _lock = self.lock()?;
+        let mut removed = Vec::new();
+        for (name, _) in self.entries()? {
+            // Who holds or waits for the lock has this very file open.
+            if name != LOCK && !keep(&name) {
+                self.remove(&name)?;
+                removed.push(name);
+            }
+        }
+        Ok(removed)
+    }
+
     /// Removes everything.
     ///
     /// # Errors
     /// When something cannot be removed.
     pub fn clear(&self) -> Result<()> {
-        let _lock = self.lock()?;
-        for (name, _) in self.entries()? {
-            self.remove(&name)?;
-        }
-        Ok(())
+        self.retain(|_| false).map(drop)
     }
 
     /// The part `name`, made by `make` at the path it is given unless it is there already.
@@ -97,11 +112,30 @@ impl Cache {
         if path.exists() {
             return Ok(path);
         }
-        let _lock = self.lock()?;
+        let lock = self.lock()?;
         // Another process may have made it while this one waited.
         if path.exists() {
             return Ok(path);
         }
+        self.make(name, make, &lock)
+    }
+
+    /// The file `name`, made anew; until it is whole the old one stays.
+    pub(crate) fn renewed(
+        &self,
+        name: &str,
+        make: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<PathBuf> {
+        self.make(name, make, &self.lock()?)
+    }
+
+    fn make(
+        &self,
+        name: &str,
+        make: impl FnOnce(&Path) -> Result<()>,
+        _lock: &File,
+    ) -> Result<PathBuf> {
+        let path = self.path(name);
         self.remove_abandoned()?;
         let temporary = self.path(&format!(".new-{}-{name}", process::id()));
         let made = make(&temporary).and_then(|()| Ok(fs::rename(&temporary, &path)?));
@@ -135,7 +169,7 @@ impl Cache {
     }
 
     fn lock(&self) -> Result<File> {
-        let file = File::create(self.path("lock"))?;
+        let file = File::create(self.path(LOCK))?;
         if file.try_lock().is_err() {
             eprintln!("vm: waiting for another build in {}", self.root.display());
             file.lock()?;
@@ -225,7 +259,8 @@ mod tests {
         assert_eq!(made, again);
         assert_eq!(fs::read_to_string(made).unwrap(), "1");
         cache.clear().unwrap();
-        assert!(cache.entries().unwrap().is_empty());
+        assert_eq!(cache.entries().unwrap().len(), 1, "only the lock is left");
+        remove_any(&cache.root).unwrap();
     }
 
     #[test]
@@ -241,6 +276,10 @@ mod tests {
         cache.part("r", |path| Ok(fs::write(path, "")?)).unwrap();
         let names: Vec<_> = cache.entries().unwrap().into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["lock", "r"]);
-        cache.clear().unwrap();
+        assert!(cache.renewed("r", |_| anyhow::bail!("no network")).is_err());
+        assert_eq!(fs::read_to_string(cache.path("r")).unwrap(), "", "the old one stays");
+        cache.renewed("r", |path| Ok(fs::write(path, "new")?)).unwrap();
+        assert_eq!(fs::read_to_string(cache.path("r")).unwrap(), "new");
+        remove_any(&cache.root).unwrap();
     }
 }

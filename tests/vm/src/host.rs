@@ -1,6 +1,7 @@
 //! What the host must have: the programs that build and run a guest.
 
 use std::{
+    collections::BTreeSet,
     env, fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -30,16 +31,25 @@ pub(crate) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg
 /// # Errors
 /// Names the packages to install when it may not or cannot install them itself.
 pub fn ensure_host_packages() -> Result<()> {
-    let missing = missing();
+    ensure_packages(NEEDED)
+}
+
+/// The same for other needs: pairs of a file or program that must exist, and the Debian package
+/// that brings it.
+///
+/// # Errors
+/// As [`ensure_host_packages`].
+pub fn ensure_packages(needed: &[(&str, &str)]) -> Result<()> {
+    let missing = missing(needed);
     if missing.is_empty() {
         return Ok(());
     }
     let command = format!("apt-get install --no-install-recommends {}", missing.join(" "));
     if !rustix::process::geteuid().is_root() {
-        bail!("the guest needs programs that are missing here: run, as root, {command}");
+        bail!("programs are missing here: run, as root, {command}");
     }
     if find("apt-get").is_none() {
-        bail!("the guest needs Debian's packages {} and here is no apt-get", missing.join(" "));
+        bail!("Debian's packages {} are needed, and here is no apt-get", missing.join(" "));
     }
     eprintln!("vm: {command}");
     let apt = |arguments: &[&str]| {
@@ -55,14 +65,10 @@ pub fn ensure_host_packages() -> Result<()> {
     apt(&install).or_else(|_| apt(&["update"]).and_then(|()| apt(&install)))
 }
 
-fn missing() -> Vec<&'static str> {
-    let mut missing: Vec<_> = NEEDED
-        .iter()
-        .filter(|(file, _)| find(file).is_none())
-        .map(|(_, package)| *package)
-        .collect();
-    missing.dedup();
-    missing
+fn missing<'a>(needed: &[(&str, &'a str)]) -> Vec<&'a str> {
+    let missing = needed.iter().filter(|(file, _)| find(file).is_none());
+    let names: BTreeSet<_> = missing.map(|(_, package)| *package).collect();
+    names.into_iter().collect()
 }
 
 /// Looks a program up in `PATH` and where administration programs live.
@@ -114,6 +120,13 @@ mod tests {
     fn programs_are_found_in_the_path_or_not_at_all() {
         assert!(find("sh").is_some());
         assert_eq!(find("no-such-program-anywhere"), None);
+    }
+
+    #[test]
+    fn missing_packages_are_named_once() {
+        let needed =
+            [("no-such-b", "bravo"), ("sh", "dash"), ("no-such-a", "alpha"), ("/no/file", "bravo")];
+        assert_eq!(missing(&needed), ["alpha", "bravo"]);
     }
 
     #[test]

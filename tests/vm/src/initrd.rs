@@ -27,10 +27,14 @@ pub(crate) const MODULES_DISK: &str = "/dev/vdb";
 /// The initrd for a kernel, with `program` as the guest's side.
 pub(crate) fn build(cache: &Cache, kernel: &Built, program: &Path) -> Result<PathBuf> {
     let content = host::read(program)?;
-    let key = Key::default().text("1").text(&kernel.key).bytes(&content).finish();
-    cache.part(&format!("initrd-{key}.cpio"), |path| {
-        write(path, kernel, &stripped(program, path, content)?)
-    })
+    let name = name(kernel, &content);
+    cache.part(&name, |path| write(path, kernel, &stripped(program, path, content)?))
+}
+
+/// The name in the cache of the initrd for a kernel, with this content of the program.
+pub(crate) fn name(kernel: &Built, program: &[u8]) -> String {
+    let key = Key::default().text("1").text(&kernel.key).bytes(program).finish();
+    format!("initrd-{key}.cpio")
 }
 
 fn write(path: &Path, kernel: &Built, program: &[u8]) -> Result<()> {

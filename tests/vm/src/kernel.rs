@@ -124,16 +124,11 @@ impl Built {
 /// Gives the kernel of this series from the cache, or builds it. With `update`, Debian's lists
 /// are asked for a newer one.
 pub(crate) fn build(cache: &Cache, kernel: Kernel, update: bool) -> Result<Built> {
-    let pointer = format!("kernel-{kernel}");
     if !update
-        && let Ok(text) = fs::read_to_string(cache.path(&pointer))
-        && let Some((name, version)) = text.trim().split_once(' ')
+        && let Some(built) = current(cache, kernel)
+        && built.directory.exists()
     {
-        let key = key(&Package { name: name.into(), version: version.into() });
-        let directory = cache.path(&format!("kernel-{key}"));
-        if directory.exists() {
-            return Ok(Built { directory, key });
-        }
+        return Ok(built);
     }
     host::ensure_host_packages()?;
     eprintln!("vm: building kernel {kernel} from Debian's package");
@@ -142,8 +137,21 @@ pub(crate) fn build(cache: &Cache, kernel: Kernel, update: bool) -> Result<Built
     let key = key(&package);
     let name = format!("kernel-{key}");
     let directory = cache.part(&name, |directory| take_apart(&apt, &package, directory))?;
-    cache.write(&pointer, &format!("{} {}\n", package.name, package.version))?;
+    cache.write(&pointer(kernel), &format!("{} {}\n", package.name, package.version))?;
     Ok(Built { directory, key })
+}
+
+/// The file that says which package stands for the series.
+fn pointer(kernel: Kernel) -> String {
+    format!("kernel-{kernel}")
+}
+
+/// What the cache has, or would have, for the series.
+pub(crate) fn current(cache: &Cache, kernel: Kernel) -> Option<Built> {
+    let text = fs::read_to_string(cache.path(&pointer(kernel))).ok()?;
+    let (name, version) = text.trim().split_once(' ')?;
+    let key = key(&Package { name: name.into(), version: version.into() });
+    Some(Built { directory: cache.path(&format!("kernel-{key}")), key })
 }
 
 fn key(package: &Package) -> String {
@@ -282,6 +290,7 @@ fn filter(program: &str, input: &[u8]) -> Result<Vec<u8>> {
         .arg("-dc")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot run {program}"))?;
     let mut stdin = child.stdin.take().context("no pipe")?;
@@ -289,13 +298,15 @@ fn filter(program: &str, input: &[u8]) -> Result<Vec<u8>> {
         let writer = scope.spawn(move || stdin.write_all(input));
         let output = child.wait_with_output()?;
         match writer.join() {
+            // It closes its input early when it does not like it, and says why itself.
+            Ok(Err(_)) if !output.status.success() => Ok(output),
             Ok(written) => written.map(|()| output).context("cannot write to it"),
             Err(_) => bail!("the writing thread panicked"),
         }
     })
     .with_context(|| format!("while decompressing by {program}"))?;
     if !output.status.success() {
-        bail!("{program} -dc: {}", output.status);
+        bail!("{program} -dc: {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
     }
     Ok(output.stdout)
 }
@@ -350,6 +361,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(filter("xz", &packed).unwrap(), input);
-        assert!(filter("xz", b"not xz").is_err());
+        let error = filter("xz", b"not xz").unwrap_err().to_string();
+        assert!(error.contains("format not recognized"), "{error}");
     }
 }

@@ -21,8 +21,11 @@
 mod accel;
 mod agent;
 mod cache;
+mod command;
+mod config;
 mod cpio;
 mod debian;
+mod error;
 mod guest;
 mod host;
 mod initrd;
@@ -31,15 +34,22 @@ mod machine;
 mod protocol;
 mod rootfs;
 mod shell;
+mod suite;
 
 pub use agent::enter_if_guest;
 pub use cache::Cache;
-pub use guest::{Command, Config, Guest, GuestError, Output, Share, quote};
-pub use host::ensure_host_packages;
+pub use command::{Command, Output, quote};
+pub use config::{Config, Share};
+pub use error::GuestError;
+pub use guest::Guest;
+pub use host::{ensure_host_packages, ensure_packages};
 pub use kernel::Kernel;
 pub use protocol::Status;
 pub use rootfs::Profile;
 pub use shell::shell;
+pub use suite::{Suite, Verdict};
+
+use std::collections::BTreeSet;
 
 use anyhow::Result;
 
@@ -52,4 +62,27 @@ pub fn build(cache: &Cache, kernel: Kernel, profile: Profile, update: bool) -> R
     rootfs::build(cache, profile, update)?;
     initrd::build(cache, &kernel, &initrd::this_program()?)?;
     Ok(())
+}
+
+/// Removes what the cache holds of other versions of kernels, packages and this program; gives
+/// the names of what was removed.
+///
+/// # Errors
+/// When something cannot be removed.
+pub fn clean_old(cache: &Cache) -> Result<Vec<String>> {
+    let program = host::read(&initrd::this_program()?)?;
+    let mut kept: BTreeSet<String> = ["accelerator", "apt"].map(String::from).into();
+    for profile in Profile::ALL {
+        let image = rootfs::image(profile);
+        kept.insert(image.replace(".ext4", ".packages"));
+        kept.insert(image);
+    }
+    for kernel in Kernel::ALL {
+        kept.insert(format!("kernel-{kernel}"));
+        if let Some(built) = kernel::current(cache, kernel) {
+            kept.insert(initrd::name(&built, &program));
+            kept.insert(format!("kernel-{}", built.key));
+        }
+    }
+    cache.retain(|name| kept.contains(name))
 }

@@ -1,10 +1,10 @@
 //! `vm`: builds guests and runs commands in them. See docs/operating/vm.md.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
-use vm::{Cache, Config, Guest, Kernel, Profile, Share};
+use vm::{Cache, Config, Guest, Kernel, Profile, Share, Suite};
 
 /// Linux guests for minirun's tests: built from Debian packages, thrown away after each run.
 #[derive(Debug, Parser)]
@@ -30,6 +30,9 @@ enum Verb {
     },
     /// Run a command in a fresh guest; its exit status is the command's
     Run {
+        /// Kernel series: 6.1 or 6.12
+        #[arg(long, default_value = "6.12")]
+        kernel: Kernel,
         #[command(flatten)]
         machine: Machine,
         /// Set a variable for the command
@@ -45,8 +48,31 @@ enum Verb {
         #[arg(last = true, required = true)]
         argv: Vec<String>,
     },
+    /// Run test programs that were built here; fails when one of them does
+    Test {
+        /// Kernel series; both when not given
+        #[arg(long)]
+        kernel: Option<Kernel>,
+        #[command(flatten)]
+        machine: Machine,
+        /// Set a variable for the programs
+        #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+        env: Vec<(String, String)>,
+        /// How long one program may take on real hardware; ten times that when emulated
+        #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+        timeout: u64,
+        /// The programs, or directories in which every executable file is one
+        #[arg(required = true)]
+        programs: Vec<PathBuf>,
+        /// Arguments for each program
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// A shell in a fresh guest
     Shell {
+        /// Kernel series: 6.1 or 6.12
+        #[arg(long, default_value = "6.12")]
+        kernel: Kernel,
         #[command(flatten)]
         machine: Machine,
         /// A command instead of the shell
@@ -56,14 +82,15 @@ enum Verb {
     /// Show what the cache holds
     List,
     /// Empty the cache
-    Clean,
+    Clean {
+        /// Only of what this version of the program no longer uses
+        #[arg(long)]
+        old: bool,
+    },
 }
 
 #[derive(Debug, Args)]
 struct Machine {
-    /// Kernel series: 6.1 or 6.12
-    #[arg(long, default_value = "6.12")]
-    kernel: Kernel,
     /// quick, full or docker
     #[arg(long, default_value = "quick")]
     profile: Profile,
@@ -82,9 +109,9 @@ struct Machine {
 }
 
 impl Machine {
-    fn config(self) -> Config {
-        let mut config = Config::new(self.kernel, self.profile);
-        config.shares = self.share;
+    fn config(&self, kernel: Kernel) -> Config {
+        let mut config = Config::new(kernel, self.profile);
+        config.shares.clone_from(&self.share);
         config.smp = self.smp;
         config.memory_mib = self.memory.unwrap_or(config.memory_mib);
         config.console = self.console;
@@ -121,12 +148,12 @@ fn obey(verb: Verb) -> Result<ExitCode> {
     match verb {
         Verb::Build { kernel, profile, update } => {
             let cache = Cache::open()?;
-            for kernel in Kernel::ALL.into_iter().filter(|one| kernel.is_none_or(|k| k == *one)) {
+            for kernel in series(kernel) {
                 vm::build(&cache, kernel, profile, update)?;
             }
         }
-        Verb::Run { machine, env, cwd, timeout, argv } => {
-            let config = machine.config();
+        Verb::Run { kernel, machine, env, cwd, timeout, argv } => {
+            let config = machine.config(kernel);
             let mut guest = Guest::boot(&config)?;
             if config.console {
                 eprintln!("vm: {} took commands after {:.1?}", guest.release(), guest.boot_time());
@@ -140,10 +167,17 @@ fn obey(verb: Verb) -> Result<ExitCode> {
             }
             return code(command.run()?.status);
         }
-        Verb::Shell { machine, argv } => {
+        Verb::Test { kernel, machine, env, timeout, programs, arguments } => {
+            let timeout = Duration::from_secs(timeout);
+            let programs = executables(programs)?;
+            let suite = Suite { programs, arguments, env, timeout };
+            let configs = series(kernel).map(|kernel| machine.config(kernel));
+            return test(&suite, configs);
+        }
+        Verb::Shell { kernel, machine, argv } => {
             let login = ["bash".to_owned(), "--login".to_owned()];
             return code(vm::shell(
-                &machine.config(),
+                &machine.config(kernel),
                 if argv.is_empty() { &login } else { &argv },
             )?);
         }
@@ -152,9 +186,63 @@ fn obey(verb: Verb) -> Result<ExitCode> {
                 println!("{:>8.1} MB  {name}", bytes as f64 / 1e6);
             }
         }
-        Verb::Clean => Cache::open()?.clear()?,
+        Verb::Clean { old: false } => Cache::open()?.clear()?,
+        Verb::Clean { old: true } => {
+            for name in vm::clean_old(&Cache::open()?)? {
+                println!("removed {name}");
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn series(asked: Option<Kernel>) -> impl Iterator<Item = Kernel> {
+    Kernel::ALL.into_iter().filter(move |kernel| asked.is_none_or(|asked| asked == *kernel))
+}
+
+fn test(suite: &Suite, configs: impl Iterator<Item = Config>) -> Result<ExitCode> {
+    let mut summary = Vec::new();
+    for config in configs {
+        for verdict in suite.run(&config)? {
+            let said = match &verdict.result {
+                Ok(status) if status.success() => "passed".into(),
+                Ok(status) => format!("FAILED: {status:?}"),
+                Err(error) => format!("FAILED: {error}"),
+            };
+            let line = format!("{}: {}: {said}", config.kernel, verdict.program.display());
+            summary.push((verdict.passed(), line));
+        }
+    }
+    for (_, line) in &summary {
+        eprintln!("vm: {line}");
+    }
+    let passed = summary.iter().all(|(passed, _)| *passed);
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Directories are replaced by the executable files in them, sorted by name.
+fn executables(paths: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+    let mut programs = Vec::new();
+    for path in paths {
+        let path = path.canonicalize().with_context(|| format!("no {}", path.display()))?;
+        if path.is_file() {
+            programs.push(path);
+            continue;
+        }
+        let before = programs.len();
+        for entry in fs::read_dir(&path)? {
+            let entry = entry?;
+            let meta = entry.metadata()?;
+            if meta.is_file() && meta.permissions().mode() & 0o111 != 0 {
+                programs.push(entry.path());
+            }
+        }
+        programs[before..].sort();
+        if programs.len() == before {
+            bail!("there is no executable file in {}", path.display());
+        }
+    }
+    Ok(programs)
 }
 
 fn code(status: vm::Status) -> Result<ExitCode> {

@@ -201,11 +201,8 @@ const RECIPE: &str = "1";
 
 /// The image for a profile from the cache, or builds it.
 pub(crate) fn build(cache: &Cache, profile: Profile, update: bool) -> Result<PathBuf> {
-    let name = format!("root-{}-{}.ext4", profile.name(), key(profile));
-    if update {
-        cache.remove(&name)?;
-    }
-    cache.part(&name, |image| {
+    let name = image(profile);
+    let make = |image: &Path| {
         host::ensure_host_packages()?;
         if !rustix::process::geteuid().is_root() {
             bail!("installing Debian packages below a directory needs root: run vm build as root");
@@ -223,7 +220,13 @@ pub(crate) fn build(cache: &Cache, profile: Profile, update: bool) -> Result<Pat
         });
         fs::remove_dir_all(&root).with_context(|| format!("cannot remove {}", root.display()))?;
         made
-    })
+    };
+    if update { cache.renewed(&name, make) } else { cache.part(&name, make) }
+}
+
+/// The name of a profile's image in the cache.
+pub(crate) fn image(profile: Profile) -> String {
+    format!("root-{}-{}.ext4", profile.name(), key(profile))
 }
 
 fn key(profile: Profile) -> String {

@@ -12,7 +12,9 @@ use nix::sys::signal::{SigSet, Signal};
 use rustix::termios::{OptionalActions, Termios};
 
 use crate::{
-    guest::{Config, Guest, GuestError, refused},
+    config::Config,
+    error::{GuestError, refused},
+    guest::Guest,
     protocol::{Kind, Status, WindowSize, decode, send, send_json},
 };
 
