@@ -48,6 +48,17 @@ pub enum Error {
         /// The option that raises the limit.
         option: &'static str,
     },
+    /// The network, or who is at its other end, fails. What has arrived is kept.
+    #[error("{0}")]
+    Network(String),
+    /// A registry says no.
+    #[error("the registry answers {reason}")]
+    Refused {
+        /// The status code of HTTP.
+        status: u16,
+        /// The status and the reasons in words.
+        reason: String,
+    },
     /// Something stands in the way that is not ours to remove.
     #[error("{0}")]
     Conflict(String),

@@ -48,8 +48,8 @@ struct Read {
     decoded: Decoded,
     layer: NewLayer,
     unpacking: Unpacking,
-    /// Whether the blob lies beside the layer, to be published.
-    kept: bool,
+    /// Where the blob lies, to be published; nowhere, when the store has it.
+    kept: Option<PathBuf>,
 }
 
 /// The state of one layer of the image.
@@ -90,12 +90,15 @@ impl Layer {
     }
 }
 
-/// Reads all layers that are not there, on as many threads as there are processors. The first
-/// error stops all.
+/// At least so many layers are read at a time: a download waits more than it works.
+const LEAST_THREADS: usize = 4;
+
+/// Reads all layers that are not there, several at a time. The first error stops all.
 fn read_layers(store: &Store, source: &SourceImage, limits: Limits) -> Result<Vec<Layer>> {
     let count = source.layers.len();
-    let planned: Option<Vec<_>> = source.layers.iter().map(|layer| layer.diff_id).collect();
-    let chain = planned.map(|diff_ids| chain_ids(&diff_ids));
+    // Above a layer whose diffID is not known yet no chain id is.
+    let known: Vec<_> = source.layers.iter().map_while(|layer| layer.diff_id).collect();
+    let chain = chain_ids(&known);
     let results: Vec<Mutex<Option<Result<Layer>>>> = (0..count).map(|_| Mutex::default()).collect();
     // The largest first, so that no thread begins it when the others are done.
     let mut order: Vec<_> = (0..count).collect();
@@ -109,7 +112,7 @@ fn read_layers(store: &Store, source: &SourceImage, limits: Limits) -> Result<Ve
                 return;
             }
             let layer = &source.layers[at];
-            let chain_id = chain.as_ref().map(|chain| chain[at]);
+            let chain_id = chain.get(at).copied();
             let result = read_layer(store, layer, chain_id, limits)
                 .context(|| format!("layer {} of {count}{}", at + 1, named(layer)));
             failed.fetch_or(result.is_err(), Ordering::Relaxed);
@@ -118,7 +121,8 @@ fn read_layers(store: &Store, source: &SourceImage, limits: Limits) -> Result<Ve
             }
         }
     };
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(count);
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    let threads = processors.max(LEAST_THREADS).min(count);
     thread::scope(|scope| {
         for _ in 1..threads {
             scope.spawn(work);
@@ -151,12 +155,41 @@ fn read_layer(
     {
         return Ok(Layer::There(Box::new(record.blob), record.diff_id));
     }
-    let here = source.blob.as_ref().filter(|blob| store.has_blob(blob));
     let layer = store.new_layer()?;
+    let here = source.blob.as_ref().filter(|blob| store.has_blob(blob));
+    let kept = match (here, &source.kept) {
+        (Some(_), _) => None,
+        (None, Some(path)) => Some(path.clone()),
+        (None, None) => Some(layer.blob()),
+    };
+    let result = decode_layer(store, source, here, &layer, limits);
+    if let (Err(error), Some(path)) = (&result, &source.kept)
+        && !matches!(error.innermost(), Error::Network(_))
+    {
+        // What arrived is not what was promised; the next try must not go on with it.
+        drop(std::fs::remove_file(path));
+    }
+    let (decoded, unpacking) = result?;
+    Ok(Layer::New(Box::new(Read { decoded, layer, unpacking, kept })))
+}
+
+/// Reads a layer once: every byte digested, kept, decompressed, unpacked. It is what the source
+/// promised, or an error.
+fn decode_layer(
+    store: &Store,
+    source: &SourceLayer,
+    here: Option<&Descriptor>,
+    layer: &NewLayer,
+    limits: Limits,
+) -> Result<(Decoded, Unpacking)> {
     let mut unpacking = Unpacking::new(layer.tree()?, layer.record()?, store.form(), limits)?;
-    let (input, keep): (Box<dyn io::Read + Send>, Box<dyn io::Write + Send>) = match here {
-        Some(blob) => (Box::new(store.open_blob(&blob.digest)?), Box::new(io::sink())),
-        None => ((source.open)()?, Box::new(File::create_new(layer.blob())?)),
+    let input: Box<dyn io::Read + Send> = match here {
+        Some(blob) => Box::new(store.open_blob(&blob.digest)?),
+        None => (source.open)()?,
+    };
+    let keep: Box<dyn io::Write + Send> = match (here, &source.kept) {
+        (None, None) => Box::new(File::create_new(layer.blob())?),
+        _ => Box::new(io::sink()),
     };
     let (decoded, unpacking) = decode(input, keep, limits, |chunks| {
         unpacking.write(&mut Walk::new(chunks, limits))?;
@@ -174,7 +207,7 @@ fn read_layer(
     if let Some(diff_id) = &source.diff_id {
         diff_id.expect(decoded.diff_id).context(|| "uncompressed".into())?;
     }
-    Ok(Layer::New(Box::new(Read { decoded, layer, unpacking, kept: here.is_none() })))
+    Ok((decoded, unpacking))
 }
 
 /// Completes the new layers from the lowest up, flushes them, and gives them their places.
@@ -218,8 +251,8 @@ fn settle(
         store.flush()?;
     }
     for (layer, chain_id, blob, kept) in fresh {
-        if kept {
-            store.publish_blob(&layer.blob(), &blob)?;
+        if let Some(file) = kept {
+            store.publish_blob(&file, &blob)?;
         }
         store.publish_layer(layer, &chain_id)?;
     }

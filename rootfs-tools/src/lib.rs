@@ -13,12 +13,15 @@
 #![forbid(unsafe_code)]
 
 pub mod bundle;
+pub mod container;
 pub mod digest;
 mod error;
+pub mod export;
 pub mod image;
 pub mod import;
 pub mod layer;
 pub mod reference;
+pub mod registry;
 pub mod source;
 pub mod store;
 

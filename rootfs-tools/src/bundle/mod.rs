@@ -31,7 +31,7 @@ pub fn create(store: &Store, name: &Reference, directory: &Path, force: bool) ->
     let image = store.image(name)?;
     let make = || -> Result<PathBuf> {
         let chain = ensure_unpacked(store, name, &image)?;
-        let trees: Vec<_> = chain.iter().map(|chain_id| store.tree_path(chain_id)).collect();
+        let trees = trees_of(store, &chain);
         let view = View::open(&trees, store.form())?;
         let config = runtime_config::of_image(&image, &trees, store.form(), &view)?;
         let directory = std::path::absolute(directory)?;
@@ -42,6 +42,19 @@ pub fn create(store: &Store, name: &Reference, directory: &Path, force: bool) ->
         Ok(directory)
     };
     make().context(|| format!("bundle of image `{}`", image.name))
+}
+
+/// The directories of an image's layers, the topmost first, all of them unpacked.
+///
+/// # Errors
+/// When a layer is missing and cannot be unpacked again.
+pub fn unpacked_trees(store: &Store, name: &Reference) -> Result<Vec<PathBuf>> {
+    let image = store.image(name)?;
+    Ok(trees_of(store, &ensure_unpacked(store, name, &image)?))
+}
+
+fn trees_of(store: &Store, chain: &[Digest]) -> Vec<PathBuf> {
+    chain.iter().map(|chain_id| store.tree_path(chain_id)).collect()
 }
 
 /// The chain ids of the image's layers, the topmost first, all of them unpacked: a layer that

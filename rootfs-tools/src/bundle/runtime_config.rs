@@ -30,9 +30,13 @@ use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
 /// What minirun mounts: a JSON array of directories, the topmost first.
-const LOWERDIRS: &str = "org.minirun.overlay.lowerdirs";
+pub(crate) const LOWERDIRS: &str = "org.minirun.overlay.lowerdirs";
 /// Present, and `true`, when the layers are for a mount with the option `userxattr`.
 const USERXATTR: &str = "org.minirun.overlay.userxattr";
+/// The digest of the image that a bundle was made of.
+pub(crate) const DIGEST: &str = "org.minirun.image.digest";
+/// Where minirun keeps what a container writes, when it is not in the bundle.
+pub(crate) const UPPER: &str = "org.minirun.overlay.upper";
 /// Annotations that steer minirun. An image cannot set them.
 const RESERVED: &str = "org.minirun.";
 /// The search path of a program whose image has none (as Docker sets it).
@@ -74,7 +78,10 @@ pub fn of_image(image: &Image, trees: &[PathBuf], form: Form, view: &View) -> Re
     }
     process.insert("user".into(), ids);
     sort_capabilities(process);
-    object(&mut config, "root")?.insert("path".into(), json!("rootfs"));
+    let root = object(&mut config, "root")?;
+    root.insert("path".into(), json!("rootfs"));
+    // The layers stay as they are; what the container writes goes to a layer of its own.
+    root.insert("readonly".into(), json!(false));
     let annotations = annotations(image, trees, form)?;
     object(&mut config, "annotations")?.extend(annotations);
     let mut text = serde_json::to_vec_pretty(&config)?;

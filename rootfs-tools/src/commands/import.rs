@@ -159,7 +159,7 @@ fn bring(store: &Store, path: &Path, name: Option<&str>, options: &Import) -> Re
     Ok(name)
 }
 
-fn report(name: &Reference, imported: &import::Imported) -> Result<()> {
+pub(crate) fn report(name: &Reference, imported: &import::Imported) -> Result<()> {
     let layers = match imported.layers {
         1 => "1 layer".to_owned(),
         count => format!("{count} layers"),

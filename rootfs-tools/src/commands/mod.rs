@@ -1,8 +1,12 @@
 //! The commands, one file per verb.
 
 pub(crate) mod bundle;
+pub(crate) mod container;
 pub(crate) mod import;
+pub(crate) mod inspect;
 pub(crate) mod ls;
+pub(crate) mod manage;
+pub(crate) mod registry;
 pub(crate) mod text;
 
 use clap::{Args, Parser, Subcommand};
@@ -26,7 +30,19 @@ pub(crate) struct Cli {
 enum Command {
     Import(Box<import::Import>),
     Ls(ls::Ls),
+    Pull(registry::Pull),
+    Push(registry::Push),
     Bundle(bundle::Bundle),
+    Diff(container::Diff),
+    Commit(container::Commit),
+    Export(container::Export),
+    Mount(container::Mount),
+    Inspect(inspect::Inspect),
+    Tag(manage::Tag),
+    Rm(manage::Rm),
+    Gc(manage::Gc),
+    Df(manage::Df),
+    Verify(manage::Verify),
 }
 
 /// Limits on what an image may ask for.
@@ -60,7 +76,19 @@ impl Cli {
         match self.command {
             Command::Import(command) => command.run(&store),
             Command::Ls(command) => command.run(&store),
+            Command::Pull(command) => command.run(&store),
+            Command::Push(command) => command.run(&store),
             Command::Bundle(command) => command.run(&store),
+            Command::Diff(command) => command.run(&store),
+            Command::Commit(command) => command.run(&store),
+            Command::Export(command) => command.run(&store),
+            Command::Mount(command) => command.run(&store),
+            Command::Inspect(command) => command.run(&store),
+            Command::Tag(command) => command.run(&store),
+            Command::Rm(command) => command.run(&store),
+            Command::Gc(command) => command.run(store),
+            Command::Df(command) => command.run(&store),
+            Command::Verify(command) => command.run(&store),
         }
     }
 }

@@ -10,6 +10,7 @@
 //! (a directory that the layer only mentions, a hard link to a file below) is settled at the end.
 
 pub mod attributes;
+pub mod compress;
 pub mod compression;
 pub mod decode;
 pub mod extension;

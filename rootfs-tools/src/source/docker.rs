@@ -40,6 +40,7 @@ pub fn load(archive: &Archive, selection: &Selection) -> Result<SourceImage> {
             blob: None,
             diff_id: Some(*diff_id),
             open: Box::new(move || Ok(Box::new(section.again()))),
+            kept: None,
         });
     }
     let name = saved.repo_tags.iter().flatten().next().cloned();

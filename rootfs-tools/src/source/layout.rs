@@ -117,6 +117,7 @@ pub fn load(blobs: Arc<dyn Blobs>, selection: &Selection) -> Result<SourceImage>
                 blob: Some(layer.clone()),
                 diff_id: Some(*diff_id),
                 open: Box::new(move || blobs.open(&name)),
+                kept: None,
             }
         })
         .collect();

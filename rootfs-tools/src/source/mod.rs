@@ -16,7 +16,7 @@ use archive::{Archive, Format};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// An image outside of the store.
@@ -49,6 +49,8 @@ pub struct SourceLayer {
     pub diff_id: Option<Digest>,
     /// Opens it.
     pub open: Opener,
+    /// The file in which the stream itself keeps what it gives, complete when it ends.
+    pub kept: Option<PathBuf>,
 }
 
 /// Opens a stream; more than once, from any thread.
@@ -56,8 +58,12 @@ pub type Opener = Box<dyn Fn() -> Result<Box<dyn Read + Send>> + Send + Sync>;
 
 impl fmt::Debug for SourceLayer {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { blob, diff_id, open: _ } = self;
-        out.debug_struct("SourceLayer").field("blob", blob).field("diff_id", diff_id).finish()
+        let Self { blob, diff_id, kept, open: _ } = self;
+        out.debug_struct("SourceLayer")
+            .field("blob", blob)
+            .field("diff_id", diff_id)
+            .field("kept", kept)
+            .finish()
     }
 }
 
@@ -108,7 +114,7 @@ fn from_file(
     let format = archive::format(compression.decoder(BufReader::new(&file))?)?;
     file.rewind()?;
     if format == Format::Tree {
-        return Ok(rootfs::from_archive(file, plain));
+        return rootfs::from_archive(file, plain);
     }
     if compression != Compression::None {
         let plain = spooled(&mut compression.decoder(BufReader::new(&file))?, spool)?;

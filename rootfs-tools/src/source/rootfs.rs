@@ -1,22 +1,33 @@
 //! A plain root file system: a directory, or a tar of one. It becomes an image of one layer.
 
+use super::archive::Section;
 use super::{Configuration, SourceImage, SourceLayer};
 use crate::error::{Context, Result};
 use crate::image::config::ImageConfig;
+use crate::layer::compress;
 use crate::layer::pack::{self, Owners};
 use std::fs::File;
-use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 /// An image of the tree in a tar file, which may be compressed.
-pub fn from_archive(file: File, plain: ImageConfig) -> SourceImage {
-    let file = Arc::new(file);
-    let open = move || -> Result<Box<dyn Read + Send>> {
-        let length = file.metadata()?.len();
-        Ok(Box::new(super::archive::Section::whole(file.clone(), length)))
-    };
-    one_layer(Box::new(open), plain)
+///
+/// # Errors
+/// When the kernel does not say how long the file is.
+pub fn from_archive(file: File, plain: ImageConfig) -> Result<SourceImage> {
+    let config = Configuration::Made(Box::new(plain));
+    Ok(SourceImage { manifest: None, config, layers: vec![layer_of(file)?], name: None })
+}
+
+/// A layer that is a tar file, which may be compressed.
+///
+/// # Errors
+/// When the kernel does not say how long the file is.
+pub fn layer_of(file: File) -> Result<SourceLayer> {
+    let length = file.metadata()?.len();
+    let whole = Section::whole(Arc::new(file), length);
+    let open: super::Opener = Box::new(move || Ok(Box::new(whole.again())));
+    Ok(SourceLayer { blob: None, diff_id: None, open, kept: None })
 }
 
 /// An image of the tree in a directory. It is packed into a file in `spool` first: what becomes of
@@ -27,24 +38,9 @@ pub fn from_archive(file: File, plain: ImageConfig) -> SourceImage {
 pub fn from_directory(tree: &Path, plain: ImageConfig, spool: &Path) -> Result<SourceImage> {
     let packed = spool.join("tree.tar.gz");
     let pack = || -> Result<File> {
-        let mut output = BufWriter::new(File::create_new(&packed)?);
-        let level = flate2::Compression::default();
-        let mut encoder = flate2::GzBuilder::new().write(&mut output, level);
-        pack::tree(tree, &mut encoder, Owners::of_this_process())?;
-        encoder.finish()?;
-        output.flush()?;
-        drop(output);
+        compress::to_file(&packed, |output| pack::tree(tree, output, Owners::of_this_process()))?;
         Ok(File::open(&packed)?)
     };
     let file = pack().context(|| format!("pack {}", tree.display()))?;
-    Ok(from_archive(file, plain))
-}
-
-fn one_layer(open: super::Opener, plain: ImageConfig) -> SourceImage {
-    SourceImage {
-        manifest: None,
-        config: Configuration::Made(Box::new(plain)),
-        layers: vec![SourceLayer { blob: None, diff_id: None, open }],
-        name: None,
-    }
+    from_archive(file, plain)
 }

@@ -103,6 +103,16 @@ impl Store {
         self.read_image(descriptor.clone()).context(|| format!("image `{text}`"))
     }
 
+    /// The image with this digest, whatever its names.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchImage`]; or when one of its documents is missing or damaged.
+    pub fn image_by_digest(&self, digest: &Digest) -> Result<Image> {
+        let named = self.index()?.manifests.into_iter().find(|image| image.digest == *digest);
+        let descriptor = named.ok_or_else(|| self.no_such_image(&digest.to_string()))?;
+        self.read_image(descriptor).context(|| format!("image {digest}"))
+    }
+
     /// All images, sorted by name.
     ///
     /// # Errors

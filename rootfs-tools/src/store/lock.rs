@@ -38,6 +38,15 @@ impl Lock {
         }
     }
 
+    /// Makes a shared lock an exclusive one, when all others have ended. In between it may be
+    /// nobody's, so two that do this do not wait for each other for ever.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn make_exclusive(&self) -> Result<()> {
+        Ok(self.0.relock(FlockArg::LockExclusive)?)
+    }
+
     /// Makes an exclusive lock a shared one. In between it may be nobody's.
     ///
     /// # Errors

@@ -27,10 +27,12 @@
 
 pub mod blobs;
 pub mod bundles;
+pub mod collect;
 pub mod index;
 pub mod layers;
 pub mod lock;
 pub mod scratch;
+pub mod verify;
 
 use crate::error::{Context, Error, Result};
 use crate::layer::whiteout::Form;
@@ -61,8 +63,8 @@ const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
-    /// Held, not read: its end is the end of our work.
-    _lock: Lock,
+    /// Shared while we work, exclusive while we collect; its end is the end of our work.
+    lock: Lock,
 }
 
 impl Store {
@@ -104,7 +106,7 @@ impl Store {
                 }
                 None => Lock::shared(&root.join("lock"))?,
             };
-            let store = Self { root, _lock: lock };
+            let store = Self { root, lock };
             store.check_layout()?;
             Ok(store)
         };

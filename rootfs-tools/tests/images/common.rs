@@ -151,6 +151,7 @@ impl Place {
             .arg(self.path("store"))
             .args(arguments)
             .current_dir(self.dir.path())
+            .env("REGISTRY_AUTH_FILE", self.path("auth.json"))
             .output()
             .unwrap()
     }

@@ -6,4 +6,6 @@
 mod common;
 mod hostile;
 mod layers;
+mod life;
+mod registry;
 mod tools;
