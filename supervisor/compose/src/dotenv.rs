@@ -9,6 +9,7 @@
 //! before in the file. Values in quotes may go over several lines.
 
 use crate::interpolate;
+use crate::limits;
 use crate::source::Variables;
 
 /// How the lines of a file are read.
@@ -46,6 +47,7 @@ pub(crate) fn parse(text: &str, format: Format, environment: &Variables) -> Resu
         known: environment.clone(),
         environment,
         defined: Defined::default(),
+        bytes: 0,
     };
     while reader.at < text.len() {
         reader.line(format)?;
@@ -61,6 +63,8 @@ struct Reader<'a> {
     known: Variables,
     environment: &'a Variables,
     defined: Defined,
+    /// Bytes of all values: lines that double each other must not fill the memory.
+    bytes: usize,
 }
 
 impl Reader<'_> {
@@ -134,6 +138,11 @@ impl Reader<'_> {
             }
             Format::Compose => self.value()?,
         };
+        self.bytes += value.len();
+        if self.bytes > limits::TEXT_BYTES {
+            let message = format!("the values grow beyond {} bytes", limits::TEXT_BYTES);
+            return Err(self.fault(start, message, "use fewer or shorter variables"));
+        }
         if !self.environment.contains_key(&name) {
             self.known.insert(name.clone(), value.clone());
         }
@@ -261,6 +270,15 @@ mod tests {
     fn raw_files_take_values_as_they_are() {
         let defined = parse("K=\"$x\" # y\n", Format::Raw, &Variables::new()).unwrap();
         assert_eq!(defined.pairs, [("K".into(), Some("\"$x\" # y".into()))]);
+    }
+
+    #[test]
+    fn lines_that_double_each_other_end_in_an_error() {
+        let mut text = String::from("A0=xxxxxxxxxx\n");
+        for i in 1..60 {
+            text.push_str(&format!("A{i}=$A{0}$A{0}\n", i - 1));
+        }
+        assert!(read(&text).unwrap_err().message.contains("grow beyond"));
     }
 
     #[test]

@@ -162,6 +162,13 @@ impl Template<'_> {
 
 fn evaluate(parts: &[Part], variables: &Variables, out: &mut Filled) -> Result<(), Fault> {
     for part in parts {
+        if out.text.len() > limits::TEXT_BYTES {
+            return Err(Fault {
+                dollar: 0,
+                message: format!("the value grows beyond {} bytes", limits::TEXT_BYTES),
+                remedy: "use fewer or shorter variables".into(),
+            });
+        }
         match part {
             Part::Text(text) => out.text.push_str(text),
             Part::Variable { name, dollar, operator } => {

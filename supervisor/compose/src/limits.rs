@@ -19,7 +19,10 @@ pub(crate) const INTERPOLATION_DEPTH: usize = 32;
 pub(crate) const REFERENCES: usize = 32;
 
 /// Most files of one project.
-pub(crate) const FILES: usize = 256;
+pub(crate) const FILES: usize = 1000;
+
+/// Most text of all files of one project.
+pub(crate) const PROJECT_BYTES: usize = 64 << 20;
 
 /// Most values of one project, all files together, after `extends` and merging.
 pub(crate) const PROJECT_NODES: usize = 400_000;
@@ -29,3 +32,6 @@ pub(crate) const ERRORS: usize = 100;
 
 /// Most ports that one range may name.
 pub(crate) const PORT_RANGE: u16 = 1000;
+
+/// Longest key of a mapping.
+pub(crate) const KEY_BYTES: usize = 1024;

@@ -73,6 +73,18 @@ impl Sources {
         Location { file: self.get(span.file).path.clone(), line: span.line, column: span.column }
     }
 
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.0.iter().map(|source| source.path.as_path())
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.iter().map(|source| source.text.len()).sum()
+    }
+
     /// The text of the line that a span begins on.
     pub(crate) fn line(&self, span: Span) -> &str {
         let index = span.line.saturating_sub(1) as usize;

@@ -224,6 +224,10 @@ impl Builder {
 
 fn read_key(node: &Node) -> Result<(String, Span), Fault> {
     match &node.value {
+        Value::Scalar(scalar) if scalar.text.len() > limits::KEY_BYTES => {
+            let message = format!("the key is longer than {} bytes", limits::KEY_BYTES);
+            Err(fault(node.span, message, "no Compose file needs this; shorten it"))
+        }
         Value::Scalar(scalar) => Ok((scalar.text.clone(), node.span)),
         _ => Err(fault(node.span, format!("a key must be a text, not {}", node.kind()), REMEDY)),
     }
