@@ -25,7 +25,7 @@ const NAMES: [(&str, &str); 4] = [
 
 /// What a project is loaded from. [`Project::load`] is the short way.
 ///
-/// ```
+/// ```no_run
 /// use minisup_compose::{Loader, Tree};
 ///
 /// let files = Tree::new().with("/app/compose.yaml", "services: {web: {image: 'app:${TAG}'}}");

@@ -74,6 +74,10 @@ impl Millis {
     pub(crate) const FORM: &str = "a duration, as in `500ms`, `10s`, `1m30s` or `2h`";
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
+        // `0` alone is a duration in every language's library.
+        if text == "0" {
+            return Some(Self(0));
+        }
         let mut rest = text;
         let mut micros: u64 = 0;
         while !rest.is_empty() {
@@ -87,8 +91,7 @@ impl Millis {
             rest = next;
         }
         let whole = !text.is_empty() && micros.is_multiple_of(1000);
-        // `0` alone is a duration in every language's library.
-        if text == "0" { Some(Self(0)) } else { whole.then_some(Self(micros / 1000)) }
+        whole.then_some(Self(micros / 1000))
     }
 }
 
