@@ -57,7 +57,6 @@ impl Excerpt {
         let column = (span.column as usize).saturating_sub(1);
         let start = column.saturating_sub(SHOWN / 2);
         let start = if column < SHOWN * 3 / 4 { 0 } else { start };
-        // A control character could move the cursor or hide text on the reader's terminal.
         let clean = |c: char| if c.is_control() { ' ' } else { c };
         let text: String = sources.line(span).chars().skip(start).take(SHOWN).map(clean).collect();
         let text = text.trim_end().to_owned();
@@ -65,6 +64,16 @@ impl Excerpt {
         let room = text.chars().count().saturating_sub(indent).max(1);
         Self { text, indent, width: (span.width as usize).clamp(1, room) }
     }
+}
+
+/// The text with control characters made visible: what a file holds must not move the cursor of the
+/// reader's terminal, or hide there what stands beside it.
+fn visible(text: &str) -> String {
+    let show = |c: char| match c {
+        c if c.is_control() => c.escape_default().to_string(),
+        c => c.to_string(),
+    };
+    text.chars().map(show).collect()
 }
 
 impl Diagnostic {
@@ -78,9 +87,9 @@ impl Diagnostic {
         Self {
             severity,
             location: at.map(|(sources, span)| sources.location(span)),
-            path: path.to_owned(),
-            message: message.into(),
-            remedy: remedy.into(),
+            path: visible(path),
+            message: visible(&message.into()),
+            remedy: visible(&remedy.into()),
             excerpt: at.map(|(sources, span)| Excerpt::new(sources, span)),
         }
     }

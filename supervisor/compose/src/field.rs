@@ -212,8 +212,13 @@ impl<'a> Field<'a> {
     pub(crate) fn items(&self, cx: &mut Findings) -> Vec<Field<'a>> {
         match &self.node.value {
             Value::Sequence(items) => {
-                let field = |(i, node)| Field { node, path: self.path.index(i) };
-                items.iter().enumerate().map(field).collect()
+                let mut fields = Vec::new();
+                for (index, node) in items.iter().enumerate() {
+                    let path = self.path.index(index);
+                    cx.origins.insert(path.text.clone(), node.span);
+                    fields.push(Field { node, path });
+                }
+                fields
             }
             _ => {
                 self.must_be(cx, "a list", "write each value on its own line after `- `");

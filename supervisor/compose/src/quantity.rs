@@ -218,7 +218,7 @@ impl fmt::Display for FileMode {
 }
 
 macro_rules! serialize_as_text {
-    ($($type:ty => $pattern:literal, $example:literal;)*) => {$(
+    ($($type:ty => $kinds:tt, $pattern:literal, $example:literal;)*) => {$(
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
@@ -232,19 +232,19 @@ macro_rules! serialize_as_text {
             }
 
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({"type": "string", "pattern": $pattern, "examples": [$example]})
+                schemars::json_schema!({"type": $kinds, "pattern": $pattern, "examples": [$example]})
             }
         }
     )*};
 }
 
 serialize_as_text! {
-    Millis => r"^([0-9.]+(d|h|m|s|ms|us|µs))+$|^0$|\$", "1m30s";
-    Bytes => r"^[0-9.]+ *([kKmMgGtT]?([iI]?[bB])?)$|\$", "512m";
-    Cpus => r"^[0-9.]+$|\$", "0.5";
-    Percent => r"^[0-9.]+%$|\$", "99.95%";
-    Ratio => r"^(0(\.[0-9]+)?|1(\.0+)?)$|\$", "0.25";
-    FileMode => r"^(0o)?[0-7]{1,4}$|\$", "0440";
+    Millis => ["string"], r"^([0-9.]+(d|h|m|s|ms|us|µs))+$|^0$|\$", "1m30s";
+    Bytes => ["string", "integer"], r"^[0-9.]+ *([kKmMgGtT]?([iI]?[bB])?)$|\$", "512m";
+    Cpus => ["string", "number"], r"^[0-9.]+$|\$", "0.5";
+    Percent => ["string"], r"^[0-9.]+%$|\$", "99.95%";
+    Ratio => ["string", "number"], r"^(0(\.[0-9]+)?|1(\.0+)?)$|\$", "0.25";
+    FileMode => ["string"], r"^(0o)?[0-7]{1,4}$|\$", "0440";
 }
 
 #[cfg(test)]

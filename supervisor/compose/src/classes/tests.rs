@@ -75,7 +75,10 @@ fn load(text: &str) -> Result<(crate::Project, Vec<crate::Warning>), crate::Erro
         .with("/p/raw.env", "QUOTED=\"1\"\n")
         .with("/p/other/.env", "INNER=fallback\n")
         .with("/p/other/inner.env", "INNER=given\n")
-        .with("/p/other/part.yaml", "services: {part: {image: 'i:${INNER:-none}', volumes: [./d:/d]}}");
+        .with(
+            "/p/other/part.yaml",
+            "services: {part: {image: 'i:${INNER:-none}', volumes: [./d:/d]}}",
+        );
     Loader::new(&files, ["/p/compose.yaml"])
         .environment([("SECRET".to_owned(), "s3cret".to_owned())])
         .profiles(["on"])
@@ -162,7 +165,8 @@ fn every_other_key_is_warned_about_or_refused_at_its_place() {
                 }
                 Class::Warned { effect, .. } => {
                     // The rest of the minimal file may be wrong; only what is found here counts.
-                    let good = text.replacen("services:\n  a:\n", "services:\n  a:\n    image: i\n", 1);
+                    let good =
+                        text.replacen("services:\n  a:\n", "services:\n  a:\n    image: i\n", 1);
                     let messages: Vec<crate::Diagnostic> = match load(&good) {
                         Ok((_, warnings)) => warnings,
                         Err(_) => continue_with_warnings(&good),

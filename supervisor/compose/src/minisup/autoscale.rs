@@ -23,13 +23,10 @@ pub struct Autoscale {
     #[serde(skip_serializing_if = "unset")]
     pub metrics: Vec<Metric>,
     /// Scale up to the lowest wish of this time. Default 0.
-    #[cfg_attr(test, schemars(default))]
     pub up_window: Millis,
     /// Scale down to the highest wish of this time. Default 60 s.
-    #[cfg_attr(test, schemars(default))]
     pub down_window: Millis,
     /// Differences below this share change nothing. Default 10 %.
-    #[cfg_attr(test, schemars(default))]
     pub tolerance: Percent,
     /// How fast; the most generous policy counts. Default: as fast as needed.
     #[serde(skip_serializing_if = "unset")]
@@ -120,7 +117,6 @@ pub struct Schedule {
     /// Minute, hour, day, month, weekday, as in crontab(5).
     pub cron: String,
     /// A name of the time zone database. Default UTC.
-    #[cfg_attr(test, schemars(default))]
     pub timezone: String,
     /// Never fewer.
     pub min: u32,

@@ -8,6 +8,8 @@ mod balance;
 mod cron;
 mod probes;
 mod release;
+#[cfg(test)]
+mod schema;
 
 use serde::Serialize;
 

@@ -33,16 +33,12 @@ pub struct Probe {
     #[serde(flatten)]
     pub check: Check,
     /// Between the end of one and the start of the next. Default 1 s.
-    #[cfg_attr(test, schemars(default))]
     pub interval: Millis,
     /// After this it has failed. Default 1 s.
-    #[cfg_attr(test, schemars(default))]
     pub timeout: Millis,
     /// Failures in a row that count as failing. Default 3.
-    #[cfg_attr(test, schemars(default))]
     pub failures: u32,
     /// Successes in a row that count as well again. Default 1.
-    #[cfg_attr(test, schemars(default))]
     pub successes: u32,
 }
 
@@ -71,7 +67,6 @@ pub struct HttpProbe {
     /// The port in the container.
     pub port: u16,
     /// The path and query. Default `/`.
-    #[cfg_attr(test, schemars(default))]
     pub path: String,
     /// The Host header. Default `localhost`.
     #[serde(skip_serializing_if = "unset")]

@@ -36,7 +36,6 @@ pub struct Canary {
     /// Share of the requests.
     pub percent: Percent,
     /// For this time. Default 1 min.
-    #[cfg_attr(test, schemars(default))]
     pub hold: Millis,
 }
 
@@ -71,7 +70,6 @@ pub struct Leak {
     /// What is done.
     pub mode: LeakMode,
     /// When memory would be exhausted within this time. Default 2 min.
-    #[cfg_attr(test, schemars(default))]
     pub horizon: Millis,
 }
 

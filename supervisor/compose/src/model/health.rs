@@ -80,7 +80,11 @@ impl Healthcheck {
 }
 
 fn read_test(field: &Field<'_>, disable: &mut bool, cx: &mut Findings) -> Option<Test> {
-    let words = field.texts(cx);
+    let items = field.items(cx);
+    let words: Vec<String> = items.iter().filter_map(|item| item.text(cx)).collect();
+    if words.len() < items.len() {
+        return None;
+    }
     let remedy =
         "write [\"CMD\", program, …], [\"CMD-SHELL\", line], [\"NONE\"], or the line alone";
     match words.split_first() {

@@ -188,6 +188,7 @@ fn words(node: &mut Node, path: &str, findings: &mut Findings) {
         None => {
             let remedy = "close it, or write the command as a list: [\"sh\", \"-c\", \"…\"]";
             findings.error(node.span, path, "a quote in this command is not closed", remedy);
+            node.value = Value::Sequence(Vec::new());
         }
     }
 }

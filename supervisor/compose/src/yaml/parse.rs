@@ -28,12 +28,16 @@ pub(crate) fn parse(file: FileId, text: &str) -> Result<Vec<Node>, Fault> {
         let (event, span) = event.map_err(|error| {
             let mark = error.marker();
             let span = YamlSpan::empty(*mark);
-            fault(builder.span(&span), format!("not valid YAML: {}", error.info()), REMEDY)
+            let line = text.lines().nth(mark.line().saturating_sub(1)).unwrap_or("");
+            let remedy = if line.contains("${") { VARIABLE_REMEDY } else { REMEDY };
+            fault(builder.span(&span), format!("not valid YAML: {}", error.info()), remedy)
         })?;
         builder.event(event, &span)?;
     }
     Ok(builder.documents)
 }
+
+const VARIABLE_REMEDY: &str = "inside `{…}` and `[…]` a variable needs quotes: \"${NAME}\"";
 
 const REMEDY: &str = "check the indentation, the quotes and the colons on this line and before it";
 
