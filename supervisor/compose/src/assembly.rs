@@ -1,10 +1,11 @@
 //! Files to one tree: read, parse, fill in, expand, extend, include, merge.
 //!
-//! Each file is made complete on its own (variables, `extends`, `include`) before it is laid over the
-//! files before it; so an override file can change what an included or extended one says.
+//! Each file is made complete on its own (variables, `extends`, `include`) before it is laid over
+//! the files before it; so an override file can change what an included or extended one says.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::dotenv;
@@ -33,7 +34,7 @@ pub(crate) struct Assembly<'a> {
     /// Files that are being included, outermost first.
     pub(crate) including: Vec<PathBuf>,
     /// Documents of files that services were extended from.
-    pub(crate) extended: BTreeMap<PathBuf, Option<Map>>,
+    pub(crate) extended: BTreeMap<PathBuf, Option<Rc<Map>>>,
     /// Values made by `extends` so far.
     pub(crate) nodes: usize,
 }

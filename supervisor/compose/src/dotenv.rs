@@ -47,6 +47,8 @@ pub(crate) fn parse(text: &str, format: Format, environment: &Variables) -> Resu
         known: environment.clone(),
         environment,
         defined: Defined::default(),
+        lines: 0,
+        counted: 0,
         bytes: 0,
     };
     while reader.at < text.len() {
@@ -63,6 +65,9 @@ struct Reader<'a> {
     known: Variables,
     environment: &'a Variables,
     defined: Defined,
+    /// How many lines end before `counted`, so that no line is counted twice.
+    lines: u32,
+    counted: usize,
     /// Bytes of all values: lines that double each other must not fill the memory.
     bytes: usize,
 }
@@ -86,17 +91,21 @@ impl Reader<'_> {
         self.at += rest.len() - rest.trim_start_matches([' ', '\t']).len();
     }
 
-    fn line_number(&self, at: usize) -> u32 {
-        let lines = self.text[..at].matches('\n').count();
-        u32::try_from(lines).unwrap_or(u32::MAX).saturating_add(1)
+    /// The line of a place that is not before those asked for earlier.
+    fn line_number(&mut self, at: usize) -> u32 {
+        let lines = self.text[self.counted..at].matches('\n').count();
+        self.counted = at;
+        self.lines = self.lines.saturating_add(u32::try_from(lines).unwrap_or(u32::MAX));
+        self.lines.saturating_add(1)
     }
 
     fn fault(&self, at: usize, message: impl Into<String>, remedy: &str) -> Fault {
         let before = &self.text[..at];
         let start = before.rfind('\n').map_or(0, |end| end + 1);
         let column = u32::try_from(before[start..].chars().count()).unwrap_or(u32::MAX);
+        let line = before.matches('\n').count();
         Fault {
-            line: self.line_number(at),
+            line: u32::try_from(line).unwrap_or(u32::MAX).saturating_add(1),
             column: column.saturating_add(1),
             message: message.into(),
             remedy: remedy.to_owned(),
@@ -180,7 +189,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads up to the closing quote; knows `\'` in single and `\n \r \t \" \\ \$` in double quotes.
+    /// Reads up to the closing quote; knows `\'` in single quotes and `\n \r \t \" \\ \$` in
+    /// double ones.
     fn quoted(&mut self, quote: char) -> Result<String, Fault> {
         let start = self.at;
         let mut out = String::new();

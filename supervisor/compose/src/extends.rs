@@ -1,6 +1,7 @@
 //! `extends`: a service laid over another one, of this file, an earlier one, or one named.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use crate::assembly::{Assembly, Setting, services};
 use crate::limits;
@@ -110,7 +111,7 @@ impl Assembly<'_> {
         };
         if !self.extended.contains_key(&file) {
             let documents = self.load(&file, &setting, Some((extends.span, path)));
-            let found = documents.first().and_then(services).cloned();
+            let found = documents.first().and_then(services).cloned().map(Rc::new);
             self.extended.insert(file.clone(), found);
         }
         let all = self.extended.get(&file).cloned().flatten()?;

@@ -1,7 +1,7 @@
 //! Reading typed values out of the tree, with every mistake recorded at its place.
 //!
-//! A mapping is opened as [`Fields`], its keys are taken one by one, and closing it judges every key
-//! that nobody took: warned about, refused, an extension, or unknown. No key can be forgotten.
+//! A mapping is opened as [`Fields`], its keys are taken one by one, and closing it judges every
+//! key that nobody took: warned about, refused, an extension, or unknown. None can be forgotten.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;

@@ -42,12 +42,14 @@ fn fill_node(node: &mut Node, path: &str, bytes: &mut usize, findings: &mut Find
                     }
                     scalar.text = filled.text;
                     for (name, dollar) in filled.missing {
+                        if !findings.has_room_for_warnings() {
+                            break;
+                        }
                         let span = at_dollar(findings, node.span, dollar);
                         let message =
                             format!("the variable `{name}` is not set; nothing is filled in");
-                        let remedy = format!(
-                            "set it in the environment or in `.env`, or write `${{{name}:-default}}`"
-                        );
+                        let remedy =
+                            format!("set it, in `.env` or else, or write `${{{name}:-default}}`");
                         findings.warn(span, path, message, remedy);
                     }
                 }

@@ -37,10 +37,15 @@ impl Findings {
         message: impl Into<String>,
         remedy: impl Into<String>,
     ) {
-        if self.warnings.len() < 10 * limits::ERRORS {
+        if self.has_room_for_warnings() {
             let at = Some((&self.sources, span));
             self.warnings.push(Diagnostic::new(Severity::Warning, at, path, message, remedy));
         }
+    }
+
+    /// Whether another warning would be kept; finding its place costs time.
+    pub(crate) fn has_room_for_warnings(&self) -> bool {
+        self.warnings.len() < 10 * limits::ERRORS
     }
 
     /// An error without a place.

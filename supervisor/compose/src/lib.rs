@@ -37,6 +37,8 @@ mod merge;
 pub mod minisup;
 pub mod model;
 mod quantity;
+#[cfg(test)]
+mod reference;
 mod short;
 mod source;
 mod suggest;

@@ -47,6 +47,22 @@ pub struct Loader<'a> {
     targets: BTreeSet<String>,
     name: Option<String>,
     platform: String,
+    texts: BTreeMap<PathBuf, String>,
+}
+
+/// The files, and texts that are none.
+struct WithTexts<'a> {
+    files: &'a dyn Files,
+    texts: &'a BTreeMap<PathBuf, String>,
+}
+
+impl Files for WithTexts<'_> {
+    fn read(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+        match self.texts.get(path) {
+            Some(text) => Ok(text.clone().into_bytes()),
+            None => self.files.read(path),
+        }
+    }
 }
 
 impl std::fmt::Debug for Loader<'_> {
@@ -70,7 +86,18 @@ impl<'a> Loader<'a> {
             targets: BTreeSet::new(),
             name: None,
             platform: host_platform(),
+            texts: BTreeMap::new(),
         }
+    }
+
+    /// Lays a text over the files, as if it were one more of them: what options of the command line
+    /// say. `name` stands for it in messages; with no files before it, the text is the project.
+    #[must_use]
+    pub fn text(mut self, name: impl Into<PathBuf>, text: impl Into<String>) -> Self {
+        let name = name.into();
+        self.paths.push(name.clone());
+        self.texts.insert(name, text.into());
+        self
     }
 
     /// The directory that relative paths of the files start in (`--project-directory`).
@@ -129,7 +156,8 @@ impl<'a> Loader<'a> {
     /// Every mistake that was found, in the order of files and lines.
     pub fn load(&self) -> Result<(Project, Vec<Warning>), Errors> {
         let mut cx = Findings::default();
-        let project = self.read(&mut cx);
+        let files = WithTexts { files: self.files, texts: &self.texts };
+        let project = self.read(&files, &mut cx);
         match project {
             Some(mut project) if cx.errors.is_empty() => {
                 let mut warnings = cx.warnings;
@@ -147,7 +175,7 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn read(&self, cx: &mut Findings) -> Option<Project> {
+    fn read(&self, files: &dyn Files, cx: &mut Findings) -> Option<Project> {
         let Some(first) = self.paths.first() else {
             cx.error_outside("no Compose file is given", "name one with `-f`");
             return None;
@@ -157,7 +185,7 @@ impl<'a> Loader<'a> {
         let setting =
             Setting { base: directory.clone(), variables: Arc::new(self.environment.clone()) };
         let mut assembly = Assembly {
-            files: self.files,
+            files,
             cx,
             including: self.paths.clone(),
             extended: BTreeMap::new(),
@@ -178,6 +206,9 @@ impl<'a> Loader<'a> {
         assembly.read_env_files(&mut root, |service| !disabled.contains_key(service));
         let mut project = Project::read(&root, name, directory, disabled, cx);
         check::check(&mut project, &self.platform, cx);
+        if project.services.is_empty() && project.disabled().is_empty() && cx.errors.is_empty() {
+            cx.error_outside("the project has no services", "write `services:`");
+        }
         Some(project)
     }
 
@@ -197,7 +228,7 @@ impl<'a> Loader<'a> {
             }
             return Some(name.clone());
         }
-        if let Some((name, node)) = self.written_name(variables, directory) {
+        if let Some((name, node)) = self.written_name(assembly.files, variables, directory) {
             if !is_name(&name) {
                 // The file is read again later, and becomes another source with the same text.
                 let setting = Setting { base: directory.to_owned(), variables: Default::default() };
@@ -228,6 +259,7 @@ impl<'a> Loader<'a> {
     /// they are loaded in earnest.
     fn written_name(
         &self,
+        files: &dyn Files,
         variables: &Variables,
         directory: &Path,
     ) -> Option<(String, (Node, PathBuf))> {
@@ -236,7 +268,7 @@ impl<'a> Loader<'a> {
         let mut found = None;
         for path in &self.paths {
             let mut assembly = Assembly {
-                files: self.files,
+                files,
                 cx: &mut scratch,
                 including: Vec::new(),
                 extended: BTreeMap::new(),
@@ -301,8 +333,8 @@ impl<'a> Loader<'a> {
 impl Project {
     /// Loads Compose files of this host.
     ///
-    /// `files` are laid over each other in their order; [`find`] finds the usual ones. `env` are the
-    /// caller's variables, `profiles` those that are active. [`Loader`] has more to set.
+    /// `files` are laid over each other in their order; [`find`] finds the usual ones. `env` are
+    /// the caller's variables, `profiles` those that are active. [`Loader`] has more to set.
     ///
     /// # Errors
     /// Every mistake that was found, each with its place and what would be right.
@@ -311,12 +343,12 @@ impl Project {
         env: &Variables,
         profiles: &[String],
     ) -> Result<(Self, Vec<Warning>), Errors> {
-        let absolute = |path: &P| {
-            let path = path.as_ref();
-            std::path::absolute(path)
-                .map_or_else(|_| path.to_owned(), |path| join(Path::new("/"), &path))
-        };
-        Loader::new(&Disk, files.iter().map(absolute))
+        // The files keep their names in messages; what they name is absolute.
+        let first = files.first().map_or(Path::new("compose.yaml"), AsRef::as_ref);
+        let absolute = std::path::absolute(first).unwrap_or_else(|_| first.to_owned());
+        let directory = absolute.parent().unwrap_or(Path::new("/")).to_owned();
+        Loader::new(&Disk, files.iter().map(AsRef::as_ref))
+            .directory(directory)
             .environment(env.clone())
             .profiles(profiles.iter().cloned())
             .load()

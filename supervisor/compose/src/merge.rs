@@ -148,7 +148,9 @@ fn merge_entry(base: Node, over: Node, path: &[&str], findings: &mut Findings) -
 
 fn key_of(item: &Node, keys: &[&str]) -> Vec<String> {
     let fallback = if keys == ["target"] { item.get("source") } else { None };
-    let part = |key: &&str| item.get(key).or(fallback).map(identity).unwrap_or_default();
+    // A port without a protocol is TCP, as the short form says in full.
+    let absent = |key: &str| if key == "protocol" { "\"tcp\"".to_owned() } else { String::new() };
+    let part = |key: &&str| item.get(key).or(fallback).map_or_else(|| absent(key), identity);
     keys.iter().map(part).collect()
 }
 

@@ -232,7 +232,11 @@ macro_rules! serialize_as_text {
             }
 
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({"type": $kinds, "pattern": $pattern, "examples": [$example]})
+                schemars::json_schema!({
+                    "type": $kinds,
+                    "pattern": $pattern,
+                    "examples": [$example],
+                })
             }
         }
     )*};

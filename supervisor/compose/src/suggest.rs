@@ -5,9 +5,12 @@ pub(crate) fn close(a: &str, b: &str) -> bool {
     distance(a, b) <= if a.len().max(b.len()) < 5 { 1 } else { 2 }
 }
 
+/// Most words that one is compared with.
+const MOST: usize = 200;
+
 /// The nearest known word, or all of them when none is near.
 pub(crate) fn remedy<'a>(word: &str, known: impl Iterator<Item = &'a str>, all: &str) -> String {
-    let known: std::collections::BTreeSet<&str> = known.collect();
+    let known: std::collections::BTreeSet<&str> = known.take(MOST).collect();
     let short: String = word.chars().take(64).collect();
     let nearest = known.iter().min_by_key(|candidate| distance(&short, candidate));
     match nearest {

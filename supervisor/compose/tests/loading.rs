@@ -31,7 +31,7 @@ fn good(files: &[(&str, &str)]) -> Project {
 
 /// The only error, as `line:column message`.
 fn error(files: &[(&str, &str)]) -> String {
-    let errors = load(files).expect_err("an error");
+    let Err(errors) = load(files) else { panic!("loads") };
     let all: Vec<String> = errors
         .iter()
         .map(|e| {
@@ -414,4 +414,39 @@ fn files_of_the_host_load_by_the_short_way() {
             .to_string()
             .contains("cannot read")
     );
+}
+
+#[test]
+fn options_of_the_command_line_are_one_more_file() {
+    let tree = Tree::new().with("/p/compose.yaml", "services: {web: {image: i, ports: ['80:80']}}");
+    let over = "services: {web: {deploy: {replicas: 3}}}";
+    let loader = Loader::new(&tree, ["/p/compose.yaml"]).text("--replicas", over);
+    assert_eq!(loader.load().unwrap().0.services["web"].deploy.replicas, 3);
+    let wrong = Loader::new(&tree, ["/p/compose.yaml"])
+        .text("--replicas", "services: {web: {deploy: {replicas: many}}}");
+    let error = wrong.load().unwrap_err().to_string();
+    assert!(error.starts_with("--replicas:1:37: error: services.web.deploy.replicas"), "{error}");
+    let none: [&str; 0] = [];
+    let alone =
+        Loader::new(&tree, none).directory("/p").text("(options)", "services: {a: {image: i}}");
+    assert_eq!(alone.load().unwrap().0.name, "p");
+}
+
+#[test]
+fn a_project_can_be_sent_to_another_thread() {
+    fn is_send<T: Send + Sync>() {}
+    is_send::<Project>();
+    is_send::<Warning>();
+    is_send::<Errors>();
+}
+
+#[test]
+fn the_example_of_the_reference_loads() {
+    let page = include_str!("../../../docs/reference/compose.md");
+    let example = page.split("```yaml\n").find(|block| block.starts_with("services:"));
+    let example = example.and_then(|block| block.split("```").next()).unwrap();
+    let files = [("/p/.env", "DB_PASSWORD=x\n"), ("/p/compose.yaml", example)];
+    let (project, warnings) = load(&files).unwrap_or_else(|errors| panic!("{errors}"));
+    assert!(warnings.is_empty(), "{}", warnings[0]);
+    assert_eq!(project.startup_order(), ["db", "web"]);
 }

@@ -259,6 +259,10 @@ const CASES: &[(&str, &[&str])] = &[
     ("services:\n\ta: {image: i}", &["not valid YAML"]),
     ("services: {a: {image: ${X}}}", &["a variable needs quotes"]),
     ("services: {a: {image: 'x$'}}", &["write `$$` for a dollar sign"]),
+    (
+        "services: {a: {image: i, deploy: {mode: replicated-job, restart_policy: {condition: any}}}}",
+        &["never ends"],
+    ),
     ("", &["there is nothing in the files"]),
 ];
 

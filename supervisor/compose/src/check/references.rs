@@ -135,7 +135,7 @@ fn check_addresses(project: &Project, name: &str, service: &Service, cx: &mut Fi
                 let path = format!("services.{name}.networks.{key}.{field}");
                 let message = format!("{address} is in no subnet of the network `{key}`");
                 let remedy = format!(
-                    "give the network a subnet: `networks: {{{key}: {{ipam: {{config: [{{subnet: …}}]}}}}}}`"
+                    "give it a `subnet`, under `networks.{key}.ipam.config`, with room for it"
                 );
                 complain(cx, &path, message, remedy);
             }

@@ -2,12 +2,13 @@
 
 use crate::findings::Findings;
 use crate::load::complain;
-use crate::model::{PortMode, Project, Service};
+use crate::model::{Mode, PortMode, Project, RestartCondition, Service};
 
 pub(super) fn check(project: &mut Project, platform: &str, cx: &mut Findings) {
     for (name, service) in &project.services {
         let path = format!("services.{name}");
         check_single(&path, service, cx);
+        check_job(&path, service, cx);
         check_placement(&path, service, platform, cx);
     }
 }
@@ -50,6 +51,20 @@ fn check_single(path: &str, service: &Service, cx: &mut Findings) {
         let message = format!("{most} replicas cannot have one address");
         let remedy = "remove it; the name of the service finds every replica";
         complain(cx, &format!("{path}.networks.{network}.{field}"), message, remedy);
+    }
+}
+
+/// A job ends, and is then done.
+fn check_job(path: &str, service: &Service, cx: &mut Findings) {
+    let job = matches!(service.deploy.mode, Mode::ReplicatedJob | Mode::GlobalJob);
+    let forever = matches!(
+        service.deploy.restart_policy.condition,
+        RestartCondition::Any | RestartCondition::UnlessStopped
+    );
+    if job && forever {
+        let message = "a job that is always restarted never ends";
+        let remedy = "write `on-failure` or `none`, or remove `mode`";
+        complain(cx, &format!("{path}.deploy.restart_policy.condition"), message, remedy);
     }
 }
 

@@ -51,7 +51,7 @@ pub struct Guard {
     pub latency_p95: Option<Millis>,
 }
 
-/// `backoff`: the wait before restart n is `base` × 2ⁿ⁻¹, but at most `max`; the first is immediate.
+/// `backoff`: the first restart is immediate; then the wait is `base`, and doubles up to `max`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(JsonSchema), schemars(default))]
 pub struct Backoff {

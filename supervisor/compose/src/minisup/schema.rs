@@ -37,7 +37,7 @@ fn generated() -> Value {
     json!({
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Compose file for minisup",
-        "description": "The Compose Specification, and `x-minisup` for what it lacks. Generated; do not edit.",
+        "description": "The Compose Specification and `x-minisup`. Generated; do not edit.",
         "allOf": [{"$ref": COMPOSE}],
         "properties": {
             "x-minisup": project,
@@ -134,11 +134,15 @@ fn full() -> Value {
     json!({
         "probes": {
             "startup": {"exec": ["/bin/true"], "failures": 60},
-            "ready": {"http": {"port": 3000, "path": "/health", "host": "x"}, "interval": "500ms", "timeout": "200ms", "successes": 2},
+            "ready": {
+                "http": {"port": 3000, "path": "/health", "host": "x"},
+                "interval": "500ms", "timeout": "200ms", "successes": 2,
+            },
             "live": {"grpc": {"port": 50051, "service": "s"}},
         },
         "lb": {
-            "algorithm": "least-connections", "protocol": "tcp", "retries": 1, "retry_budget": "10%",
+            "algorithm": "least-connections", "protocol": "tcp", "retries": 1,
+            "retry_budget": "10%",
             "retry_unsafe": true, "slow_start": "5s", "max_inflight": 200,
             "queue": {"size": 10, "timeout": "3s"}, "drain": "20s",
             "outlier": {"consecutive": 3, "base": "1s", "max_percent": "30%"},
@@ -154,17 +158,28 @@ fn full() -> Value {
                 {"psi_cpu": "20%"}, {"psi_memory": "5%"}, {"psi_io": "10%"},
                 {"custom": {"port": 9000, "path": "/m", "pointer": "/queue", "target": 10}},
             ],
-            "policies": {"up": [{"replicas": 4, "period": "15s"}], "down": [{"percent": "50%", "period": "1m"}]},
+            "policies": {
+                "up": [{"replicas": 4, "period": "15s"}],
+                "down": [{"percent": "50%", "period": "1m"}],
+            },
             "schedules": [{"cron": "0 9 * * 1-5", "timezone": "Asia/Seoul", "min": 6, "max": 10}],
             "predict": {"mode": "apply", "season": "1d"},
         },
-        "vertical": {"mode": "apply", "memory": {"min": "128m", "max": "1g"}, "cpus": {"min": "0.1", "max": "2"}},
+        "vertical": {
+            "mode": "apply",
+            "memory": {"min": "128m", "max": "1g"},
+            "cpus": {"min": "0.1", "max": "2"},
+        },
         "leak": {"mode": "report", "horizon": "5m"},
-        "slo": {"availability": "99.99%", "latency_p50": "50ms", "latency_p95": "200ms", "latency_p99": "1s"},
+        "slo": {
+            "availability": "99.99%",
+            "latency_p50": "50ms", "latency_p95": "200ms", "latency_p99": "1s",
+        },
         "spare": 1,
         "backoff": {"base": "50ms", "max": "10s", "reset": "1m"},
         "release": {
-            "deadline": "5m", "min_ready": "2s", "revisions": 5, "canary": {"percent": "10%", "hold": "2m"},
+            "deadline": "5m", "min_ready": "2s", "revisions": 5,
+            "canary": {"percent": "10%", "hold": "2m"},
             "guard": {"error_rate": "1%", "latency_p95": "100ms"},
         },
         "secrets": {"reload": "signal", "signal": "SIGUSR1"},
@@ -242,7 +257,9 @@ fn schema_and_loader_refuse_the_same() {
         json!({"autoscale": {"min": 1, "max": 2, "schedules": [{"min": 1}]}}),
         json!({"autoscale": {"min": 1, "max": 2, "schedules": [{"cron": "* * * * *"}]}}),
         json!({"autoscale": {"min": 1, "max": 2, "metrics": [{"custom": {"port": 1}}]}}),
-        json!({"autoscale": {"min": 1, "max": 2, "metrics": [{"rps": 1}], "policies": {"up": [{"replicas": 1}]}}}),
+        json!({"autoscale": {
+            "min": 1, "max": 2, "metrics": [{"rps": 1}], "policies": {"up": [{"replicas": 1}]},
+        }}),
         json!({"vertical": {"mode": "auto"}}),
         json!({"leak": {"mode": "kill"}}),
         json!({"slo": {"availability": 99.9}}),
@@ -273,4 +290,33 @@ fn project_keys_are_read() {
     let files = Tree::new().with("/p/compose.yaml", text.to_string());
     let (project, _) = Loader::new(&files, ["/p/compose.yaml"]).load().unwrap();
     assert_eq!(project.to_value()["x-minisup"], text["x-minisup"]);
+}
+
+#[test]
+fn the_reference_names_every_key_of_the_extension() {
+    let schema = generated();
+    let definitions = schema["definitions"].as_object().unwrap();
+    let text = |value: &Value| value["description"].as_str().unwrap_or("").replace('\n', " ");
+    let mut page = String::new();
+    for (name, definition) in definitions {
+        let mut rows: Vec<(String, String)> = Vec::new();
+        for (key, value) in definition["properties"].as_object().into_iter().flatten() {
+            rows.push((key.clone(), text(value)));
+        }
+        for choice in definition["oneOf"].as_array().into_iter().flatten() {
+            let word = choice["const"].as_str().map(str::to_owned);
+            let key = choice["properties"].as_object().and_then(|map| map.keys().next().cloned());
+            rows.extend(word.or(key).map(|word| (word, text(choice))));
+        }
+        if rows.is_empty() {
+            continue;
+        }
+        page.push_str(&format!("\n### {name}\n\n{}\n\n", text(definition)));
+        page.push_str("| key or value | meaning |\n|---|---|\n");
+        for (key, meaning) in rows {
+            page.push_str(&format!("| `{key}` | {meaning} |\n"));
+        }
+    }
+    page.push('\n');
+    crate::reference::assert_part("x-minisup", &page);
 }

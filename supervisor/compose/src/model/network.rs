@@ -148,7 +148,7 @@ fn read_driver(field: &Field<'_>, cx: &mut Findings) -> Option<Driver> {
         "host" => Some(Driver::Host),
         "none" | "null" => Some(Driver::None),
         "overlay" => {
-            let remedy = "use `bridge`; for several hosts `minisup export` writes the project for Swarm or Kubernetes";
+            let remedy = "write `bridge`; several hosts need Swarm or Kubernetes";
             field.error(cx, "`overlay` connects hosts, and there is one", remedy);
             None
         }

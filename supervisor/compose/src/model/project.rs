@@ -129,17 +129,28 @@ impl Project {
     #[must_use]
     pub fn startup_order(&self) -> Vec<&str> {
         let mut order: Vec<&str> = Vec::new();
-        let mut left: Vec<&String> = self.services.keys().collect();
-        while !left.is_empty() {
-            let ready = |name: &String| {
-                let needs = self.services[name].depends_on.keys();
-                needs
-                    .clone()
-                    .all(|need| order.contains(&need.as_str()) || !self.services.contains_key(need))
-            };
-            // The loader has refused cycles, so some service is always ready.
-            let Some(at) = left.iter().position(|name| ready(name)) else { break };
-            order.push(left.remove(at));
+        let mut done: BTreeSet<&str> = BTreeSet::new();
+        let needs = |name: &str| -> Vec<&str> {
+            let service = self.services.get(name);
+            let names = service.into_iter().flat_map(|service| service.depends_on.keys().rev());
+            names.map(String::as_str).filter(|name| self.services.contains_key(*name)).collect()
+        };
+        for start in self.services.keys() {
+            // Depth first: a service comes when all it needs have come. There are no circles.
+            let mut trail: Vec<(&str, Vec<&str>)> = vec![(start, needs(start))];
+            while let Some((name, waiting)) = trail.last_mut() {
+                let name = *name;
+                match waiting.pop() {
+                    Some(next) if done.contains(next) => {}
+                    Some(next) => trail.push((next, needs(next))),
+                    None => {
+                        trail.pop();
+                        if done.insert(name) {
+                            order.push(name);
+                        }
+                    }
+                }
+            }
         }
         order
     }

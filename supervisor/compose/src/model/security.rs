@@ -71,7 +71,8 @@ impl SecurityOption {
                 None
             }
             _ => {
-                let remedy = "known are no-new-privileges, seccomp=FILE|unconfined|builtin, apparmor=PROFILE, systempaths=unconfined";
+                let remedy = "known are no-new-privileges, seccomp=FILE|unconfined|builtin, \
+                              apparmor=PROFILE, systempaths=unconfined";
                 field.error(cx, format!("`{text}` is not a security option"), remedy);
                 None
             }

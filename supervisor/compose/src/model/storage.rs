@@ -19,7 +19,7 @@ pub struct Volume {
     /// It exists already, and is not removed.
     #[serde(skip_serializing_if = "unset")]
     pub external: bool,
-    /// What is mounted instead of a directory of ours, as options of mount(8): `type`, `device`, `o`.
+    /// What is mounted instead of a directory of ours: `type`, `device` and `o` as for mount(8).
     #[serde(skip_serializing_if = "unset")]
     pub driver_opts: BTreeMap<String, String>,
     /// Labels.

@@ -3,7 +3,8 @@
 use crate::findings::Findings;
 use crate::yaml::{Entry, Node, Value};
 
-const FORM: &str = "write `[SOURCE:]TARGET[:ro]`, as in `data:/var/lib/data` or `./conf:/etc/app:ro`; for a path with a colon, use the long form";
+const FORM: &str = "write `[SOURCE:]TARGET[:ro]`, as in `data:/var/lib/data` or \
+                    `./conf:/etc/app:ro`; for a path with a colon, use the long form";
 
 pub(super) fn expand(item: Node, path: &str, findings: &mut Findings) -> Vec<Node> {
     let Some(scalar) = item.as_scalar().filter(|scalar| !scalar.is_null()) else {
@@ -39,7 +40,8 @@ pub(super) fn expand(item: Node, path: &str, findings: &mut Findings) -> Vec<Nod
             "nocopy" if !bind => of_volume.push(("nocopy", "true")),
             "cached" | "consistent" | "delegated" => fields.push(("consistency", option)),
             other => {
-                let remedy = "options are ro, rw; for paths z, Z, [r]shared, [r]slave, [r]private; for volumes nocopy";
+                let remedy = "options are ro, rw; for paths z, Z, [r]shared, [r]slave, [r]private; \
+                              for volumes nocopy";
                 findings.error(item.span, path, format!("`{other}` is not a mount option"), remedy);
             }
         }

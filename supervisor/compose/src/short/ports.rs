@@ -4,7 +4,8 @@ use crate::findings::Findings;
 use crate::limits;
 use crate::yaml::{Node, Value};
 
-const FORM: &str = "write `[[IP:]HOST:]CONTAINER[/PROTOCOL]`, as in `8080:3000`, `127.0.0.1:8000-8003:80-83` or `53:53/udp`";
+const FORM: &str = "write `[[IP:]HOST:]CONTAINER[/PROTOCOL]`, as in `8080:3000`, \
+                    `127.0.0.1:8000-8003:80-83` or `53:53/udp`";
 
 pub(super) fn expand(item: Node, path: &str, findings: &mut Findings) -> Vec<Node> {
     let Some(scalar) = item.as_scalar().filter(|scalar| !scalar.is_null()) else {

@@ -1,7 +1,8 @@
 //! Parser events to the tree: anchors and merge keys are resolved here, within limits.
 //!
-//! An alias is a copy of what its anchor holds. A few lines can so name millions of values ("billion
-//! laughs"); the size of every anchored value is known before it is copied, and the sum has a limit.
+//! An alias is a copy of what its anchor holds. A few lines can so name millions of values
+//! ("billion laughs"); the size of every anchored value is known before it is copied, and the sum
+//! has a limit.
 
 use std::collections::BTreeMap;
 
@@ -59,9 +60,18 @@ struct Open {
     tag: Tag,
     anchor: usize,
     items: Vec<Node>,
-    /// For a mapping: what is complete, the key that waits for its value, the merge keys.
-    map: Option<(Map, Option<(String, Span)>, Vec<Node>)>,
+    map: Option<OpenMap>,
     size: Size,
+}
+
+/// A mapping that is not yet complete.
+#[derive(Default)]
+struct OpenMap {
+    complete: Map,
+    /// The key that waits for its value.
+    waiting: Option<(String, Span)>,
+    /// The values of `<<`.
+    merges: Vec<Node>,
 }
 
 struct Builder {
@@ -120,7 +130,7 @@ impl Builder {
             }
             Event::MappingStart(anchor, tag) => {
                 let (tag, _) = read_tag(tag.as_deref(), span)?;
-                let map = Some((Map::new(), None, Vec::new()));
+                let map = Some(OpenMap::default());
                 self.begin(Open {
                     span,
                     tag,
@@ -168,11 +178,11 @@ impl Builder {
         let Some(open) = self.open.pop() else { return Ok(()) };
         let value = match open.map {
             None => Value::Sequence(open.items),
-            Some((mut map, _, merges)) => {
-                for merge in merges {
-                    merge_into(&mut map, merge)?;
+            Some(mut map) => {
+                for merge in map.merges {
+                    merge_into(&mut map.complete, merge)?;
                 }
-                Value::Mapping(map)
+                Value::Mapping(map.complete)
             }
         };
         let size = Size { nodes: open.size.nodes + 1, height: open.size.height + 1, ..open.size };
@@ -210,15 +220,15 @@ impl Builder {
         parent.size.height = parent.size.height.max(size.height);
         match &mut parent.map {
             None => parent.items.push(node),
-            Some((map, waiting, merges)) => match waiting.take() {
-                None => *waiting = Some(read_key(&node)?),
-                Some((key, _)) if key == "<<" => merges.push(node),
+            Some(map) => match map.waiting.take() {
+                None => map.waiting = Some(read_key(&node)?),
+                Some((key, _)) if key == "<<" => map.merges.push(node),
                 Some((key, span)) => {
-                    if let Some(first) = map.get(&key) {
+                    if let Some(first) = map.complete.get(&key) {
                         let message = format!("`{key}` is already set on line {}", first.key.line);
                         return Err(fault(span, message, "keep one of the two"));
                     }
-                    map.insert(key, Entry { key: span, node });
+                    map.complete.insert(key, Entry { key: span, node });
                 }
             },
         }
