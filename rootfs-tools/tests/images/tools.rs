@@ -126,8 +126,9 @@ fn one_image_in_every_form_is_one_image() {
     // The store is a layout: other tools read it as it is.
     let store = place.path("store");
     let store = store.display();
-    let seen =
-        sh(&format!("skopeo inspect oci:{store}:docker.io/team/app:v3 --format '{{{{len .Layers}}}}'"));
+    let seen = sh(&format!(
+        "skopeo inspect oci:{store}:docker.io/team/app:v3 --format '{{{{len .Layers}}}}'"
+    ));
     assert_eq!(seen.trim(), "2");
     let seen = sh(&format!("umoci ls --layout {store}"));
     assert!(seen.contains("layout:latest"), "{seen}");
