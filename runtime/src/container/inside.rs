@@ -262,7 +262,7 @@ impl Inside<'_> {
             || {
                 let proc = TrustedProc::mount()?;
                 identity::set_parameters(&proc, &plan.sysctl)?;
-                Ok::<_, linux::Error>(proc)
+                Ok::<_, Cause>(proc)
             },
         )?;
         Ok(labels.then_some(proc))

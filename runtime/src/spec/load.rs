@@ -103,6 +103,13 @@ fn check_version(version: &str, file: &Path) -> Result<()> {
     if major == "1" && well_formed {
         return Ok(());
     }
+    if version.is_empty() {
+        return Err(Error::Config(format!(
+            "{}: ociVersion is missing: is this a configuration of a container? `minirun spec` \
+             writes one",
+            file.display()
+        )));
+    }
     Err(Error::Config(format!(
         "{}: ociVersion {version:?} is not supported: minirun knows 1.0.0 to {VERSION}",
         file.display()

@@ -157,13 +157,20 @@ fn refused_link(destination: &Path, error: linux::Error) -> Cause {
         Errno::ENOTDIR => "the image has something there that is not a directory".to_owned(),
         _ => return error.into(),
     };
-    Cause { text, errno: error.errno as i32, remedy: None }.remedy(format!(
-        "{} must be a real directory: a link there could send the mount anywhere",
-        destination.display()
-    ))
+    let place = destination.display();
+    let remedy = match error.errno {
+        Errno::ELOOP => {
+            format!("{place} must be a real directory: a link there could send the mount anywhere")
+        }
+        _ => format!("{place} must be a directory: remove from the image what is there"),
+    };
+    Cause { text, errno: error.errno as i32, remedy: Some(remedy) }
 }
 
 fn no_place(destination: &Path, error: linux::Error) -> Cause {
+    if error.errno == Errno::ENOTDIR {
+        return refused_link(destination, error);
+    }
     let read_only = error.errno == Errno::EROFS;
     let cause = Cause::from(error);
     if read_only {
