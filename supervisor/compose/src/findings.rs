@@ -11,6 +11,8 @@ pub(crate) struct Findings {
     pub(crate) sources: Sources,
     pub(crate) errors: Vec<Diagnostic>,
     pub(crate) warnings: Vec<Diagnostic>,
+    /// Ports that short forms have become: ranges must not fill the memory.
+    pub(crate) ports: usize,
     /// Where each key of the resolved project was read, by its path.
     pub(crate) origins: BTreeMap<String, Span>,
 }

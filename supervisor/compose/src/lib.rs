@@ -8,8 +8,8 @@
 //!                       check    field, model     env_file      load
 //! ```
 //!
-//! [`Project::load`] reads files of the host, [`Loader`] everything else. Every mistake is found in
-//! one run and printed with file, line, column, a caret, and what would be right. Every key of the
+//! [`Project::load`] reads files of the host, [`Loader`] everything else. All mistakes of a stage are
+//! found in one run and printed with file, line, column, a caret, and what would be right. Every key of the
 //! Compose Specification is read, warned about or refused: none is ignored in silence.
 //!
 //! What Compose lacks is in `x-minisup` ([`minisup`]), which other tools pass over.

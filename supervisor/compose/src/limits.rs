@@ -33,5 +33,8 @@ pub(crate) const ERRORS: usize = 100;
 /// Most ports that one range may name.
 pub(crate) const PORT_RANGE: u16 = 1000;
 
+/// Most ports of one project, once ranges are written out.
+pub(crate) const PORTS: usize = 20_000;
+
 /// Longest key of a mapping.
 pub(crate) const KEY_BYTES: usize = 1024;

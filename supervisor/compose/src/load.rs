@@ -153,7 +153,8 @@ impl<'a> Loader<'a> {
     /// Loads the project, with everything in it that is only worth a warning.
     ///
     /// # Errors
-    /// Every mistake that was found, in the order of files and lines.
+    /// Every mistake that was found, in the order of files and lines; those between values
+    /// (references, collisions) when each value is good by itself.
     pub fn load(&self) -> Result<(Project, Vec<Warning>), Errors> {
         let mut cx = Findings::default();
         let files = WithTexts { files: self.files, texts: &self.texts };
@@ -205,7 +206,11 @@ impl<'a> Loader<'a> {
         let disabled = self.disabled(&root, profiles, assembly.cx);
         assembly.read_env_files(&mut root, |service| !disabled.contains_key(service));
         let mut project = Project::read(&root, name, directory, disabled, cx);
-        check::check(&mut project, &self.platform, cx);
+        // A value that could not be read is missing in the project: what is checked between values
+        // would blame others for that, so it waits until each is good.
+        if cx.errors.is_empty() {
+            check::check(&mut project, &self.platform, cx);
+        }
         if project.services.is_empty() && project.disabled().is_empty() && cx.errors.is_empty() {
             cx.error_outside("the project has no services", "write `services:`");
         }

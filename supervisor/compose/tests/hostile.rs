@@ -42,6 +42,13 @@ fn limits_are_named() {
 }
 
 #[test]
+fn ranges_of_ports_cannot_fill_the_memory() {
+    let ports: String = (0..40_000).map(|_| "    - '1-1000:1-1000'\n").collect();
+    let text = format!("services:\n  a:\n    image: i\n    ports:\n{ports}");
+    assert!(message(&text).contains("the project has more than 20000 ports"));
+}
+
+#[test]
 fn bytes_that_are_no_text_are_named() {
     let error = load(b"services:\n  a: \xff\n").unwrap_err().to_string();
     assert!(error.contains("is not UTF-8, in line 2"), "{error}");

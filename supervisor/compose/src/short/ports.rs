@@ -11,8 +11,21 @@ pub(super) fn expand(item: Node, path: &str, findings: &mut Findings) -> Vec<Nod
     let Some(scalar) = item.as_scalar().filter(|scalar| !scalar.is_null()) else {
         return vec![item];
     };
+    if findings.ports > limits::PORTS {
+        // Said once; the rest is not even split, for that is what takes the time.
+        return Vec::new();
+    }
     match split(&scalar.text) {
-        Ok(ports) => ports.into_iter().map(|port| port.into_node(&item)).collect(),
+        Ok(ports) if findings.ports + ports.len() > limits::PORTS => {
+            let message = format!("the project has more than {} ports", limits::PORTS);
+            findings.error(item.span, path, message, "publish fewer, or use the host's network");
+            findings.ports = usize::MAX;
+            Vec::new()
+        }
+        Ok(ports) => {
+            findings.ports += ports.len();
+            ports.into_iter().map(|port| port.into_node(&item)).collect()
+        }
         Err(message) => {
             findings.error(item.span, path, message, FORM);
             Vec::new()
