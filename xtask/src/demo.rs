@@ -46,9 +46,7 @@ fn check_host() -> Result<()> {
     if linux::credentials::effective_user() == 0 {
         return Ok(());
     }
-    let allowed = |file: &str| {
-        fs::read_to_string(file).map_or(true, |text| text.trim() != "0")
-    };
+    let allowed = |file: &str| fs::read_to_string(file).map_or(true, |text| text.trim() != "0");
     if !allowed("/proc/sys/kernel/unprivileged_userns_clone")
         || !allowed("/proc/sys/user/max_user_namespaces")
     {
@@ -118,8 +116,7 @@ impl Demo {
         if output.status.success() {
             return Ok(true);
         }
-        let missing: Vec<&str> =
-            text.lines().filter(|line| line.starts_with("missing:")).collect();
+        let missing: Vec<&str> = text.lines().filter(|line| line.starts_with("missing:")).collect();
         if missing.is_empty() {
             bail!("minirun check: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
@@ -164,10 +161,14 @@ impl Demo {
         let memory = if limited { "--memory 512m " } else { "" };
         heading("What to type next");
         println!("  PATH=$PATH:{}", shown(&self.programs));
-        println!("  minirun run {memory}bundle/ &       a container of your own; `fg` and Ctrl-C end it");
+        println!(
+            "  minirun run {memory}bundle/ &       a container of your own; `fg` and Ctrl-C end it"
+        );
         println!("  minirun list                        what runs");
         println!("  minirun state bundle                one of them, as JSON");
-        println!("  minirun check bundle/               what would be done, and what this host lacks");
+        println!(
+            "  minirun check bundle/               what would be done, and what this host lacks"
+        );
         println!("  minirun spec && less config.json    a configuration to start from");
         println!("  cargo xtask test                    all tests");
         println!("\nThe source of each step is named like it: runtime/src/steps/. ({minirun})");

@@ -70,6 +70,9 @@ impl Record {
     }
 
     fn exists(&self, host: &Host, tree: &str) -> bool {
+        if let Some(mount) = self.trees.get(tree).filter(|mount| mount.is_absolute()) {
+            return mount.join(&self.path).exists();
+        }
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
         self.root(host, tree)
             .and_then(|root| path::open_at(root.as_fd(), &self.path, flags))

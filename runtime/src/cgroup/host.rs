@@ -7,6 +7,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use linux::{Errno, OFlag, path};
 
@@ -73,6 +74,16 @@ pub struct Host {
 }
 
 impl Host {
+    /// The cgroups of this machine, looked at once: a table of mounts is long on a busy host.
+    pub fn get() -> Result<Option<&'static Self>, Error> {
+        static HOST: OnceLock<Option<Host>> = OnceLock::new();
+        if HOST.get().is_none() {
+            let found = Self::detect()?;
+            return Ok(HOST.get_or_init(|| found).as_ref());
+        }
+        Ok(HOST.get().and_then(Option::as_ref))
+    }
+
     /// Looks at what is mounted. `None` where there is nothing that this process could use: no
     /// cgroups at all, or only those of version 1 and no right to mount the others.
     ///

@@ -17,11 +17,15 @@ impl Cgroup {
     /// The group must not exist, or be empty. On failure everything that was made is removed again,
     /// except the groups above (`/minirun`), which containers share.
     pub fn make(host: &Host, place: &Place) -> Result<Self, Error> {
-        let record = Record::of(host, place);
-        let made = Self::make_all(host, &record);
+        Self::make_recorded(host, &Record::of(host, place))
+    }
+
+    /// The same, from the record that the state has already.
+    pub fn make_recorded(host: &Host, record: &Record) -> Result<Self, Error> {
+        let made = Self::make_all(host, record);
         if made.is_err() {
             // The error that matters is the first one.
-            let _ = Self::remove_recorded(host, &record);
+            let _ = Self::remove_recorded(host, record);
         }
         made
     }

@@ -46,6 +46,7 @@ mod limits;
 mod make;
 mod mounts;
 mod oom;
+mod peek;
 mod place;
 mod processes;
 mod remove;

@@ -131,8 +131,7 @@ fn process_of(home: &Home, matches: &ArgMatches) -> Result<Process> {
 
 fn read_process(path: &Path) -> Result<Config> {
     let bytes = std::fs::read(path).map_err(Error::file(format!("read {}", path.display())))?;
-    crate::json::read(&bytes)
-        .map_err(|error| Error::Config(format!("{}: {error}", path.display())))
+    crate::json::read(&bytes).map_err(|error| Error::Config(format!("{}: {error}", path.display())))
 }
 
 fn changed(spec: &Spec, matches: &ArgMatches) -> Result<Config> {

@@ -108,7 +108,7 @@ fn memory(resources: &mut LinuxResources, matches: &ArgMatches) -> Result<()> {
         memory.set_limit(Some(limit));
         // Unless somebody asks for swap, a memory limit means memory. (v1 hosts often cannot count
         // swap, and there a limit that nobody asked for must not become an error.)
-        let unified = matches!(Host::detect(), Ok(Some(host)) if host.layout() == Layout::Unified);
+        let unified = matches!(Host::get(), Ok(Some(host)) if host.layout() == Layout::Unified);
         if unified && memory.swap().is_none() {
             memory.set_swap(Some(limit));
         }
@@ -135,7 +135,7 @@ fn cpu(resources: &mut LinuxResources, matches: &ArgMatches) -> Result<()> {
         cpu.set_cpus(Some(list.to_string()));
     }
     if let Some(weight) = matches.get_one::<u64>("cpu-weight") {
-        if matches!(Host::detect(), Ok(Some(host)) if host.layout() == Layout::Unified) {
+        if matches!(Host::get(), Ok(Some(host)) if host.layout() == Layout::Unified) {
             let mut unified = resources.unified().clone().unwrap_or_default();
             unified.insert("cpu.weight".into(), weight.to_string());
             resources.set_unified(Some(unified));

@@ -82,8 +82,8 @@ fn resources_of(matches: &ArgMatches) -> Result<LinuxResources> {
         return json::read(text.as_bytes())
             .map_err(|error| Error::Config(format!("resources of {source}: {error}")));
     }
-    let mut resources: LinuxResources = json::read(b"{}")
-        .map_err(|error| Error::Config(format!("no resources: {error}")))?;
+    let mut resources: LinuxResources =
+        json::read(b"{}").map_err(|error| Error::Config(format!("no resources: {error}")))?;
     resources.set_memory(memory(matches)?);
     resources.set_cpu(cpu(matches));
     if let Some(limit) = matches.get_one::<i64>("pids-limit") {

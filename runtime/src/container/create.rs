@@ -116,21 +116,21 @@ type Made = (Line, Option<OwnedFd>, Vec<String>);
 impl Half<'_> {
     fn make(&mut self, journal: &mut Journal<'_>) -> Result<Made> {
         let plan = self.plan;
-        let host = if self.options.cgroups { Host::detect()? } else { None };
-        let place = match &host {
+        let host = if self.options.cgroups { Host::get()? } else { None };
+        let place = match host {
             Some(host) => Place::new(host, plan.cgroups_path.as_deref(), &plan.id)?,
             None => None,
         };
         let what = || format!("state in {}", self.home.path().display());
-        let record = host.as_ref().zip(place.as_ref()).map(|(h, p)| cgroup::Record::of(h, p));
+        let record = host.zip(place.as_ref()).map(|(h, p)| cgroup::Record::of(h, p));
         let state = journal.step(Step::Record, what, || self.record(record))?;
         self.state = Some(state);
-        self.make_cgroup(journal, host.as_ref(), place.as_ref())?;
+        self.make_cgroup(journal, host, place.as_ref())?;
         if let Some(overlay) = plan.rootfs.overlay.as_ref().filter(|o| o.writable.is_some()) {
             let what = || "(writable layer)".into();
             journal.step(Step::Rootfs, what, || rootfs::make_writable_layer(overlay))?;
         }
-        let (line, current) = self.clone_init(journal, host.as_ref())?;
+        let (line, current) = self.clone_init(journal, host)?;
         let mut talk = Talk { line, current, terminal: None, warnings: Vec::new() };
         self.limit(journal, &talk)?;
         if plan.has_early_hooks() {
@@ -164,14 +164,15 @@ impl Half<'_> {
         host: Option<&Host>,
         place: Option<&Place>,
     ) -> Result<()> {
-        let (Some(host), Some(place)) = (host, place) else {
+        let record = self.state.as_ref().and_then(|state| state.cgroup.clone());
+        let (Some(host), Some(place), Some(record)) = (host, place, record) else {
             if asks_for_limits(self.plan) {
                 return Err(Error::Unsupported(no_cgroup_here(self.options.cgroups)));
             }
             return Ok(());
         };
         let path = || place.shown().display().to_string();
-        let made = journal.step(Step::Cgroup, path, || Cgroup::make(host, place))?;
+        let made = journal.step(Step::Cgroup, path, || Cgroup::make_recorded(host, &record))?;
         self.cgroup = Some(made);
         Ok(())
     }

@@ -372,14 +372,12 @@ impl State {
     }
 
     fn is_frozen(&self) -> bool {
-        let opened = super::open_cgroup(self.cgroup.as_ref());
-        opened.is_some_and(|cgroup| cgroup.is_frozen().unwrap_or(false))
+        self.cgroup.as_ref().is_some_and(cgroup::Record::is_frozen)
     }
 
     /// How often the kernel has killed in the container because its memory was used up.
     pub fn oom_kills(&self) -> u64 {
-        let opened = super::open_cgroup(self.cgroup.as_ref());
-        opened.map_or(0, |cgroup| cgroup.oom().kills)
+        self.cgroup.as_ref().map_or(0, cgroup::Record::oom_kills)
     }
 }
 

@@ -32,8 +32,12 @@ pub(crate) fn find(minirun: &Path, workshop: &Workshop) -> Result<Vec<Peer>> {
         version: "only the syscalls, see tests/bench/programs/floor.c".into(),
         is_runtime: false,
     }];
-    let candidates =
-        [("minirun", minirun.to_path_buf()), ("crun", "crun".into()), ("runc", "runc".into()), ("youki", "youki".into())];
+    let candidates = [
+        ("minirun", minirun.to_path_buf()),
+        ("crun", "crun".into()),
+        ("runc", "runc".into()),
+        ("youki", "youki".into()),
+    ];
     for (name, program) in candidates {
         let Ok(output) = Command::new(&program).arg("--version").output() else {
             println!("{name:<10} not installed");

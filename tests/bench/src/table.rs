@@ -15,9 +15,9 @@ pub(crate) fn of(operation: Operation, measured: &[Measurement]) -> String {
     }
     text.push('\n');
     for one in measured {
-        let ratio = base.filter(|base| *base > 0).map_or_else(String::new, |base| {
-            format!("{:.2}", one.median_us as f64 / base as f64)
-        });
+        let ratio = base
+            .filter(|base| *base > 0)
+            .map_or_else(String::new, |base| format!("{:.2}", one.median_us as f64 / base as f64));
         let cells = [
             ms(one.median_us),
             ms(one.p90_us),

@@ -46,9 +46,9 @@ impl FromStr for Operation {
     fn from_str(text: &str) -> Result<Self, String> {
         let first = |operation: Self| operation.name().split(' ').next().unwrap_or_default();
         let found = Self::ALL.into_iter().find(|operation| first(*operation) == text);
-        found.or((text == "lifecycle").then_some(Self::Lifecycle)).ok_or_else(|| {
-            "one of run, lifecycle, exec, state, kill".to_owned()
-        })
+        found
+            .or((text == "lifecycle").then_some(Self::Lifecycle))
+            .ok_or_else(|| "one of run, lifecycle, exec, state, kill".to_owned())
     }
 }
 
@@ -103,6 +103,8 @@ impl Workshop {
         config["process"]["args"] = json!([format!("/bin/{program}")]);
         // runc and youki would put a relative path below the caller's own group.
         config["linux"]["cgroupsPath"] = json!(format!("/minirun-bench/{}-{program}", peer.name));
+        // What every peer of the last years accepts.
+        config["ociVersion"] = json!("1.0.2");
         config["linux"]["resources"]["memory"] = json!({"limit": 512 << 20});
         std::fs::write(bundle.join("config.json"), serde_json::to_vec_pretty(&config)?)?;
         Ok(())

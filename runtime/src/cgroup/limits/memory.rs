@@ -41,7 +41,7 @@ fn check(memory: &LinuxMemory) -> Result<(), Error> {
         named.into_iter().find(|(_, value)| value.is_some_and(|value| value < -1))
     {
         let why = format!("{value} is no amount of memory; -1 means as much as there is");
-        return Err(Error::invalid(&format!("linux.resources.memory.{name}"), why));
+        return Err(Error::invalid(format!("linux.resources.memory.{name}"), why));
     }
     let (limit, swap) = (given(memory.limit()), given(memory.swap()));
     if let Some(limit) = limit.filter(|limit| (1..MINIMUM_BYTES).contains(limit)) {
