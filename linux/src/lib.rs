@@ -24,6 +24,7 @@ pub mod keyring;
 pub mod mount;
 pub mod namespace;
 pub mod netdev;
+pub mod netlink;
 pub mod path;
 pub mod pidfd;
 pub mod poll;
