@@ -1,13 +1,21 @@
 //! A container that others can reach, and that leaves no trace.
 
 pub mod allocate;
+pub mod attach;
+pub mod bridge;
+pub mod collect;
 pub mod definition;
 mod error;
 pub mod fingerprint;
+pub mod firewall;
 pub mod hardware;
+pub mod host;
 pub mod lease;
 pub mod netlink;
+pub mod networks;
 pub mod process;
+pub mod publish;
+pub mod rules;
 pub mod store;
 
 pub use error::{Error, Result, in_one_line};

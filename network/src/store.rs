@@ -5,6 +5,7 @@
 //!   NAME.json                 a network; written once, then only read or removed
 //! RUN/                        /run/minirun/network        gone after a reboot, as containers are
 //!   lock                      flock: held while something below or in CONFIG is added
+//!   transparent               exists once a port was published: the rules need one more chain
 //!   leases/NAME/
 //!     hand                    the address that was given last
 //!     10.112.0.5              a lease (JSON, see `Lease`): its interface is made
@@ -180,6 +181,11 @@ impl Store {
         remove_file(&self.lease_path(network, name))
     }
 
+    /// Whether published ports need rules for transparent sockets, see [`crate::publish`].
+    pub(crate) fn wants_transparent(&self) -> bool {
+        self.run.join("transparent").exists()
+    }
+
     fn definition(&self, name: &str) -> PathBuf {
         self.config.join(format!("{name}.json"))
     }
@@ -194,6 +200,11 @@ impl Store {
 }
 
 impl LockedStore<'_> {
+    /// The store that is locked.
+    pub fn store(&self) -> &Store {
+        self.store
+    }
+
     /// Adds a network, for good.
     pub fn add(&self, network: &Network) -> Result<()> {
         let path = self.store.definition(&network.name);

@@ -98,7 +98,7 @@ pub enum LinkChange<'a> {
 }
 
 impl Batch {
-    /// Makes a bridge, up.
+    /// Makes a bridge, down: that it is up shall mean that it is complete.
     pub fn add_bridge(&mut self, bridge: Bridge<'_>) -> &mut Self {
         let mut attributes = named(bridge.name);
         attributes.push(LinkAttribute::Address(bridge.hardware.bytes().to_vec()));
@@ -108,8 +108,8 @@ impl Batch {
             // Snooping loses the multicast of IPv6 neighbour discovery until a querier exists.
             LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::MulticastSnooping(false)])),
         ]));
-        let shown = format!("{} type bridge address {} up", bridge.name, bridge.hardware);
-        let message = RouteNetlinkMessage::NewLink(link_message(attributes, true));
+        let shown = format!("{} type bridge address {}", bridge.name, bridge.hardware);
+        let message = RouteNetlinkMessage::NewLink(link_message(attributes, false));
         self.push("RTM_NEWLINK", shown, CREATE, message);
         // The kernel ignores an alias in the request that makes the interface.
         self.set_alias(bridge.name, bridge.alias)

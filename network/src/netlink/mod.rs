@@ -25,6 +25,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 pub use address::AssignedAddress;
 pub use link::{Bridge, Link, LinkChange, Traffic, Veth};
 pub use neighbour::Neighbour;
+pub(crate) use qdisc::attribute;
 pub use qdisc::{InstalledQdisc, Qdisc};
 pub use route::Route;
 pub use rule::MarkRule;

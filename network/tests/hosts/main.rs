@@ -1,6 +1,8 @@
 //! The crate against the kernel: every test runs on a host of its own, a fresh network namespace.
 
 #[cfg(test)]
+mod attach;
+#[cfg(test)]
 mod netlink;
 #[cfg(test)]
 mod testbed;

@@ -16,7 +16,11 @@ fn bridge(kernel: &mut Connection, name: &str) -> u32 {
     batch.add_bridge(Bridge { name, hardware, mtu: Some(1400), alias: "made by a test" });
     kernel.execute(&batch).unwrap();
     let made = kernel.link(name).unwrap();
-    assert_eq!((made.up, made.mtu, made.hardware), (true, 1400, Some(hardware)));
+    assert_eq!((made.up, made.mtu, made.hardware), (false, 1400, Some(hardware)));
+    let mut batch = Batch::new();
+    batch.change_link(made.index, LinkChange::Up(true));
+    kernel.execute(&batch).unwrap();
+    assert!(kernel.link(name).unwrap().up);
     assert_eq!(made.alias.as_deref(), Some("made by a test"));
     made.index
 }

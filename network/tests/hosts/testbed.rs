@@ -127,3 +127,98 @@ impl Drop for Directory {
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
+
+/// A store of its own in a directory of its own.
+pub(crate) struct Stored {
+    pub(crate) store: network::store::Store,
+    pub(crate) directory: Directory,
+}
+
+impl Stored {
+    pub(crate) fn new() -> Self {
+        let directory = Directory::new();
+        let (config, run) = (directory.path().join("config"), directory.path().join("run"));
+        Self { store: network::store::Store::open(&config, &run).expect("store"), directory }
+    }
+
+    pub(crate) fn create(&self, name: &str, subnets: &[&str], internal: bool) {
+        let wish = network::definition::Wish {
+            name: name.into(),
+            subnets: subnets.iter().map(|text| text.parse().expect("subnet")).collect(),
+            internal,
+            ..Default::default()
+        };
+        network::networks::create(&self.store, &wish).expect("network");
+    }
+
+    pub(crate) fn attach(
+        &self,
+        place: &Place,
+        container: &str,
+        networks: &[&str],
+    ) -> network::attach::Attachment {
+        let requests: Vec<_> = networks
+            .iter()
+            .map(|name| network::attach::Request { network: (*name).into(), ..Default::default() })
+            .collect();
+        match network::attach::attach(&self.store, place.as_fd(), container, &requests) {
+            Ok(attachment) => attachment,
+            Err(error) => panic!("{}", network::in_one_line(&error)),
+        }
+    }
+}
+
+/// A machine outside, joined to this host by a cable: 192.0.2.2 and fd00:2::2 there, .1 here. It
+/// knows no route to any container.
+pub(crate) fn outside() -> Place {
+    use network::netlink::{Batch, Bridge, Connection, LinkChange, Veth};
+    let place = Place::new();
+    let mut kernel = Connection::open().expect("netlink");
+    let hardware = network::hardware::HardwareAddress::new([2, 0, 0, 0, 2, 1]);
+    let mut batch = Batch::new();
+    batch.add_bridge(Bridge { name: "uplink", hardware, mtu: None, alias: "the host's own" });
+    kernel.execute(&batch).expect("uplink");
+    let uplink = kernel.link("uplink").expect("uplink").index;
+    let mut batch = Batch::new();
+    batch.add_veth(Veth {
+        name: "cable",
+        controller: uplink,
+        peer_namespace: Some(place.as_fd()),
+        peer_name: "eth0",
+        peer_hardware: None,
+        peer_controller: None,
+        mtu: None,
+        alias: "to the machine outside",
+    });
+    batch.add_address(uplink, "192.0.2.1/24".parse().expect("address"));
+    batch.add_address(uplink, "fd00:2::1/64".parse().expect("address"));
+    batch.change_link(uplink, LinkChange::Up(true));
+    kernel.execute(&batch).expect("cable");
+    let mut there = Connection::open_in(place.as_fd()).expect("netlink");
+    let eth0 = there.link("eth0").expect("eth0").index;
+    let mut batch = Batch::new();
+    batch.add_address(eth0, "192.0.2.2/24".parse().expect("address"));
+    batch.add_address(eth0, "fd00:2::2/64".parse().expect("address"));
+    batch.change_link(eth0, LinkChange::Up(true));
+    there.execute(&batch).expect("addresses");
+    place
+}
+
+/// Everything of ours that this host has: links, told neighbours, rules.
+pub(crate) fn traces(stored: &Stored) -> Vec<String> {
+    let mut kernel = network::netlink::Connection::open().expect("netlink");
+    let links = kernel.links().expect("links");
+    let mut found: Vec<String> = links
+        .into_iter()
+        .map(|link| link.name)
+        .filter(|name| name.starts_with("mr") || name.starts_with("minirun"))
+        .collect();
+    let leases = stored.directory.path().join("run/leases");
+    for network in std::fs::read_dir(leases).into_iter().flatten().flatten() {
+        let files = std::fs::read_dir(network.path()).expect("leases").flatten();
+        let names = files.map(|file| file.file_name().to_string_lossy().into_owned());
+        found.extend(names.filter(|name| name != "hand"));
+    }
+    found.sort();
+    found
+}
