@@ -17,9 +17,12 @@ compile_error!("this project drives the Linux kernel: build it on Linux, or use 
 pub mod capability;
 pub mod clone;
 pub mod credentials;
+pub mod datagram;
 pub mod device;
+pub mod epoll;
 mod error;
 pub mod fd;
+pub mod inet;
 pub mod keyring;
 pub mod mount;
 pub mod namespace;

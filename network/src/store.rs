@@ -183,7 +183,11 @@ impl Store {
 
     /// Whether published ports need rules for transparent sockets, see [`crate::publish`].
     pub(crate) fn wants_transparent(&self) -> bool {
-        self.run.join("transparent").exists()
+        self.transparent_flag().exists()
+    }
+
+    pub(crate) fn transparent_flag(&self) -> PathBuf {
+        self.run.join("transparent")
     }
 
     fn definition(&self, name: &str) -> PathBuf {

@@ -5,4 +5,6 @@ mod attach;
 #[cfg(test)]
 mod netlink;
 #[cfg(test)]
+mod publish;
+#[cfg(test)]
 mod testbed;
