@@ -17,7 +17,7 @@ use linux::Errno;
 
 use crate::definition::Network;
 use crate::error::{During, Error, Result};
-use crate::firewall::{self, DroppingChain};
+use crate::firewall::{self, DroppingChain, Family};
 use crate::hardware::HardwareAddress;
 use crate::host::{self, HostChange};
 use crate::netlink::{Batch, Bridge, Connection, LinkChange, Veth};
@@ -144,7 +144,7 @@ pub(crate) fn check_routes(kernel: &mut Connection, network: &Network) -> Result
 pub fn ensure_rules(locked: Option<&LockedStore<'_>>, store: &Store) -> Result<()> {
     let networks = store.networks()?;
     let transparent = store.wants_transparent();
-    if firewall::carries(store.label(), Some(&rules::mark(&networks, transparent)))? {
+    if firewall::carries(Family::Inet, store.label(), Some(&rules::mark(&networks, transparent)))? {
         return Ok(());
     }
     // Two processes with different ideas of the networks must not write one after the other.

@@ -58,6 +58,11 @@ pub(crate) fn collect_locked(locked: &LockedStore<'_>) -> Result<Collected> {
     }
     remove_interfaces(store, &mut kernel, &networks, &leased, &mut collected)?;
     remove_neighbours(store, &mut kernel, &networks, &leased)?;
+    let has = |address| leased.iter().any(|name| name.ipv4 == address);
+    if crate::traffic::keep_only(store, has)? {
+        crate::traffic::refresh_losses(locked, false)?;
+    }
+    crate::traffic::forget_faults_of_the_dead(locked)?;
     Ok(collected)
 }
 
@@ -138,7 +143,7 @@ fn remove_interfaces(
     let ours = format!("{} ", store.label());
     let wanted: BTreeSet<String> = leased
         .iter()
-        .map(|name| host_interface(name.ipv4))
+        .flat_map(|name| [host_interface(name.ipv4), crate::traffic::ifb_name(name.ipv4)])
         .chain(networks.iter().flat_map(|network| {
             (0..network.shards())
                 .map(|shard| network.bridge_of(shard))

@@ -25,7 +25,6 @@ const NFTA_CHAIN_POLICY: u16 = 5;
 const NFTA_HOOK_HOOKNUM: u16 = 1;
 const NF_INET_FORWARD: u32 = 2;
 const NF_DROP: u32 = 0;
-const NFPROTO_INET: u8 = 1;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_DUMP: u16 = 0x300;
 const NLMSG_ERROR: u16 = 2;
@@ -44,15 +43,33 @@ pub struct DroppingChain {
     pub chain: String,
 }
 
+/// The packets that a table sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4 and IPv6, where they are routed.
+    Inet,
+    /// Frames on bridges.
+    Bridge,
+}
+
+impl Family {
+    fn number(self) -> u8 {
+        match self {
+            Self::Inet => 1,
+            Self::Bridge => 7,
+        }
+    }
+}
+
 /// Whether the table `label` is there and, when a mark is given, carries it.
-pub fn carries(label: &str, mark: Option<&str>) -> Result<bool> {
+pub fn carries(family: Family, label: &str, mark: Option<&str>) -> Result<bool> {
     let mut kernel = Netlink::open(Protocol::Netfilter)
         .during(|| "looking for the rules of the networks".into())?;
     let name = [label.as_bytes(), &[0]].concat();
     let body = crate::netlink::attribute(NFTA_TABLE_NAME, &name);
-    let request = request(NFT_MSG_GETTABLE, NLM_F_REQUEST, NFPROTO_INET, &body);
+    let request = request(NFT_MSG_GETTABLE, NLM_F_REQUEST, family.number(), &body);
     let look = |kernel: &mut Netlink| -> linux::Result<bool> {
-        kernel.send(&request, || format!("NFT_MSG_GETTABLE inet {label}"))?;
+        kernel.send(&request, || format!("NFT_MSG_GETTABLE {family:?} {label}"))?;
         let answer = kernel.receive()?;
         if kind_of(answer).is_none_or(|kind| kind == NLMSG_ERROR) {
             return Ok(false);

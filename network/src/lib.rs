@@ -17,5 +17,6 @@ pub mod process;
 pub mod publish;
 pub mod rules;
 pub mod store;
+pub mod traffic;
 
 pub use error::{Error, Result, in_one_line};

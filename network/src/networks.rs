@@ -6,6 +6,7 @@ use crate::bridge::{check_routes, ensure_rules};
 use crate::collect::{Collected, collect_locked, connect};
 use crate::definition::{DEFAULT_NETWORK, Network, Wish, check_name};
 use crate::error::{Error, Result};
+use crate::firewall::{self, Family};
 use crate::lease::Lease;
 use crate::netlink::Connection;
 use crate::store::{LockedStore, Store};
@@ -127,8 +128,8 @@ fn refresh_rules(locked: &LockedStore<'_>) -> Result<()> {
     }
     crate::publish::forget_transparent(store)?;
     let label = store.label();
-    if crate::firewall::carries(label, None)? {
-        crate::firewall::apply(label, &format!("delete table inet {label}\n"))?;
+    if firewall::carries(Family::Inet, label, None)? {
+        firewall::apply(label, &format!("delete table inet {label}\n"))?;
     }
     Ok(())
 }

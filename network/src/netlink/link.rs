@@ -191,7 +191,8 @@ impl Batch {
         self.push("RTM_SETLINK", format!("{index} {shown}"), 0, message)
     }
 
-    fn set_alias(&mut self, name: &str, alias: &str) -> &mut Self {
+    /// Sets the free text of an interface.
+    pub fn set_alias(&mut self, name: &str, alias: &str) -> &mut Self {
         let attribute = LinkAttribute::IfAlias(alias.into());
         self.set_by_name(name, format!("alias {alias:?}"), vec![attribute]);
         self

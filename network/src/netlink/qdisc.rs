@@ -64,6 +64,14 @@ impl Batch {
         self.push("RTM_DELQDISC", format!("dev {link} root"), 0, message)
     }
 
+    /// Removes what [`redirect_ingress`](Self::redirect_ingress) has set.
+    pub fn delete_ingress(&mut self, link: u32) -> &mut Self {
+        let mut message = TcMessage::with_index(link.cast_signed());
+        message.header.parent = TcHandle::INGRESS;
+        let message = RouteNetlinkMessage::DelQueueDiscipline(message);
+        self.push("RTM_DELQDISC", format!("dev {link} ingress"), 0, message)
+    }
+
     /// Sends all that comes in at `from` through `to` (an ifb) before anything else sees it.
     pub fn redirect_ingress(&mut self, from: u32, to: u32) -> &mut Self {
         let ingress = Qdisc { kind: "ingress", options: Vec::new(), shown: "ingress".to_owned() };

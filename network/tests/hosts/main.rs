@@ -8,3 +8,5 @@ mod netlink;
 mod publish;
 #[cfg(test)]
 mod testbed;
+#[cfg(test)]
+mod traffic;
