@@ -138,6 +138,7 @@ impl Cable<'_> {
         let made = self
             .join(host, &network, &endpoint.lease)
             .and_then(|()| self.configure(inside, &network, &endpoint))
+            .and_then(|()| self.wake(host, &endpoint.lease))
             .and_then(|()| self.store.commit(&endpoint.lease));
         attachment.endpoints.push(endpoint);
         made
@@ -227,6 +228,14 @@ impl Cable<'_> {
             batch.add_default_route(*gateway, link);
         }
         inside.execute(&batch).during(step)
+    }
+
+    /// Asks for the near end once more, which makes the kernel (6.8) notice at once that the cable
+    /// has a far end now. Otherwise that is left to a worker, and what is sent before it has run is
+    /// lost: a lost SYN is only repeated after a second.
+    fn wake(&self, host: &mut Connection, lease: &Lease) -> Result<()> {
+        let name = lease.host_interface();
+        host.link(&name).during(|| format!("looking for the interface {name}")).map(drop)
     }
 }
 

@@ -73,13 +73,19 @@ pub fn forget_faults_of_the_dead(locked: &LockedStore<'_>) -> Result<()> {
         if holder.is_alive() {
             continue;
         }
+        let before = record.clone();
         record.fault = None;
-        // The namespace is found through the cable: its far end names the namespace's number, and
-        // some process must be in it (the container's), or there is nothing left to repair.
-        if let Some(netns) = netns_behind(&record.lease)? {
-            put(locked, netns.as_fd(), &record)?;
-        }
+        // Written first, because the losses follow from the records.
         record::write(locked, &record)?;
+        // A namespace without a process in it has nobody whose traffic could suffer.
+        let repaired = match netns_behind(&record.lease)? {
+            Some(netns) => put(locked, netns.as_fd(), &record),
+            None => refresh_losses(locked, false),
+        };
+        if let Err(error) = repaired {
+            record::write(locked, &before)?;
+            return Err(error);
+        }
     }
     Ok(())
 }
@@ -150,6 +156,8 @@ fn queue(
     if faults.is_none() {
         return kernel.execute(root(&mut batch, link, shaped.as_ref())).map(|()| false);
     }
+    // A root of another kind cannot be changed into this one in place.
+    batch.delete_root_qdisc(link).unless(Errno::ENOENT);
     batch.set_root_qdisc(link, &netem::queue(&faults));
     if let Some(shaped) = &shaped {
         batch.set_child_qdisc(link, 1, shaped);
@@ -168,7 +176,6 @@ fn queue(
 
 /// The root queue, or none: then the kernel's default is to be there, and may be already.
 fn root<'a>(batch: &'a mut Batch, link: u32, shaped: Option<&Qdisc>) -> &'a Batch {
-    // A root of another kind cannot be changed into this one in place.
     batch.delete_root_qdisc(link).unless(Errno::ENOENT);
     if let Some(shaped) = shaped {
         batch.set_root_qdisc(link, shaped);

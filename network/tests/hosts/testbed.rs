@@ -59,8 +59,9 @@ impl AsFd for Place {
     }
 }
 
-/// How long an attempt may take that is expected to fail by silence.
-const PATIENCE: Duration = Duration::from_millis(700);
+/// How long an attempt may take that may fail by silence. A lost first packet is repeated after a
+/// second.
+const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// Serves one TCP connection at `at` in `server`, connects from `client` to `to`, and gives what
 /// the server saw as the client's address. `None` when no connection came about.
