@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(ports.len(), 5);
         assert_eq!(network.shards(), 5);
         assert!(ports.values().all(|count| *count <= PORTS_PER_BRIDGE));
-        assert!(PORTS_PER_BRIDGE + BRIDGES_PER_NETWORK <= 1023);
+        const { assert!(PORTS_PER_BRIDGE + BRIDGES_PER_NETWORK <= 1023) };
         assert_eq!(network.bridge_of(0), "minirun2");
         assert_eq!(network.bridge_of(4), "minirun2.4");
     }

@@ -165,7 +165,7 @@ impl Forwarder {
             }
             return;
         }
-        if self.flows.from_container(number, &self.listeners, &mut self.scratch) {
+        if self.flows.take_from_container(number, &self.listeners, &mut self.scratch) {
             return;
         }
         match self.listeners.get(&number).map(|published| published.target.transport) {
@@ -202,7 +202,7 @@ impl Forwarder {
             *next
         };
         let scratch = &mut self.scratch;
-        self.flows.from_clients(listener, published, scratch, &self.interest, &mut number);
+        self.flows.take_from_clients(listener, published, scratch, &self.interest, &mut number);
     }
 
     fn pause(&mut self) {

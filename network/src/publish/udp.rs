@@ -39,7 +39,7 @@ struct Flow {
 
 impl Flows {
     /// Takes what has come to a published port. `next` gives numbers for `interest`.
-    pub(super) fn from_clients(
+    pub(super) fn take_from_clients(
         &mut self,
         listener: u64,
         published: &Published,
@@ -81,7 +81,7 @@ impl Flows {
     }
 
     /// Passes answers on; `false` when the number is none of a flow.
-    pub(super) fn from_container(
+    pub(super) fn take_from_container(
         &mut self,
         number: u64,
         listeners: &BTreeMap<u64, Published>,
