@@ -19,6 +19,11 @@ impl Process {
         Self { pid, start: start_of(pid).unwrap_or(0) }
     }
 
+    /// The process of that number, if there is one.
+    pub fn of(pid: u32) -> Option<Self> {
+        start_of(pid).map(|start| Self { pid, start })
+    }
+
     /// Whether it still runs.
     pub fn is_alive(self) -> bool {
         start_of(self.pid) == Some(self.start)

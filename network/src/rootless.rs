@@ -16,8 +16,11 @@ use std::process::{Command, Stdio};
 
 use linux::inet::Transport;
 
-use crate::error::{Error, Result};
+use crate::error::{During, Error, Result};
+use crate::process::Process;
 use crate::publish::{HostPort, Publication};
+
+const SIGTERM: i32 = 15;
 
 /// A program that connects a container without root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,21 +110,47 @@ fn slirp4netns(pid: u32, publications: &[Publication]) -> Result<Vec<String>> {
 }
 
 /// Connects the namespace of the process `pid` with pasta, which goes into the background when the
-/// network is there and ends with the namespace.
-pub fn start_pasta(pid: u32, publications: &[Publication]) -> Result<()> {
+/// network is there. `pid_file` is where it leaves its number (a path of the caller's).
+///
+/// Versions from 2023 do not notice the end of the namespace of a process, so whoever keeps the
+/// container's state [ends](end) the result when the container has ended.
+pub fn start_pasta(pid: u32, publications: &[Publication], pid_file: &Path) -> Result<Process> {
     let arguments = Program::Pasta.arguments(pid, publications)?;
     let output = Command::new("pasta")
+        .arg("--pid")
+        .arg(pid_file)
         .args(&arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .output()
         .map_err(|error| cannot_start(Program::Pasta, &error))?;
-    if output.status.success() {
+    let cannot = |words: &str| Error::Unsupported {
+        what: "--net pasta".into(),
+        needs: format!("pasta to work: {words}"),
+    };
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr);
+        return Err(cannot(&words.trim().replace('\n', "; ")));
+    }
+    let text = std::fs::read_to_string(pid_file).map_err(Error::file("reading", pid_file))?;
+    let process = text.trim().parse().ok().and_then(Process::of);
+    process.ok_or_else(|| cannot("it has ended at once"))
+}
+
+/// Ends a program that connected a container. One that is gone already is no error.
+pub fn end(process: Process) -> Result<()> {
+    let Ok(pid) = i32::try_from(process.pid) else { return Ok(()) };
+    let step = || format!("ending process {pid}");
+    let Ok(pidfd) = linux::pidfd::open(linux::Pid::from_raw(pid)) else { return Ok(()) };
+    // Asked after the descriptor was opened: from here on the number cannot be somebody else's.
+    if !process.is_alive() {
         return Ok(());
     }
-    let words = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
-    Err(Error::Unsupported { what: "--net pasta".into(), needs: format!("pasta to work: {words}") })
+    match linux::pidfd::signal(&pidfd, SIGTERM) {
+        Err(error) if error.errno == linux::Errno::ESRCH => Ok(()),
+        other => other.during(step),
+    }
 }
 
 /// Connects the namespace of the process `pid` with slirp4netns. It stays this process's child and

@@ -7,6 +7,8 @@ mod netlink;
 #[cfg(test)]
 mod publish;
 #[cfg(test)]
+mod rootless;
+#[cfg(test)]
 mod testbed;
 #[cfg(test)]
 mod traffic;

@@ -41,6 +41,11 @@ impl Place {
         Self(thread.join().expect("a namespace"))
     }
 
+    /// The namespace behind a descriptor.
+    pub(crate) fn of(namespace: OwnedFd) -> Self {
+        Self(namespace)
+    }
+
     /// Runs `work` on a thread that is there.
     pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
