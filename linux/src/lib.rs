@@ -14,20 +14,25 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("this project drives the Linux kernel: build it on Linux, or use the Vagrantfile");
 
+pub mod bpf;
 pub mod capability;
 pub mod clone;
 pub mod credentials;
 pub mod datagram;
 pub mod device;
+pub mod directory;
+pub mod entry;
 pub mod epoll;
 mod error;
 pub mod fd;
 pub mod inet;
 pub mod keyring;
+pub mod metadata;
 pub mod mount;
 pub mod namespace;
 pub mod netdev;
 pub mod netlink;
+pub mod overlay;
 pub mod path;
 pub mod pidfd;
 pub mod poll;
@@ -35,10 +40,13 @@ pub mod prctl;
 pub mod proc;
 pub mod rlimit;
 pub mod seal;
+pub mod seccomp;
+pub mod shared;
 pub mod signal;
 pub mod socket;
 pub mod terminal;
 pub mod trace;
+pub mod xattr;
 
 pub use error::{Error, Result};
 pub use nix::errno::Errno;

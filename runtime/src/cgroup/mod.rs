@@ -1,0 +1,60 @@
+//! cgroups: how much a container may use, and the handle on all of its processes.
+//!
+//! # What the kernel offers
+//! A cgroup is a directory. What is in it shares limits and counters, which are files; what a
+//! process forks is born in the same one. There are two generations of the interface: version 2 is
+//! one tree, version 1 a tree for each controller ([`Host`]).
+//!
+//! # What we do
+//! ```text
+//! Host::detect      which trees there are
+//! Place::new        where the container's group is in them
+//! Cgroup::make      mkdir in each tree; in version 2 enable the controllers above it
+//! Cgroup::apply     write the limits, load the program that decides about devices
+//! birth_fd, join    the container's process is born in version 2, and moves itself in version 1
+//! freeze, kill_all  all processes at once, through version 2
+//! oom, stats        what happened
+//! remove            rmdir
+//! ```
+//!
+//! # What goes wrong without it
+//! One container takes the memory, the CPUs or the process numbers of all others; and nobody can
+//! stop a program that forks faster than it is killed.
+//!
+//! # By hand
+//! On a host with cgroup v2:
+//! ```sh
+//! mkdir /sys/fs/cgroup/lesson
+//! echo 100M > /sys/fs/cgroup/lesson/memory.max
+//! sh -c 'echo $$ > /sys/fs/cgroup/lesson/cgroup.procs; exec cat /proc/self/cgroup'
+//! cat /sys/fs/cgroup/lesson/memory.peak
+//! rmdir /sys/fs/cgroup/lesson
+//! ```
+//!
+//! See: cgroups(7), Documentation/admin-guide/cgroup-v2.rst, runtime-spec config-linux.md.
+
+mod apply;
+mod devices;
+mod enable;
+mod error;
+mod group;
+mod host;
+mod join;
+mod limits;
+mod oom;
+mod place;
+mod processes;
+mod stats;
+
+pub use error::{Error, Missing};
+pub use group::{Cgroup, Record};
+pub use host::{Controller, Hierarchy, Host, Layout, Unified, Version};
+pub use join::join;
+pub use limits::MINIMUM_BYTES;
+pub use oom::OomReport;
+pub use place::{Place, check_no_limits};
+pub use processes::PATIENCE;
+pub use stats::{
+    Blkio, BlkioEntry, Cpu, CpuUsage, Cpuset, Hugetlb, Memory, MemoryEntry, Pids, Pressure,
+    PressureLine, Stats, Throttling,
+};
