@@ -25,6 +25,22 @@ pub enum Mode {
     Rootless(Program),
 }
 
+impl std::fmt::Display for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::None => f.write_str("nothing"),
+            Self::Host => f.write_str("the host's network"),
+            Self::Networks(requests) => {
+                let names: Vec<&str> = requests.iter().map(|one| one.network.as_str()).collect();
+                write!(f, "network {}", names.join(", "))
+            }
+            Self::Container(id) => write!(f, "the network of container {id}"),
+            Self::Namespace(path) => write!(f, "the network namespace {}", path.display()),
+            Self::Rootless(program) => write!(f, "the host through {}", program.name()),
+        }
+    }
+}
+
 /// Which network namespace a container gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Namespace {

@@ -84,6 +84,8 @@ fn become_forwarder(
     let prepared = (0..3)
         .try_for_each(|stream| fd::place_at(nothing.as_fd(), stream))
         .and_then(|()| fd::close_on_exec_from(3))
+        // A caller that stands in front of a container has blocked all signals.
+        .and_then(|()| linux::signal::reset_all())
         .and_then(|()| sockets.chain([end]).try_for_each(fd::keep_on_exec));
     let Some(environment) = Strings::new(std::iter::empty::<Vec<u8>>()) else { return FAILED };
     if prepared.is_ok() {
@@ -97,6 +99,8 @@ pub fn serve_inherited(order: &str) -> Result<()> {
     let order: Order = serde_json::from_str(order)
         .map_err(|error| Error::invalid("order to the forwarder", order, error.to_string()))?;
     let step = || "taking over published ports".to_owned();
+    // Executed through /proc/self/exe, which would be its name in ps and in "port taken by …".
+    linux::prctl::set_name(c"minirun-ports").during(step)?;
     // Each connection has two.
     linux::rlimit::raise_open_files().during(step)?;
     let end = fd::inherited(order.end).during(step)?;
