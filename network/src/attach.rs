@@ -139,7 +139,7 @@ impl Cable<'_> {
             .join(host, &network, &endpoint.lease)
             .and_then(|()| self.configure(inside, &network, &endpoint))
             .and_then(|()| self.wake(host, &endpoint.lease))
-            .and_then(|()| self.store.commit(&endpoint.lease));
+            .and_then(|()| self.store.lock()?.commit(&endpoint.lease));
         attachment.endpoints.push(endpoint);
         made
     }

@@ -41,6 +41,7 @@ pub(crate) fn collect_locked(locked: &LockedStore<'_>) -> Result<Collected> {
     let store = locked.store();
     let mut kernel = connect()?;
     let mut collected = Collected::default();
+    locked.remove_unfinished()?;
     let networks = store.networks()?;
     let mut leased = BTreeSet::new();
     for dir in store.lease_dirs()? {

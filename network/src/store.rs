@@ -16,14 +16,14 @@
 //!
 //! **Why nothing is lost or given twice, whatever dies when.** A file appears under its name only
 //! complete (`.new`, then rename). The name is the claim: an address is free if no file is called
-//! so, and only the holder of the lock makes new ones. A lease with `~` belongs to the process that
+//! so, and only the holder of the lock changes names. A lease with `~` belongs to the process that
 //! is named in it: when that is dead, so is the lease. A lease without `~` lives as long as the
 //! host's end of its cable (named after the address) exists, which the kernel removes together with
 //! the container's namespace. Nothing has to be remembered that could be forgotten: see
 //! [`collect`](crate::collect).
 //!
 //! The lock is the kernel's (flock(2)): it is free when its holder dies. `.new` of a dead holder is
-//! overwritten by the next one.
+//! overwritten by the next one, or removed by the next collection.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -158,6 +158,17 @@ impl Store {
         serde_json::from_slice(&bytes).ok()
     }
 
+    /// Whether a pending lease is somebody's who lives. One that is not there any more says nothing
+    /// about its successor.
+    fn is_claimed(&self, network: &str, name: LeaseName) -> bool {
+        match fs::read(self.lease_path(network, name)) {
+            Ok(bytes) => {
+                serde_json::from_slice::<Lease>(&bytes).is_ok_and(|lease| lease.claimant.is_alive())
+            }
+            Err(error) => error.kind() == ErrorKind::NotFound,
+        }
+    }
+
     pub(crate) fn lease_names(&self, network: &str) -> Result<BTreeSet<LeaseName>> {
         let names = entries(&self.leases_dir(network))?;
         Ok(names.iter().filter_map(|name| LeaseName::parse(name)).collect())
@@ -166,15 +177,6 @@ impl Store {
     /// The names of the networks that have a directory for leases.
     pub(crate) fn lease_dirs(&self) -> Result<Vec<String>> {
         entries(&self.run.join("leases"))
-    }
-
-    /// Says that the interface of a lease is made.
-    pub fn commit(&self, lease: &Lease) -> Result<()> {
-        crash::point();
-        let (from, to) = (lease.name(true), lease.name(false));
-        let path = self.lease_path(&lease.network, from);
-        let to = self.lease_path(&lease.network, to);
-        fs::rename(&path, to).map_err(Error::file("renaming", &path))
     }
 
     pub(crate) fn forget(&self, network: &str, name: LeaseName) -> Result<()> {
@@ -219,12 +221,19 @@ impl LockedStore<'_> {
         write_whole(&self.store.config, &path, network, true)
     }
 
+    /// Removes files that a dead process had not finished writing.
+    pub(crate) fn remove_unfinished(&self) -> Result<()> {
+        let leases = self.store.lease_dirs()?.into_iter().map(|name| self.store.leases_dir(&name));
+        let others = [self.store.config.clone(), self.store.run.join("traffic")];
+        leases.chain(others).try_for_each(|dir| remove_file(&dir.join(".new")))
+    }
+
     /// Removes a network. Its bridges and leases are left for [`collect`](crate::collect).
     pub fn remove(&self, name: &str) -> Result<()> {
         remove_file(&self.store.definition(name))
     }
 
-    /// Gives a container addresses. The lease is pending until [`Store::commit`].
+    /// Gives a container addresses. The lease is pending until [committed](Self::commit).
     pub fn claim(&self, network: &Network, claim: &Claim<'_>) -> Result<Lease> {
         let dir = self.store.leases_dir(&network.name);
         make_dir(&dir)?;
@@ -268,6 +277,18 @@ impl LockedStore<'_> {
         Ok(lease)
     }
 
+    /// Says that the interface of a lease is made.
+    ///
+    /// Under the lock, because whoever reads a directory while a name in it changes may see neither
+    /// the old name nor the new one, and would give the address to somebody else.
+    pub fn commit(&self, lease: &Lease) -> Result<()> {
+        crash::point();
+        let (from, to) = (lease.name(true), lease.name(false));
+        let path = self.store.lease_path(&lease.network, from);
+        let to = self.store.lease_path(&lease.network, to);
+        fs::rename(&path, to).map_err(Error::file("renaming", &path))
+    }
+
     /// Whether this very lease is still there, and not a later one of the same address.
     pub fn holds(&self, lease: &Lease) -> bool {
         [false, true].iter().any(|pending| {
@@ -301,11 +322,8 @@ impl LockedStore<'_> {
     ) -> Result<Vec<LeaseName>> {
         let mut dead = Vec::new();
         for name in self.store.lease_names(network)?.into_iter().filter(among) {
-            let lives = if name.pending {
-                self.store.lease(network, name).is_some_and(|lease| lease.claimant.is_alive())
-            } else {
-                cable(name.ipv4)?
-            };
+            let lives =
+                if name.pending { self.store.is_claimed(network, name) } else { cable(name.ipv4)? };
             if !lives {
                 dead.push(name);
             }

@@ -97,7 +97,7 @@ fn a_stale_lease_cannot_free_the_address_of_its_next_owner() {
     let first = locked.claim(&web, &claim("a", &[])).unwrap();
     locked.release(&first).unwrap();
     let second = locked.claim(&web, &claim("b", &[])).unwrap();
-    store.commit(&second).unwrap();
+    locked.commit(&second).unwrap();
     assert_eq!(first.ipv4, second.ipv4);
     locked.release(&first).unwrap();
     assert!(locked.holds(&second) && !locked.holds(&first));
@@ -144,7 +144,7 @@ fn history(seed: u64) {
                 );
                 cables.insert(lease.ipv4);
                 crash::point();
-                store.commit(&lease).unwrap();
+                store.lock().unwrap().commit(&lease).unwrap();
                 running.insert(lease.ipv4, lease);
             }
             (2, Some(address)) => {

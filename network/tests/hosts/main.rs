@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod attach;
 #[cfg(test)]
+mod death;
+#[cfg(test)]
 mod netlink;
 #[cfg(test)]
 mod publish;
