@@ -32,6 +32,9 @@ pub(crate) struct Options<'a> {
     pub(crate) root: &'a StateRoot,
     /// The bytes of config.json, kept with the container.
     pub(crate) config: &'a [u8],
+    /// Files that are mounted into the container, by name: kept beside the state, and readable for
+    /// everybody inside.
+    pub(crate) files: &'a [(&'static str, String)],
     /// Whether `start` is a command of its own.
     pub(crate) wait_for_start: bool,
     /// Whether the container dies with its creator.
@@ -154,6 +157,9 @@ impl Half<'_> {
             !plan.hooks_of("poststart").is_empty() || !plan.hooks_of("poststop").is_empty();
         state.annotations = plan.annotations.clone();
         self.home.write("config.json", self.options.config)?;
+        for (name, text) in self.options.files {
+            self.home.write_for_all(name, text.as_bytes())?;
+        }
         self.home.save(&state)?;
         Ok(state)
     }

@@ -18,6 +18,7 @@ pub(crate) mod identity_map;
 pub(crate) mod limits;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
+pub(crate) mod network;
 pub(crate) mod pivot;
 pub(crate) mod rootfs;
 pub(crate) mod terminal;
@@ -69,6 +70,8 @@ pub enum Step {
     Credentials,
     /// Load the system call filter.
     Filter,
+    /// Cables, addresses, routes, published ports.
+    Network,
     /// Become the program.
     Handover,
     /// Enter a running container.
@@ -77,7 +80,7 @@ pub enum Step {
 
 impl Step {
     /// Every step, in order.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Nothing,
         Self::Plan,
         Self::Record,
@@ -98,6 +101,7 @@ impl Step {
         Self::Confine,
         Self::Credentials,
         Self::Filter,
+        Self::Network,
         Self::Handover,
         Self::Enter,
     ];
@@ -129,6 +133,7 @@ impl Step {
             Self::Terminal => "open terminal",
             Self::Credentials => "become",
             Self::Filter => "load",
+            Self::Network => "connect to",
             Self::Handover => "exec",
         }
     }
@@ -165,6 +170,9 @@ impl Step {
             Self::Confine => "Keys, labels and priorities that must not come from us.",
             Self::Credentials => "Root's power is cut into pieces, and all but a few are given up.",
             Self::Filter => "Each system call that is not on the list now fails.",
+            Self::Network => {
+                "A cable to a bridge, and an address: now others can reach it, and it them."
+            }
             Self::Handover => {
                 "Nothing of us is left in the process: no descriptor, no signal setting."
             }
@@ -195,6 +203,7 @@ impl Step {
             Self::Confine => "confine",
             Self::Credentials => "credentials",
             Self::Filter => "filter",
+            Self::Network => "network",
             Self::Handover => "handover",
             Self::Enter => "enter",
         }
