@@ -1,6 +1,7 @@
 //! The command line's side of the API, and the start of a project's processes.
 
 use std::fs::{File, OpenOptions};
+use std::os::unix::process::CommandExt;
 use std::process::{Command as Program, Stdio};
 use std::time::Duration;
 
@@ -45,9 +46,14 @@ impl Client {
         let complaints =
             OpenOptions::new().create(true).append(true).open(self.layout.complaints())?;
         let mut keeper = Program::new("/proc/self/exe");
-        keeper.arg("keeper").arg(&self.layout.project).current_dir("/").stdin(Stdio::null());
+        keeper
+            .arg0("minisup")
+            .arg("keeper")
+            .arg(&self.layout.project)
+            .current_dir("/")
+            .stdin(Stdio::null());
         keeper.stdout(complaints.try_clone()?).stderr(complaints);
-        std::os::unix::process::CommandExt::process_group(&mut keeper, 0);
+        keeper.process_group(0);
         keeper.spawn().context("cannot start the keeper")?;
         let until = tokio::time::Instant::now() + START;
         while !self.answers().await {

@@ -219,6 +219,8 @@ pub enum Change {
         slot: SlotId,
         /// Failures in a row.
         streak: u32,
+        /// Those before which it had not worked.
+        futile: u32,
         /// The pause.
         pause: Span,
         /// When it ends.

@@ -2,7 +2,9 @@
 //!
 //! The first restart is immediate, because most crashes are accidents. Then the pause doubles
 //! from 100 ms (Docker's curve) to 30 s, spread by a quarter so that slots that died together do
-//! not come back together. Having been *ready* for a while, not merely running, wipes the slate.
+//! not come back together. Having been *ready* for ten seconds, not merely running, wipes the
+//! slate; having been ready for one keeps the pause as it was. So what dies while it starts waits
+//! longer and longer, and what is killed now and then is back at once, however often.
 //! The history is part of the state, so a restart of the supervisor forgives nothing.
 
 use std::fmt;
@@ -18,6 +20,8 @@ const FIRST_PAUSE: Span = Span::from_ms(100);
 const LONGEST_PAUSE: Span = Span::from_secs(30);
 /// Ready for at least this long (and twice the last pause) counts as recovered.
 const STABLE: Span = Span::from_secs(10);
+/// Ready for less than this counts against the pause: it never really worked.
+const WORKED: Span = Span::from_secs(1);
 /// Restarts remembered when no budget says how many matter.
 const REMEMBERED: usize = 64;
 
@@ -103,8 +107,10 @@ impl fmt::Display for ExitCause {
 /// The restart history of a slot.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct History {
-    /// Failures since the slot was last stable.
+    /// Failures since the slot was last stable: what a budget without a window counts.
     pub streak: u32,
+    /// Those of them before which it had not worked: what the pause grows with.
+    pub futile: u32,
     /// The pause before the latest restart.
     pub pause: Span,
     /// When restarts were decided, oldest first, bounded.
@@ -118,6 +124,8 @@ pub enum Verdict {
     Again {
         /// Failures in a row, this one included.
         streak: u32,
+        /// Those before which it had not worked.
+        futile: u32,
         /// The pause.
         pause: Span,
         /// When.
@@ -158,7 +166,13 @@ pub fn after_end(
     }
     let stable = STABLE.max(history.pause * 2);
     let recovered = end.ready_for.is_some_and(|span| span >= stable);
+    let worked = end.ready_for.is_some_and(|span| span >= WORKED);
     let streak = if recovered { 1 } else { history.streak.saturating_add(1) };
+    let futile = match (recovered, worked) {
+        (true, _) => 1,
+        (false, true) => history.futile.max(1),
+        (false, false) => history.futile.saturating_add(1),
+    };
     if let Some(limit) = policy.max_attempts {
         let (used, over) = match policy.window {
             Some(window) => (history.restarts_within(window, now), format!(" within {window}")),
@@ -168,11 +182,11 @@ pub fn after_end(
             return Verdict::Failed(format!("{what}, after {used} restarts{over}"));
         }
     }
-    let pause = pause_before(streak, slot, history.restarts.len()).max(policy.delay);
-    Verdict::Again { streak, pause, at: now + pause }
+    let pause = pause_before(futile, slot, history.restarts.len()).max(policy.delay);
+    Verdict::Again { streak, futile, pause, at: now + pause }
 }
 
-/// The pause before restart number `streak` in a row: 0, 100 ms, 200 ms … 30 s, each spread by a
+/// The pause before futile restart number `streak`: 0, 100 ms, 200 ms … 30 s, each spread by a
 /// quarter up or down. The spread is a hash of slot and history: no two slots agree, and a replay
 /// of the history decides the same.
 fn pause_before(streak: u32, slot: &SlotId, salt: usize) -> Span {
@@ -196,8 +210,15 @@ impl History {
     }
 
     /// Writes down a restart decided at `now`, forgetting what no budget can ask for.
-    pub(crate) fn record(&mut self, policy: &RestartPolicy, streak: u32, pause: Span, now: Mono) {
+    pub(crate) fn record(
+        &mut self,
+        policy: &RestartPolicy,
+        (streak, futile): (u32, u32),
+        pause: Span,
+        now: Mono,
+    ) {
         self.streak = streak;
+        self.futile = futile;
         self.pause = pause;
         self.restarts.push(now);
         if let Some(window) = policy.window {
@@ -258,8 +279,8 @@ mod tests {
         let (mut history, mut now, mut pauses) = (History::default(), Mono::BOOT, Vec::new());
         for _ in 0..times {
             match after_end(policy, &slot(), &history, &end(&ExitCause::Code(1), None), now) {
-                Verdict::Again { streak, pause, at } => {
-                    history.record(policy, streak, pause, now);
+                Verdict::Again { streak, futile, pause, at } => {
+                    history.record(policy, (streak, futile), pause, now);
                     pauses.push(pause.ms());
                     now = at;
                 }
@@ -295,18 +316,21 @@ mod tests {
 
     #[test]
     fn only_being_ready_for_long_wipes_the_slate() {
-        let history = History { streak: 6, pause: Span::from_secs(8), restarts: vec![] };
-        let streak = |ready_for| {
+        let pause = Span::from_secs(8);
+        let history = History { streak: 6, futile: 6, pause, restarts: vec![] };
+        let counts = |ready_for| {
             let policy = RestartPolicy::default();
             let end = end(&ExitCause::Signal(9), ready_for);
             match after_end(&policy, &slot(), &history, &end, Mono::BOOT) {
-                Verdict::Again { streak, .. } => streak,
+                Verdict::Again { streak, futile, .. } => (streak, futile),
                 other => panic!("{other:?}"),
             }
         };
-        assert_eq!(streak(None), 7);
-        assert_eq!(streak(Some(Span::from_secs(15))), 7, "less than twice the last pause");
-        assert_eq!(streak(Some(Span::from_secs(16))), 1);
+        assert_eq!(counts(None), (7, 7));
+        assert_eq!(counts(Some(Span::from_ms(999))), (7, 7));
+        assert_eq!(counts(Some(Span::from_secs(1))), (7, 6), "it worked: no longer pause");
+        assert_eq!(counts(Some(Span::from_secs(15))), (7, 6), "less than twice the last pause");
+        assert_eq!(counts(Some(Span::from_secs(16))), (1, 1));
     }
 
     #[test]

@@ -110,6 +110,8 @@ async fn live(layout: Layout, keeper_fd: i32) -> Result<()> {
             _ = look.tick() => brain.look(),
         }
         if brain.has_left() {
+            // Whoever asked for this is still owed an answer.
+            tokio::time::sleep(Duration::from_millis(20)).await;
             return Ok(());
         }
     }

@@ -107,6 +107,10 @@ impl Runtime {
 
     /// All containers by their id.
     pub(crate) async fn list(&self) -> Result<BTreeMap<String, Listed>> {
+        let empty = std::fs::read_dir(&self.root).map_or(true, |mut dir| dir.next().is_none());
+        if empty {
+            return Ok(BTreeMap::new());
+        }
         let output = self.command("list").args(["--format", "json"]).output().await?;
         if !output.status.success() {
             bail!("list: {}", String::from_utf8_lossy(&output.stderr).trim());

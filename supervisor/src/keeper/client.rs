@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -136,7 +137,12 @@ impl Keeper {
         let (ours, theirs) = socket::pair()?;
         fd::keep_on_exec(theirs.as_fd())?;
         let mut command = Command::new("/proc/self/exe");
-        command.args(["keeper", project, "--heritage-fd", &theirs.as_raw_fd().to_string()]);
+        command.arg0("minisup").args([
+            "keeper",
+            project,
+            "--heritage-fd",
+            &theirs.as_raw_fd().to_string(),
+        ]);
         if let Some(plane) = plane {
             command.args(["--plane-pid", &plane.to_string()]);
         }

@@ -20,6 +20,7 @@ pub(crate) mod client;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -248,6 +249,7 @@ impl Keeper {
 impl Ward {
     fn start(&mut self, project: &str, more: &[&str]) -> Result<()> {
         let child = Command::new("/proc/self/exe")
+            .arg0("minisup")
             .arg(self.role)
             .arg(project)
             .args(more)

@@ -77,8 +77,19 @@ fn demand(holds: bool, invariant: Invariant, detail: impl FnOnce() -> String) ->
 pub(super) struct Witness {
     /// When each stop began.
     stops: BTreeMap<InstanceId, Mono>,
-    /// Failures in a row of each slot, and when the last one was.
-    failures: BTreeMap<SlotId, (u32, Mono)>,
+    /// The failures of each slot.
+    failures: BTreeMap<SlotId, Failures>,
+}
+
+/// The failures of one slot.
+#[derive(Clone, Copy, Debug)]
+struct Failures {
+    /// In a row.
+    row: u32,
+    /// Those before which the instance had not been ready for a second.
+    futile: u32,
+    /// When the last one was.
+    last: Mono,
 }
 
 impl Witness {
@@ -130,26 +141,30 @@ impl Witness {
         if newer || !why.is_none_or(StopWhy::is_failure) {
             return;
         }
-        let recovered = instance.ready_at.is_some_and(|r| at.since(r) >= Span::from_secs(10));
-        let entry = self.failures.entry(id.slot.clone()).or_insert((0, at));
-        *entry = (if recovered { 1 } else { entry.0 + 1 }, at);
+        let ready_for = |least| instance.ready_at.is_some_and(|r| at.since(r) >= least);
+        let none = Failures { row: 0, futile: 0, last: at };
+        let before = *self.failures.entry(id.slot.clone()).or_insert(none);
+        let before = if ready_for(Span::from_secs(10)) { none } else { before };
+        let futile = before.futile + u32::from(!ready_for(Span::from_secs(1)));
+        let failures = Failures { row: before.row + 1, futile: futile.max(1), last: at };
+        self.failures.insert(id.slot.clone(), failures);
     }
 
     fn launching(&self, before: &State, id: &InstanceId, at: Mono) -> Checked {
         let Some(service) = before.project().services.get(&id.slot.service) else {
             return demand(false, Invariant::Slot, || format!("{id} belongs to no service"));
         };
-        if let Some((count, last)) = self.failures.get(&id.slot) {
+        if let Some(Failures { row, futile, last }) = self.failures.get(&id.slot).copied() {
             let budget = service.restart.max_attempts.unwrap_or(u32::MAX);
-            demand(*count <= budget, Invariant::Budget, || {
-                format!("{id} is restart {count} in a row, the budget is {budget}")
+            demand(row <= budget, Invariant::Budget, || {
+                format!("{id} is restart {row} in a row, the budget is {budget}")
             })?;
-            let base = 100u64.saturating_mul(1 << count.saturating_sub(2).min(20)).min(30_000);
-            let least = if *count < 2 { 0 } else { base * 3 / 4 };
+            let base = 100u64.saturating_mul(1 << futile.saturating_sub(2).min(20)).min(30_000);
+            let least = if futile < 2 { 0 } else { base * 3 / 4 };
             let least = least.max(service.restart.delay.ms());
-            let waited = at.since(*last).ms();
+            let waited = at.since(last).ms();
             demand(waited >= least, Invariant::Pause, || {
-                format!("{id} follows failure {count} after {waited}ms, not {least}ms")
+                format!("{id} follows failure {futile} after {waited}ms, not {least}ms")
             })?;
         }
         let first = before.slot(&id.slot).is_some_and(|slot| !slot.started);

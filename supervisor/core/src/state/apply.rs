@@ -125,10 +125,15 @@ impl State {
                 self.slots.remove(id);
                 self.forget_revisions(&id.service);
             }
-            Change::BackedOff { streak, pause, until, .. } => {
+            Change::BackedOff { streak, futile, pause, until, .. } => {
                 let policy = self.project.services.get(&id.service).map(|s| s.restart);
                 if let Some(slot) = self.slots.get_mut(id) {
-                    slot.history.record(&policy.unwrap_or_default(), *streak, *pause, at);
+                    slot.history.record(
+                        &policy.unwrap_or_default(),
+                        (*streak, *futile),
+                        *pause,
+                        at,
+                    );
                     slot.standing = Standing::BackOff { until: *until };
                 }
             }

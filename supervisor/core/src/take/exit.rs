@@ -50,10 +50,10 @@ impl Step<'_> {
         let slot = id.slot.clone();
         let history = self.state.slot(&slot).map(|s| s.history.clone()).unwrap_or_default();
         match after_end(&service.restart, &slot, &history, end, self.now) {
-            Verdict::Again { streak, pause, at } => {
+            Verdict::Again { streak, futile, pause, at } => {
                 let what = &end.what;
                 let evidence = format!("{what}; failure {streak} in a row, restart in {pause}");
-                let change = Change::BackedOff { slot, streak, pause, until: at };
+                let change = Change::BackedOff { slot, streak, futile, pause, until: at };
                 self.emit(change, Rule::Restart, evidence);
             }
             Verdict::Completed => {
