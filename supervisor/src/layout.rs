@@ -4,11 +4,11 @@
 //! /run/minisup/PROJECT/             gone after a reboot, like the containers
 //!     lock                          held by whoever starts the keeper
 //!     api.sock                      the brain's HTTP API
-//!     plane.sock                    the data plane's control socket
+//!     plane.sock, plane.lock        the data plane's control socket; held by the data plane
 //!     keeper.log                    what keeper, brain and data plane complain about
 //!     runtime/                      the OCI runtime's state (--root)
 //!     bundles/INSTANCE/config.json  what a container was made from
-//! /var/lib/minisup/PROJECT/         survives a reboot
+//! /var/lib/minisup/PROJECT/         survives a reboot; gone after `down`
 //!     history.db                    SQLite: events with their reasons, specifications
 //!     logs/INSTANCE.log             JSON lines: {"log","stream","time"}
 //! ```
@@ -77,10 +77,15 @@ impl Layout {
         Ok(())
     }
 
-    /// Removes the run directory: nothing of the project runs any more.
-    pub(crate) fn remove_run(&self) {
+    /// Removes everything of a project that does not run any more.
+    pub(crate) fn remove(&self) {
         // What cannot be removed is found again and reported by the next `up`.
+        let _ = std::fs::remove_dir_all(&self.state);
         let _ = std::fs::remove_dir_all(&self.run);
+        for dir in [&self.state, &self.run] {
+            // Only when it was the last project.
+            let _ = dir.parent().map(std::fs::remove_dir);
+        }
     }
 
     pub(crate) fn run(&self) -> &Path {
@@ -93,6 +98,10 @@ impl Layout {
 
     pub(crate) fn plane(&self) -> PathBuf {
         self.run.join("plane.sock")
+    }
+
+    pub(crate) fn plane_lock(&self) -> PathBuf {
+        self.run.join("plane.lock")
     }
 
     pub(crate) fn complaints(&self) -> PathBuf {

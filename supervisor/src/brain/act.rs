@@ -91,7 +91,7 @@ impl Brain {
         let revision = self.state.instance(&instance).map(|i| i.revision.clone());
         let health =
             revision.and_then(|revision| self.spec(revision.as_str())).and_then(|s| s.health());
-        let namespace = self.running.get(&instance).map(|running| running.namespace.clone());
+        let running = self.running.get(&instance).cloned();
         let container = self.layout.container(&instance.to_string());
         let (runtime, news) = (self.runtime.clone(), self.news.clone());
         let key = (instance.clone(), role);
@@ -99,7 +99,7 @@ impl Brain {
             tokio::time::sleep(Duration::from_millis(after_ms)).await;
             let outcome = match &health {
                 Some(health) => {
-                    probe::run(&health.probe, namespace, &runtime, &container, timeout).await
+                    probe::run(&health.probe, running, &runtime, &container, timeout).await
                 }
                 None => Outcome::Impossible("its specification is not in the store".to_string()),
             };

@@ -20,12 +20,12 @@ use super::api::{self, Call, Reply};
 use super::container::Running;
 use super::link::Link;
 use super::runtime::Runtime;
-use super::{News, until};
+use super::{News, observe, until};
 use crate::clock;
 use crate::keeper::client::{Inventory, Keeper, Word};
 use crate::layout::Layout;
 use crate::model::{ServiceSpec, Stack};
-use crate::plane::protocol::Report;
+use crate::plane::protocol::{Order, Report};
 use crate::store::Store;
 
 /// Ends remembered of processes that no container is known to have.
@@ -56,7 +56,7 @@ pub(crate) struct Brain {
     pub(crate) probes: BTreeMap<(InstanceId, Role), AbortHandle>,
     /// How processes ended, by number, until somebody asks.
     ends: BTreeMap<i32, ExitCause>,
-    plane_pid: u32,
+    plane_pid: i32,
     /// Callers that wait for more events.
     waiting: Vec<(i64, Option<String>, oneshot::Sender<Reply>)>,
     left: bool,
@@ -251,7 +251,9 @@ impl Brain {
             self.keeper.release(&name);
         }
         self.answer_waiting();
-        self.layout.remove_run();
+        self.link.tell(&Order::Leave, None);
+        observe::remove_cgroups(&self.layout.project);
+        self.layout.remove();
         self.keeper.bye();
     }
 

@@ -105,6 +105,17 @@ fn status(listed: &Listed) -> Status {
     }
 }
 
+/// Removes the cgroups between the hierarchies' roots and the instances, which the runtime made on
+/// the way and leaves. Those that are in use stay.
+pub(crate) fn remove_cgroups(project: &str) {
+    let roots = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+    let roots = roots.map(|entry| entry.path()).chain(["/sys/fs/cgroup".into()]);
+    for root in roots {
+        let _ = std::fs::remove_dir(root.join("minisup").join(project));
+        let _ = std::fs::remove_dir(root.join("minisup"));
+    }
+}
+
 fn boot_id() -> String {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     text.trim().to_string()

@@ -1,13 +1,13 @@
 //! One probe of one instance, from within its namespaces.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::time::Duration;
 
 use minisup_core::input::Outcome;
 use minisup_core::time::Span;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::container::Running;
 use super::runtime::Runtime;
 use crate::model::Probe;
 use crate::netns;
@@ -16,31 +16,39 @@ use crate::netns;
 const OUTPUT: usize = 200;
 
 /// Makes the probe; takes at most `timeout`.
+///
+/// A container whose first process is stopped (SIGSTOP) fails any probe: the kernel goes on
+/// accepting connections in its name, so that a mere connection would never notice.
 pub(crate) async fn run(
     probe: &Probe,
-    namespace: Option<Arc<OwnedFd>>,
+    running: Option<Running>,
     runtime: &Runtime,
     container: &str,
     timeout: Span,
 ) -> Outcome {
     let limit = Duration::from_millis(timeout.ms());
+    let Some(running) = running else {
+        return Outcome::Impossible("its process is unknown".to_string());
+    };
+    if is_stopped(running.pid) {
+        return Outcome::Fail("its first process is stopped by a signal".to_string());
+    }
     let asked = async {
-        match (probe, namespace) {
-            (Probe::Exec(command), _) => exec(runtime, container, command).await,
-            (Probe::Tcp { port }, Some(namespace)) => {
-                match netns::connect(namespace.as_fd(), *port, limit).await {
+        match probe {
+            Probe::Exec(command) => exec(runtime, container, command).await,
+            Probe::Tcp { port } => {
+                match netns::connect(running.namespace.as_fd(), *port, limit).await {
                     Ok(_) => Outcome::Pass,
                     Err(error) => Outcome::Fail(format!("port {port}: {error}")),
                 }
             }
-            (Probe::Http { port, path }, Some(namespace)) => {
-                match http(&namespace, *port, path, limit).await {
+            Probe::Http { port, path } => {
+                match http(&running.namespace, *port, path, limit).await {
                     Ok(200..=399) => Outcome::Pass,
                     Ok(status) => Outcome::Fail(format!("GET {path}: status {status}")),
                     Err(error) => Outcome::Fail(format!("GET {path}: {error}")),
                 }
             }
-            (_, None) => Outcome::Impossible("its network namespace is unknown".to_string()),
         }
     };
     let answer = tokio::time::timeout(limit, asked).await;
@@ -77,6 +85,18 @@ async fn http(namespace: &OwnedFd, port: u16, path: &str, limit: Duration) -> st
     status(&line).ok_or_else(|| std::io::Error::other("the answer is not HTTP"))
 }
 
+/// Whether the process is stopped, by a signal or a debugger: the state in `/proc/PID/stat`.
+fn is_stopped(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    matches!(state(&stat), Some('T' | 't'))
+}
+
+/// The state letter of a stat line. The name before it is in brackets, and may hold anything.
+fn state(stat: &str) -> Option<char> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.trim_start().chars().next()
+}
+
 fn status(answer: &[u8]) -> Option<u16> {
     let line = std::str::from_utf8(answer.split(|byte| *byte == b'\r').next()?).ok()?;
     let mut words = line.split(' ');
@@ -88,7 +108,14 @@ fn status(answer: &[u8]) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
-    use super::status;
+    use super::{state, status};
+
+    #[test]
+    fn the_state_is_found_behind_any_name() {
+        assert_eq!(state("7 (srv) T 1 7"), Some('T'));
+        assert_eq!(state("7 (a) S (b)) R 1 7"), Some('R'));
+        assert_eq!(state(""), None);
+    }
 
     #[test]
     fn status_lines_are_read() {

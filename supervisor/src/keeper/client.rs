@@ -39,8 +39,8 @@ pub(crate) enum Word {
 pub(crate) struct Inventory {
     /// Processes that ended while nobody listened.
     pub(crate) exited: Vec<(i32, ExitCause)>,
-    /// The data plane's process; 0 if it is not the keeper's child.
-    pub(crate) plane: u32,
+    /// The data plane's process; 0 if there is none.
+    pub(crate) plane: i32,
 }
 
 impl Keeper {
@@ -133,7 +133,7 @@ impl Keeper {
     /// The keeper has died: starts another and hands over everything. The caller exits then, and
     /// the new keeper starts a brain of its own, so that containers started from now on are its
     /// descendants again.
-    pub(crate) fn replace(&self, project: &str, plane: Option<u32>) -> Result<()> {
+    pub(crate) fn replace(&self, project: &str, plane: Option<i32>) -> Result<()> {
         let (ours, theirs) = socket::pair()?;
         fd::keep_on_exec(theirs.as_fd())?;
         let mut command = Command::new("/proc/self/exe");

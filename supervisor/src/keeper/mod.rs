@@ -43,7 +43,7 @@ struct Ward {
     /// It runs and is our child.
     child: Option<Child>,
     /// It runs and was there before us.
-    inherited: Option<OwnedFd>,
+    inherited: Option<(i32, OwnedFd)>,
     started: Option<Instant>,
 }
 
@@ -67,7 +67,8 @@ pub(crate) fn run(project: &str, heritage: Option<i32>, plane: Option<i32>) -> R
     prctl::set_name(c"minisup-keeper")?;
     prctl::set_child_subreaper(true)?;
     let signals = Signals::capture()?;
-    let inherited = plane.and_then(|pid| pidfd::open(Pid::from_raw(pid)).ok());
+    let open = |pid: i32| Some((pid, pidfd::open(Pid::from_raw(pid)).ok()?));
+    let inherited = plane.and_then(open);
     let ward = |role| Ward { role, child: None, inherited: None, started: None };
     let mut keeper = Keeper {
         project: project.to_string(),
@@ -104,7 +105,8 @@ impl Keeper {
             let pause = self.start_what_is_missing()?;
             let want = Ready { readable: true, ..Ready::default() };
             let mut fds: Vec<(BorrowedFd<'_>, Ready)> = vec![(self.signals.as_fd(), want)];
-            let others = [&self.line, &self.plane.inherited];
+            let plane = self.plane.inherited.as_ref().map(|(_, pidfd)| pidfd);
+            let others = [self.line.as_ref(), plane];
             fds.extend(others.into_iter().flatten().map(|fd| (fd.as_fd(), want)));
             let ready = poll::wait(&fds, pause)?;
             let line_ready = self.line.is_some() && ready.get(1).is_some_and(is_ready);
@@ -219,7 +221,7 @@ impl Keeper {
                 for (pid, exit) in &self.ended {
                     self.tell(&ended(*pid, *exit), &[]);
                 }
-                let plane = self.plane.child.as_ref().map_or(0, Child::id);
+                let plane = self.plane.pid();
                 self.tell(&format!("end {plane}"), &[]);
             }
             "forget" => self.ended.retain(|(pid, _)| pid.to_string() != rest),
@@ -240,13 +242,19 @@ impl Keeper {
             let _ = plane.kill();
             let _ = plane.wait();
         }
-        if let Some(plane) = &self.plane.inherited {
+        if let Some((_, plane)) = &self.plane.inherited {
             let _ = pidfd::signal(plane, 9);
         }
     }
 }
 
 impl Ward {
+    /// Its process; 0 if it does not run.
+    fn pid(&self) -> i32 {
+        let inherited = self.inherited.as_ref().map(|(pid, _)| *pid);
+        self.child.as_ref().map(|child| child.id().cast_signed()).or(inherited).unwrap_or(0)
+    }
+
     fn start(&mut self, project: &str, more: &[&str]) -> Result<()> {
         let child = Command::new("/proc/self/exe")
             .arg0("minisup")

@@ -50,6 +50,9 @@ pub(crate) fn run(project: &str) -> Result<()> {
 type Listeners = RefCell<BTreeMap<SocketAddr, AbortHandle>>;
 
 async fn serve(layout: &Layout) -> Result<()> {
+    // One at a time: two would both accept connections, and one of them with old routes.
+    let lock = std::fs::File::create(layout.plane_lock())?;
+    lock.lock().context("cannot lock the data plane's place")?;
     // Left behind by a predecessor that was killed.
     let _ = std::fs::remove_file(layout.plane());
     let dir = std::fs::File::open(layout.run())?;
@@ -129,6 +132,7 @@ fn take(order: Order, fd: Option<OwnedFd>, table: &Rc<Table>, listeners: &Listen
             table.add_endpoint(instance, fd.context("an endpoint without a namespace")?);
         }
         Order::Routes(routes) => table.follow(&routes),
+        Order::Leave => std::process::exit(0),
     }
     Ok(())
 }

@@ -51,6 +51,8 @@ pub(crate) enum Order {
     },
     /// Follow these routes.
     Routes(Routes),
+    /// Nothing is left to carry: end.
+    Leave,
 }
 
 /// From the data plane to the brain.
