@@ -38,6 +38,8 @@ pub mod slot;
 pub mod spec;
 pub mod state;
 mod step;
+#[cfg(test)]
+mod story;
 mod take;
 pub mod time;
 
