@@ -16,6 +16,8 @@ compile_error!("this project drives the Linux kernel: build it on Linux, or use 
 
 pub mod bpf;
 pub mod capability;
+pub mod child;
+pub mod clock;
 pub mod clone;
 pub mod counter;
 pub mod credentials;

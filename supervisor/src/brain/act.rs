@@ -1,0 +1,293 @@
+//! What the core asks for, done. Each action starts a task and is answered by news.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use minisup_core::action::{Action, Role};
+use minisup_core::input::{Input, Outcome};
+use minisup_core::instance::Route;
+use minisup_core::name::{InstanceId, Revision};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::container::{self, Running};
+use super::engine::Brain;
+use super::log::{self, Log};
+use super::runtime::Runtime;
+use super::{News, bundle, probe};
+use crate::keeper::client::Keeper;
+use crate::layout::Layout;
+use crate::model::{ServiceSpec, Stack};
+use crate::plane::protocol::Order;
+
+/// Everything a launch needs, so that it can go on beside the loop.
+struct Launch {
+    instance: InstanceId,
+    revision: Revision,
+    spec: ServiceSpec,
+    layout: Layout,
+    keeper: Keeper,
+    runtime: Runtime,
+    news: UnboundedSender<News>,
+}
+
+impl Brain {
+    /// Sets an action going.
+    pub(crate) fn act(&mut self, action: Action) {
+        match action {
+            Action::Launch { instance, revision } => self.launch(instance, revision),
+            Action::Probe { instance, role, attempt, after, timeout } => {
+                self.probe(instance, role, attempt, after.ms(), timeout);
+            }
+            // The specification has no hook yet, so the core never asks for one.
+            Action::Hook { instance } => {
+                self.feed(&Input::Hooked { instance, result: Ok(()) });
+            }
+            Action::Signal { instance } => {
+                let signal = self.state.instance(&instance).map(|i| i.revision.clone());
+                let spec = signal.and_then(|revision| self.spec(revision.as_str()));
+                let signal = spec.map_or_else(|| "TERM".to_string(), |spec| spec.stop_signal);
+                self.signal(&instance, signal);
+            }
+            Action::Kill { instance } => self.signal(&instance, "KILL".to_string()),
+            Action::Delete { instance } | Action::Destroy { instance } => self.delete(instance),
+            Action::PublishRoutes { .. } => self.publish(),
+        }
+    }
+
+    fn launch(&mut self, instance: InstanceId, revision: Revision) {
+        self.busy.insert(instance.clone());
+        self.touched.insert(instance.clone());
+        let Some(spec) = self.spec(revision.as_str()) else {
+            let result = Err(format!("revision {revision} is not in the store"));
+            let _ = self.news.send(News::Launched { instance, result });
+            return;
+        };
+        let launch = Launch {
+            instance: instance.clone(),
+            revision,
+            spec,
+            layout: self.layout.clone(),
+            keeper: self.keeper.clone(),
+            runtime: self.runtime.clone(),
+            news: self.news.clone(),
+        };
+        let news = self.news.clone();
+        tokio::task::spawn_local(async move {
+            let result = launch.run().await.map_err(|error| format!("{error:#}"));
+            let _ = news.send(News::Launched { instance, result });
+        });
+    }
+
+    fn probe(
+        &mut self,
+        instance: InstanceId,
+        role: Role,
+        attempt: u32,
+        after_ms: u64,
+        timeout: minisup_core::time::Span,
+    ) {
+        self.stop_probe(&instance, role);
+        let revision = self.state.instance(&instance).map(|i| i.revision.clone());
+        let health =
+            revision.and_then(|revision| self.spec(revision.as_str())).and_then(|s| s.health());
+        let running = self.running.get(&instance).cloned();
+        let container = self.layout.container(&instance.to_string());
+        let (runtime, news) = (self.runtime.clone(), self.news.clone());
+        let key = (instance.clone(), role);
+        let task = tokio::task::spawn_local(async move {
+            tokio::time::sleep(Duration::from_millis(after_ms)).await;
+            let outcome = match &health {
+                Some(health) => {
+                    probe::run(&health.probe, running, &runtime, &container, timeout).await
+                }
+                None => Outcome::Impossible("its specification is not in the store".to_string()),
+            };
+            let _ = news.send(News::Input(Input::Probed { instance, role, attempt, outcome }));
+        });
+        self.probes.insert(key, task.abort_handle());
+    }
+
+    pub(crate) fn stop_probe(&mut self, instance: &InstanceId, role: Role) {
+        if let Some(probe) = self.probes.remove(&(instance.clone(), role)) {
+            probe.abort();
+        }
+    }
+
+    fn signal(&mut self, instance: &InstanceId, signal: String) {
+        let (runtime, id) = (self.runtime.clone(), self.layout.container(&instance.to_string()));
+        tokio::task::spawn_local(async move {
+            if let Err(error) = runtime.kill(&id, &signal).await {
+                // Gone already, most likely; if not, the grace period ends with a kill.
+                eprintln!("minisup brain: {id}: {error:#}");
+            }
+        });
+    }
+
+    fn delete(&mut self, instance: InstanceId) {
+        self.busy.insert(instance.clone());
+        self.touched.insert(instance.clone());
+        let (runtime, news) = (self.runtime.clone(), self.news.clone());
+        let name = instance.to_string();
+        let (id, bundle) = (self.layout.container(&name), self.layout.bundle(&name));
+        tokio::task::spawn_local(async move {
+            let deleted = async {
+                runtime.delete(&id).await?;
+                match std::fs::remove_dir_all(&bundle) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        Err(error).context("the bundle cannot be removed")
+                    }
+                    _ => Ok(()),
+                }
+            };
+            let result = deleted.await.map_err(|error: anyhow::Error| format!("{error:#}"));
+            let _ = news.send(News::Deleted { instance, result });
+        });
+    }
+
+    /// Takes hold of a container: its end will be heard, its output read.
+    pub(crate) fn hold(&mut self, instance: InstanceId, running: Running) {
+        let name = instance.to_string();
+        let log = Log::open(&self.layout.log(&name));
+        for stream in ["stdout", "stderr"] {
+            if let Some(pipe) = self.keeper.get(&format!("{stream}/{name}")) {
+                tokio::task::spawn_local(log::carry(pipe, stream, log.clone()));
+            }
+        }
+        let watch = container::watch(instance.clone(), running.clone(), self.news.clone());
+        tokio::task::spawn_local(async move {
+            if let Err(error) = watch.await {
+                eprintln!("minisup brain: {error:#}");
+            }
+        });
+        self.running.insert(instance, running);
+    }
+
+    /// Nothing is left of a container: what was kept of it can go.
+    pub(crate) fn let_go(&mut self, instance: &InstanceId) {
+        self.running.remove(instance);
+        for stream in ["stdout", "stderr"] {
+            self.keeper.release(&format!("{stream}/{instance}"));
+        }
+    }
+
+    /// Tells the data plane the routes, and before that where their instances are.
+    pub(crate) fn publish(&mut self) {
+        if !self.link.is_connected() {
+            return; // it will say hello and be told then
+        }
+        self.offer_listeners();
+        let routes = self.state.routes();
+        for (id, route) in routes.services.values().flatten() {
+            if *route == Route::Absent || self.link.endpoints.contains(id) {
+                continue;
+            }
+            if let Some(running) = self.running.get(id) {
+                let namespace = running.namespace.clone();
+                self.link.tell(&Order::Endpoint { instance: id.clone() }, Some(&namespace));
+                self.link.endpoints.insert(id.clone());
+            }
+        }
+        self.link
+            .endpoints
+            .retain(|id| routes.services.values().any(|instances| instances.contains_key(id)));
+        self.link.tell(&Order::Routes(routes), None);
+    }
+
+    /// Binds what is published. A port that is taken is the user's to know, before anything runs.
+    pub(crate) fn listen(&mut self, stack: &Stack) -> Result<()> {
+        let mut new = Vec::new();
+        for publish in stack.services.values().flat_map(|spec| &spec.publish) {
+            let key = format!("listen/{}", publish.host);
+            if self.keeper.get(&key).is_none() && !new.iter().any(|(name, _)| *name == key) {
+                let listener = std::net::TcpListener::bind(publish.host)
+                    .with_context(|| format!("cannot listen at {}", publish.host))?;
+                new.push((key, OwnedFd::from(listener)));
+            }
+        }
+        for (key, listener) in new {
+            self.keeper.put(&key, listener);
+        }
+        Ok(())
+    }
+
+    /// After a start: what the keeper does not have any more is bound anew.
+    pub(crate) fn listen_again(&mut self) {
+        let stack = self.stack.clone();
+        if let Err(error) = self.listen(&stack) {
+            eprintln!("minisup brain: {error:#}");
+        }
+    }
+
+    fn offer_listeners(&mut self) {
+        for (service, spec) in self.stack.services.clone() {
+            for publish in spec.publish {
+                if self.link.listeners.contains(&publish.host) {
+                    continue;
+                }
+                if let Some(socket) = self.keeper.get(&format!("listen/{}", publish.host)) {
+                    let host = publish.host;
+                    let order = Order::Listener { service: service.clone(), publish };
+                    self.link.tell(&order, Some(&socket));
+                    self.link.listeners.insert(host);
+                }
+            }
+        }
+    }
+
+    /// Gives up the ports that are not published any more, and has changed ones told anew.
+    pub(crate) fn close_unpublished(&mut self) {
+        let wanted: Vec<String> = self
+            .stack
+            .services
+            .values()
+            .flat_map(|spec| &spec.publish)
+            .map(|publish| format!("listen/{}", publish.host))
+            .collect();
+        for name in self.keeper.names("listen/") {
+            if !wanted.contains(&name) {
+                self.keeper.release(&name);
+                if let Ok(host) = name.trim_start_matches("listen/").parse() {
+                    self.link.tell(&Order::Close { host }, None);
+                }
+            }
+        }
+        self.link.listeners.clear();
+        self.publish();
+    }
+}
+
+impl Launch {
+    /// Makes the bundle, creates the container, and starts it once everything that must survive
+    /// us is with the keeper.
+    async fn run(self) -> Result<()> {
+        let name = self.instance.to_string();
+        let id = self.layout.container(&name);
+        self.runtime.delete(&id).await.context("cannot clean up before the start")?;
+        let bundle = self.layout.bundle(&name);
+        self.write_bundle(&bundle)?;
+        let (out, their_out) = pipe()?;
+        let (err, their_err) = pipe()?;
+        self.keeper.put(&format!("stdout/{name}"), out);
+        self.keeper.put(&format!("stderr/{name}"), err);
+        let pid = self.runtime.create(&id, &bundle, their_out, their_err).await?;
+        let running = Running::hold(pid)?;
+        let instance = self.instance.clone();
+        let _ = self.news.send(News::Created { instance, running });
+        self.runtime.start(&id).await
+    }
+
+    fn write_bundle(&self, bundle: &std::path::Path) -> Result<()> {
+        let given = bundle::read(&self.spec.bundle)?;
+        let config = bundle::config(&given, &self.spec, &self.layout.project, &self.instance)?;
+        std::fs::create_dir_all(bundle).context("cannot make the instance's bundle")?;
+        std::fs::write(bundle.join("config.json"), config)?;
+        std::fs::write(bundle.join("revision"), self.revision.as_str())?;
+        Ok(())
+    }
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
+    Ok((OwnedFd::from(reader), OwnedFd::from(writer)))
+}

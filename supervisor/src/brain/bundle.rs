@@ -1,0 +1,160 @@
+//! The bundle of one instance: the user's config.json with what the supervisor adds.
+//!
+//! Pure: text in, text out. What is added is little and visible: the root file system's absolute
+//! path, the command and environment asked for, a network namespace of its own, the cgroup's
+//! name, the memory limit, and the slot's name for the application to know itself by.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use minisup_core::name::InstanceId;
+use serde_json::{Map, Value, json};
+
+use crate::model::ServiceSpec;
+
+/// The namespaces every supervised container has of its own.
+const NAMESPACES: [&str; 5] = ["pid", "network", "ipc", "uts", "mount"];
+
+/// Makes an instance's config.json from the bundle's.
+///
+/// # Errors
+/// The text is not a config.json with a process.
+pub(crate) fn config(
+    text: &str,
+    spec: &ServiceSpec,
+    project: &str,
+    instance: &InstanceId,
+) -> Result<String> {
+    let mut config: Value = serde_json::from_str(text).context("config.json is not JSON")?;
+    let top = config.as_object_mut().context("config.json is not an object")?;
+    let root = object(top, "root");
+    let path = root.get("path").and_then(Value::as_str).unwrap_or("rootfs");
+    let path = spec.bundle.join(path);
+    root.insert("path".into(), json!(path));
+    top.entry("hostname").or_insert_with(|| json!(instance.slot.to_string()));
+    let process = object(top, "process");
+    process.insert("terminal".into(), json!(false));
+    if let Some(command) = &spec.command {
+        process.insert("args".into(), json!(command));
+    }
+    if process.get("args").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+        bail!("the bundle has no command (process.args), and none was given");
+    }
+    let slot = format!("MINISUP_SLOT={}", instance.slot);
+    set_environment(process, spec.env.iter().chain([&slot]));
+    let linux = object(top, "linux");
+    linux.insert("cgroupsPath".into(), json!(cgroup(project, instance)));
+    own_namespaces(linux);
+    if let Some(bytes) = spec.memory_bytes {
+        let memory = object(object(linux, "resources"), "memory");
+        memory.insert("limit".into(), json!(bytes));
+    }
+    Ok(serde_json::to_string_pretty(&config)?)
+}
+
+/// The cgroup of an instance, from the root of the hierarchy.
+pub(crate) fn cgroup(project: &str, instance: &InstanceId) -> String {
+    format!("/minisup/{project}/{instance}")
+}
+
+/// Reads the text of a bundle's config.json.
+pub(crate) fn read(bundle: &Path) -> Result<String> {
+    let file = bundle.join("config.json");
+    std::fs::read_to_string(&file).with_context(|| {
+        format!(
+            "{} cannot be read; a bundle is a directory with config.json and a root file system",
+            file.display()
+        )
+    })
+}
+
+/// The object at `key`, made if it is not there.
+fn object<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
+    let value = parent.entry(key).or_insert_with(|| json!({}));
+    if !value.is_object() {
+        *value = json!({});
+    }
+    match value {
+        Value::Object(map) => map,
+        _ => unreachable!("it was made an object above"),
+    }
+}
+
+/// Adds variables, each replacing one of the same name.
+fn set_environment<'a>(
+    process: &mut Map<String, Value>,
+    variables: impl Iterator<Item = &'a String>,
+) {
+    let mut environment: Vec<String> = process
+        .get("env")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|value| value.as_str().map(str::to_string))
+        .collect();
+    for variable in variables {
+        let name = variable.split('=').next().unwrap_or_default();
+        environment.retain(|old| old.split('=').next() != Some(name));
+        environment.push(variable.clone());
+    }
+    process.insert("env".into(), json!(environment));
+}
+
+/// Gives the container new namespaces where it would share the host's. A namespace that the
+/// bundle joins by path stays as it is.
+fn own_namespaces(linux: &mut Map<String, Value>) {
+    let list = linux.entry("namespaces").or_insert_with(|| json!([]));
+    let Value::Array(list) = list else { return };
+    for kind in NAMESPACES {
+        if !list.iter().any(|entry| entry.get("type").and_then(Value::as_str) == Some(kind)) {
+            list.push(json!({"type": kind}));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use minisup_core::name::ServiceName;
+
+    fn made(text: &str, change: impl FnOnce(&mut ServiceSpec)) -> Result<Value> {
+        let mut spec: ServiceSpec = serde_json::from_value(json!({
+            "bundle": "/b", "replicas": 1, "command": null, "env": [], "memory_bytes": null,
+            "publish": [], "health": null, "stop_signal": "TERM", "stop_grace_ms": 1,
+            "drain_ms": 1, "restart": minisup_core::restart::RestartPolicy::default(),
+            "order": "start-first", "parallelism": 1
+        }))?;
+        change(&mut spec);
+        let instance = ServiceName::from("web").slot(2).instance(7);
+        Ok(serde_json::from_str(&config(text, &spec, "shop", &instance)?)?)
+    }
+
+    const BUNDLE: &str = r#"{"root":{"path":"rootfs","readonly":true},
+        "process":{"terminal":true,"args":["/app"],"env":["A=1","PATH=/bin"]},
+        "linux":{"namespaces":[{"type":"pid"},{"type":"network","path":"/x"}]}}"#;
+
+    #[test]
+    fn the_bundle_is_completed_and_otherwise_left_alone() {
+        let made = made(BUNDLE, |spec| {
+            spec.env = vec!["A=2".into()];
+            spec.memory_bytes = Some(1 << 20);
+        })
+        .unwrap();
+        assert_eq!(made["root"], json!({"path": "/b/rootfs", "readonly": true}));
+        assert_eq!(made["process"]["args"], json!(["/app"]));
+        assert_eq!(made["process"]["terminal"], json!(false));
+        assert_eq!(made["process"]["env"], json!(["PATH=/bin", "A=2", "MINISUP_SLOT=web.2"]));
+        assert_eq!(made["linux"]["cgroupsPath"], "/minisup/shop/web.2.7");
+        assert_eq!(made["linux"]["resources"]["memory"]["limit"], 1 << 20);
+        let namespaces = made["linux"]["namespaces"].as_array().unwrap();
+        assert_eq!(namespaces.len(), 5, "{namespaces:?}");
+        assert_eq!(namespaces[1], json!({"type": "network", "path": "/x"}), "joined, not new");
+    }
+
+    #[test]
+    fn a_bundle_without_a_command_needs_one() {
+        assert!(made("{}", |_| ()).is_err());
+        assert!(made("{}", |spec| spec.command = Some(vec!["/x".into()])).is_ok());
+        assert!(made("[]", |_| ()).is_err());
+    }
+}

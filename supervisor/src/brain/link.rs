@@ -1,0 +1,88 @@
+//! The brain's connection to the data plane: finds it, keeps it told, hears from it.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::Result;
+use linux::socket;
+use minisup_core::name::InstanceId;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::News;
+use crate::layout::Layout;
+use crate::plane::protocol::{Line, Order, Report};
+
+/// The pause between two tries to reach a data plane that is starting.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// The connection, when there is one, and what went over it.
+#[derive(Debug, Default)]
+pub(crate) struct Link {
+    line: Option<Rc<Line>>,
+    pub(crate) endpoints: BTreeSet<InstanceId>,
+    pub(crate) listeners: BTreeSet<SocketAddr>,
+}
+
+impl Link {
+    /// A data plane has said hello.
+    pub(crate) fn connected(
+        &mut self,
+        line: Rc<Line>,
+        endpoints: Vec<InstanceId>,
+        listeners: Vec<SocketAddr>,
+    ) {
+        self.line = Some(line);
+        self.endpoints = endpoints.into_iter().collect();
+        self.listeners = listeners.into_iter().collect();
+    }
+
+    pub(crate) fn lost(&mut self) {
+        *self = Link::default();
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.line.is_some()
+    }
+
+    /// Tells the data plane something. One that does not read is cut off; it will be found again.
+    pub(crate) fn tell(&mut self, order: &Order, fd: Option<&OwnedFd>) {
+        if let Some(line) = &self.line
+            && let Err(error) = line.say(order, fd.map(AsFd::as_fd))
+        {
+            eprintln!("minisup brain: the data plane cannot be told: {error:#}");
+            self.lost();
+        }
+    }
+}
+
+/// Finds the data plane, again and again, and passes on what it says.
+pub(crate) async fn hear(layout: Layout, news: UnboundedSender<News>) {
+    loop {
+        if let Ok(line) = connect(&layout) {
+            let line = Rc::new(line);
+            while let Ok(Some((report, _))) = line.hear::<Report>().await {
+                let word = match report {
+                    Report::Hello { followed, listeners, endpoints } => {
+                        News::PlaneIsThere { line: line.clone(), followed, listeners, endpoints }
+                    }
+                    other => News::Plane(other),
+                };
+                if news.send(word).is_err() {
+                    return;
+                }
+            }
+            if news.send(News::PlaneIsGone).is_err() {
+                return;
+            }
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+fn connect(layout: &Layout) -> Result<Line> {
+    let dir = std::fs::File::open(layout.run())?;
+    Line::new(socket::connect_at(dir.as_fd(), "plane.sock")?)
+}

@@ -1,0 +1,127 @@
+//! One probe of one instance, from within its namespaces.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use minisup_core::input::Outcome;
+use minisup_core::time::Span;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::container::Running;
+use super::runtime::Runtime;
+use crate::model::Probe;
+use crate::netns;
+
+/// What is kept of a failing command's output.
+const OUTPUT: usize = 200;
+
+/// Makes the probe; takes at most `timeout`.
+///
+/// A container whose first process is stopped (SIGSTOP) fails any probe: the kernel goes on
+/// accepting connections in its name, so that a mere connection would never notice.
+pub(crate) async fn run(
+    probe: &Probe,
+    running: Option<Running>,
+    runtime: &Runtime,
+    container: &str,
+    timeout: Span,
+) -> Outcome {
+    let limit = Duration::from_millis(timeout.ms());
+    let Some(running) = running else {
+        return Outcome::Impossible("its process is unknown".to_string());
+    };
+    if is_stopped(running.pid) {
+        return Outcome::Fail("its first process is stopped by a signal".to_string());
+    }
+    let asked = async {
+        match probe {
+            Probe::Exec(command) => exec(runtime, container, command).await,
+            Probe::Tcp { port } => {
+                match netns::connect(running.namespace.as_fd(), *port, limit).await {
+                    Ok(_) => Outcome::Pass,
+                    Err(error) => Outcome::Fail(format!("port {port}: {error}")),
+                }
+            }
+            Probe::Http { port, path } => {
+                match http(&running.namespace, *port, path, limit).await {
+                    Ok(200..=399) => Outcome::Pass,
+                    Ok(status) => Outcome::Fail(format!("GET {path}: status {status}")),
+                    Err(error) => Outcome::Fail(format!("GET {path}: {error}")),
+                }
+            }
+        }
+    };
+    let answer = tokio::time::timeout(limit, asked).await;
+    answer.unwrap_or_else(|_| Outcome::Fail(format!("no answer within {timeout}")))
+}
+
+async fn exec(runtime: &Runtime, container: &str, command: &[String]) -> Outcome {
+    match runtime.exec(container, command).await {
+        Ok((0, _)) => Outcome::Pass,
+        Ok((status, text)) => {
+            let text: String = text.trim().chars().take(OUTPUT).collect();
+            Outcome::Fail(format!("status {status}: {text}"))
+        }
+        Err(error) => Outcome::Impossible(format!("{error:#}")),
+    }
+}
+
+/// Asks once and reads the status line. Written out by hand, because a probe needs no more.
+async fn http(namespace: &OwnedFd, port: u16, path: &str, limit: Duration) -> std::io::Result<u16> {
+    let mut stream = netns::connect(namespace.as_fd(), port, limit).await?;
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nUser-Agent: minisup-probe\r\n\
+         Connection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await?;
+    let mut line = Vec::new();
+    let mut chunk = [0; 256];
+    while !line.contains(&b'\n') && line.len() < 4096 {
+        match stream.read(&mut chunk).await? {
+            0 => break,
+            count => line.extend_from_slice(&chunk[..count]),
+        }
+    }
+    status(&line).ok_or_else(|| std::io::Error::other("the answer is not HTTP"))
+}
+
+/// Whether the process is stopped, by a signal or a debugger: the state in `/proc/PID/stat`.
+fn is_stopped(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    matches!(state(&stat), Some('T' | 't'))
+}
+
+/// The state letter of a stat line. The name before it is in brackets, and may hold anything.
+fn state(stat: &str) -> Option<char> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.trim_start().chars().next()
+}
+
+fn status(answer: &[u8]) -> Option<u16> {
+    let line = std::str::from_utf8(answer.split(|byte| *byte == b'\r').next()?).ok()?;
+    let mut words = line.split(' ');
+    if !words.next()?.starts_with("HTTP/1.") {
+        return None;
+    }
+    words.next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{state, status};
+
+    #[test]
+    fn the_state_is_found_behind_any_name() {
+        assert_eq!(state("7 (srv) T 1 7"), Some('T'));
+        assert_eq!(state("7 (a) S (b)) R 1 7"), Some('R'));
+        assert_eq!(state(""), None);
+    }
+
+    #[test]
+    fn status_lines_are_read() {
+        assert_eq!(status(b"HTTP/1.1 204 No Content\r\nA: b\r\n"), Some(204));
+        assert_eq!(status(b"HTTP/1.0 503\r\n"), Some(503));
+        assert_eq!(status(b"SSH-2.0-OpenSSH\r\n"), None);
+        assert_eq!(status(b""), None);
+    }
+}

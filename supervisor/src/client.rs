@@ -1,0 +1,132 @@
+//! The command line's side of the API, and the start of a project's processes.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::process::CommandExt;
+use std::process::{Command as Program, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use minisup_core::input::Command;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use crate::brain::api::{EventView, StateView};
+use crate::layout::Layout;
+use crate::model::Stack;
+
+/// How long a project's processes may take to answer for the first time.
+const START: Duration = Duration::from_secs(10);
+
+/// A project, as the command line reaches it.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    pub(crate) layout: Layout,
+}
+
+impl Client {
+    /// Whether the project's supervisor answers.
+    pub(crate) async fn answers(&self) -> bool {
+        self.state().await.is_ok()
+    }
+
+    /// Starts the project's keeper if it does not run, and waits until the brain answers.
+    pub(crate) async fn start(&self) -> Result<()> {
+        self.layout.make()?;
+        let lock = File::create(self.layout.lock())?;
+        // Two `up` at once: the second finds what the first has started.
+        lock.lock().context("cannot lock the project")?;
+        if self.answers().await {
+            return Ok(());
+        }
+        let complaints =
+            OpenOptions::new().create(true).append(true).open(self.layout.complaints())?;
+        let mut keeper = Program::new("/proc/self/exe");
+        keeper
+            .arg0("minisup")
+            .arg("keeper")
+            .arg(&self.layout.project)
+            .current_dir("/")
+            .stdin(Stdio::null());
+        keeper.stdout(complaints.try_clone()?).stderr(complaints);
+        keeper.process_group(0);
+        keeper.spawn().context("cannot start the keeper")?;
+        let until = tokio::time::Instant::now() + START;
+        while !self.answers().await {
+            if tokio::time::Instant::now() > until {
+                bail!(
+                    "the supervisor did not come up in {START:?}; see {}",
+                    self.layout.complaints().display()
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// What there is.
+    pub(crate) async fn state(&self) -> Result<StateView> {
+        self.call(Method::GET, "/v1/state", None::<&()>).await
+    }
+
+    /// What happened after event number `after`; with `wait`, at least one.
+    pub(crate) async fn events(
+        &self,
+        after: i64,
+        slot: Option<&str>,
+        wait: bool,
+    ) -> Result<Vec<EventView>> {
+        let slot = slot.map(|slot| format!("&slot={slot}")).unwrap_or_default();
+        let wait = if wait { "&wait" } else { "" };
+        let path = format!("/v1/events?after={after}{slot}{wait}");
+        self.call(Method::GET, &path, None::<&()>).await
+    }
+
+    /// Makes a project so.
+    pub(crate) async fn apply(&self, stack: &Stack) -> Result<()> {
+        let done: serde_json::Value = self.call(Method::POST, "/v1/apply", Some(stack)).await?;
+        drop(done);
+        Ok(())
+    }
+
+    /// Has a command done.
+    pub(crate) async fn command(&self, command: &Command) -> Result<()> {
+        let done: serde_json::Value = self.call(Method::POST, "/v1/command", Some(command)).await?;
+        drop(done);
+        Ok(())
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<T> {
+        let project = &self.layout.project;
+        let absent =
+            || format!("project {project} does not run (`minisup ls` lists those that do)");
+        let stream = UnixStream::connect(self.layout.api()).await.with_context(absent)?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::task::spawn(connection);
+        let json = body.map(serde_json::to_vec).transpose()?.unwrap_or_default();
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "minisup")
+            .body(Full::new(Bytes::from(json)))?;
+        let answer = sender.send_request(request).await.context("the supervisor went away")?;
+        let status = answer.status();
+        let bytes = answer.into_body().collect().await?.to_bytes();
+        if !status.is_success() {
+            let error: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+            let text = error.get("error").and_then(serde_json::Value::as_str);
+            bail!("{}", text.unwrap_or("the supervisor answered with an error"));
+        }
+        serde_json::from_slice(&bytes).context("the supervisor's answer cannot be understood")
+    }
+}

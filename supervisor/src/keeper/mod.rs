@@ -1,0 +1,283 @@
+//! The keeper: the process that must not die, and therefore does almost nothing.
+//!
+//! ```text
+//!    keeper ──┬── brain          decides; may crash, is started again
+//!             ├── data plane     carries requests; may crash, is started again
+//!             ├── web.1.1        containers: their creator (minirun) has exited, and the kernel
+//!             └── web.2.1        gives orphans to the nearest subreaper (prctl(2))
+//! ```
+//!
+//! It keeps three things that would die with the brain: descriptors (log pipes, listening
+//! sockets), under names that mean nothing to it; the exit statuses of containers; and the other
+//! two processes themselves. It reads no configuration and knows nothing about services. One
+//! loop, one poll, no threads.
+//!
+//! When the keeper itself is killed, the brain notices at once, starts another one, hands it
+//! everything it holds and exits, so that the tree is right again ([`client`]). The containers and
+//! the data plane notice nothing.
+
+pub(crate) mod client;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use linux::pidfd::Exit;
+use linux::poll::{self, Ready};
+use linux::signal::Signals;
+use linux::{Pid, child, fd, pidfd, prctl, socket};
+
+/// Exit statuses kept until somebody asks; the oldest are forgotten.
+const STATUSES: usize = 4096;
+/// The longest message, in bytes.
+pub(crate) const MESSAGE: usize = 4096;
+/// The least time between two starts of the same process.
+const RESTART_PAUSE: Duration = Duration::from_millis(100);
+
+/// A process that the keeper starts again when it ends.
+struct Ward {
+    role: &'static str,
+    /// It runs and is our child.
+    child: Option<Child>,
+    /// It runs and was there before us.
+    inherited: Option<(i32, OwnedFd)>,
+    started: Option<Instant>,
+}
+
+struct Keeper {
+    project: String,
+    signals: Signals,
+    brain: Ward,
+    plane: Ward,
+    /// Our end of the brain's line.
+    line: Option<OwnedFd>,
+    kept: BTreeMap<String, OwnedFd>,
+    ended: VecDeque<(Pid, Exit)>,
+    leaving: bool,
+}
+
+/// Runs the keeper of `project` until the brain says goodbye.
+///
+/// `heritage` is the line to a brain whose keeper has died and that hands over what it holds;
+/// `plane` is the data plane that is already there.
+pub(crate) fn run(project: &str, heritage: Option<i32>, plane: Option<i32>) -> Result<()> {
+    prctl::set_name(c"minisup-keeper")?;
+    prctl::set_child_subreaper(true)?;
+    let signals = Signals::capture()?;
+    let open = |pid: i32| Some((pid, pidfd::open(Pid::from_raw(pid)).ok()?));
+    let inherited = plane.and_then(open);
+    let ward = |role| Ward { role, child: None, inherited: None, started: None };
+    let mut keeper = Keeper {
+        project: project.to_string(),
+        signals,
+        brain: ward("brain"),
+        plane: Ward { inherited, ..ward("plane") },
+        line: None,
+        kept: BTreeMap::new(),
+        ended: VecDeque::new(),
+        leaving: false,
+    };
+    if let Some(number) = heritage {
+        keeper.inherit(fd::inherited(number)?)?;
+    }
+    keeper.serve()
+}
+
+impl Keeper {
+    /// Takes everything from a brain whose keeper has died, until it exits.
+    fn inherit(&mut self, line: OwnedFd) -> Result<()> {
+        loop {
+            let mut buffer = [0; MESSAGE];
+            let message = socket::receive(&line, &mut buffer)?;
+            if message.length == 0 {
+                return Ok(());
+            }
+            let text = String::from_utf8_lossy(&buffer[..message.length]).into_owned();
+            self.take(&text, message.fds);
+        }
+    }
+
+    fn serve(&mut self) -> Result<()> {
+        while !self.leaving {
+            let pause = self.start_what_is_missing()?;
+            let want = Ready { readable: true, ..Ready::default() };
+            let mut fds: Vec<(BorrowedFd<'_>, Ready)> = vec![(self.signals.as_fd(), want)];
+            let plane = self.plane.inherited.as_ref().map(|(_, pidfd)| pidfd);
+            let others = [self.line.as_ref(), plane];
+            fds.extend(others.into_iter().flatten().map(|fd| (fd.as_fd(), want)));
+            let ready = poll::wait(&fds, pause)?;
+            let line_ready = self.line.is_some() && ready.get(1).is_some_and(is_ready);
+            let plane_ended = self.plane.inherited.is_some() && ready.last().is_some_and(is_ready);
+            while let Some(signal) = self.signals.next()? {
+                self.signalled(signal);
+            }
+            self.reap()?;
+            if plane_ended {
+                self.plane.inherited = None;
+            }
+            if line_ready {
+                self.listen();
+            }
+        }
+        self.end_plane();
+        Ok(())
+    }
+
+    /// Starts brain and data plane if they do not run; the answer is how long to wait before the
+    /// next try, if one has to wait.
+    fn start_what_is_missing(&mut self) -> Result<Option<Duration>> {
+        let mut pause = None;
+        for is_brain in [true, false] {
+            let ward = if is_brain { &self.brain } else { &self.plane };
+            if ward.child.is_some() || ward.inherited.is_some() {
+                continue;
+            }
+            let rested = ward.started.map_or(RESTART_PAUSE, |started| started.elapsed());
+            if rested < RESTART_PAUSE {
+                pause = Some(RESTART_PAUSE - rested);
+                continue;
+            }
+            if is_brain {
+                let (ours, theirs) = socket::pair()?;
+                fd::keep_on_exec(theirs.as_fd())?;
+                let number = theirs.as_raw_fd().to_string();
+                self.brain.start(&self.project, &["--keeper-fd", &number])?;
+                self.line = Some(ours);
+            } else {
+                self.plane.start(&self.project, &[])?;
+            }
+        }
+        Ok(pause)
+    }
+
+    fn signalled(&mut self, signal: i32) {
+        const SIGTERM: i32 = 15;
+        const SIGINT: i32 = 2;
+        // Asked to go (a service manager stops us): the brain is told, and containers stay. It
+        // decides nothing here; `down` is a command of its own.
+        if signal == SIGTERM || signal == SIGINT {
+            for child in [&mut self.brain.child, &mut self.plane.child].into_iter().flatten() {
+                let _ = child.kill();
+            }
+            self.leaving = true;
+        }
+    }
+
+    /// Notes the end of every child, and tells the brain.
+    fn reap(&mut self) -> Result<()> {
+        while let Some((pid, exit)) = child::reap_any()? {
+            let mut ours = false;
+            for ward in [&mut self.brain, &mut self.plane] {
+                if ward.child.as_ref().is_some_and(|child| child.id().cast_signed() == pid.as_raw())
+                {
+                    ward.child = None;
+                    ours = true;
+                }
+            }
+            if ours {
+                continue;
+            }
+            if self.ended.len() == STATUSES {
+                self.ended.pop_front();
+            }
+            self.ended.push_back((pid, exit));
+            self.tell(&ended(pid, exit), &[]);
+        }
+        Ok(())
+    }
+
+    fn listen(&mut self) {
+        let Some(line) = &self.line else { return };
+        let mut buffer = [0; MESSAGE];
+        match socket::receive(line, &mut buffer) {
+            Ok(message) if message.length > 0 => {
+                let text = String::from_utf8_lossy(&buffer[..message.length]).into_owned();
+                self.take(&text, message.fds);
+            }
+            // The brain is gone; its end as a child will follow.
+            Ok(_) | Err(_) => self.line = None,
+        }
+    }
+
+    /// Does what one message says.
+    fn take(&mut self, text: &str, fds: Vec<OwnedFd>) {
+        let (verb, rest) = text.split_once(' ').unwrap_or((text, ""));
+        match verb {
+            "put" => {
+                if let Some(fd) = fds.into_iter().next() {
+                    self.kept.insert(rest.to_string(), fd);
+                }
+            }
+            "drop" => {
+                self.kept.remove(rest);
+            }
+            "list" => {
+                for (name, fd) in &self.kept {
+                    self.tell(&format!("have {name}"), &[fd.as_fd()]);
+                }
+                for (pid, exit) in &self.ended {
+                    self.tell(&ended(*pid, *exit), &[]);
+                }
+                let plane = self.plane.pid();
+                self.tell(&format!("end {plane}"), &[]);
+            }
+            "forget" => self.ended.retain(|(pid, _)| pid.to_string() != rest),
+            "bye" => self.leaving = true,
+            _ => {}
+        }
+    }
+
+    /// Tells the brain, if it is there. What it misses it asks for when it is back.
+    fn tell(&self, text: &str, fds: &[BorrowedFd<'_>]) {
+        if let Some(line) = &self.line {
+            let _ = socket::send(line, text.as_bytes(), fds);
+        }
+    }
+
+    fn end_plane(&mut self) {
+        if let Some(plane) = &mut self.plane.child {
+            let _ = plane.kill();
+            let _ = plane.wait();
+        }
+        if let Some((_, plane)) = &self.plane.inherited {
+            let _ = pidfd::signal(plane, 9);
+        }
+    }
+}
+
+impl Ward {
+    /// Its process; 0 if it does not run.
+    fn pid(&self) -> i32 {
+        let inherited = self.inherited.as_ref().map(|(pid, _)| *pid);
+        self.child.as_ref().map(|child| child.id().cast_signed()).or(inherited).unwrap_or(0)
+    }
+
+    fn start(&mut self, project: &str, more: &[&str]) -> Result<()> {
+        let child = Command::new("/proc/self/exe")
+            .arg0("minisup")
+            .arg(self.role)
+            .arg(project)
+            .args(more)
+            .stdin(std::process::Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot start the {}", self.role))?;
+        self.child = Some(child);
+        self.started = Some(Instant::now());
+        Ok(())
+    }
+}
+
+fn is_ready(ready: &Ready) -> bool {
+    ready.readable || ready.hung_up
+}
+
+/// How an end is told: `exited PID code N` or `exited PID signal N`.
+fn ended(pid: Pid, exit: Exit) -> String {
+    match exit {
+        Exit::Code(code) => format!("exited {pid} code {code}"),
+        Exit::Signal(signal) => format!("exited {pid} signal {signal}"),
+    }
+}

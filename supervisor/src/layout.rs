@@ -1,0 +1,143 @@
+//! Where everything is.
+//!
+//! ```text
+//! /run/minisup/PROJECT/             gone after a reboot, like the containers
+//!     lock                          held by whoever starts the keeper
+//!     api.sock                      the brain's HTTP API
+//!     plane.sock, plane.lock        the data plane's control socket; held by the data plane
+//!     keeper.log                    what keeper, brain and data plane complain about
+//!     runtime/                      the OCI runtime's state (--root)
+//!     bundles/INSTANCE/config.json  what a container was made from
+//! /var/lib/minisup/PROJECT/         survives a reboot; gone after `down`
+//!     history.db                    SQLite: events with their reasons, specifications
+//!     logs/INSTANCE.log             JSON lines: {"log","stream","time"}
+//! ```
+//!
+//! `MINISUP_RUN_DIR` and `MINISUP_STATE_DIR` move the two roots (tests use it).
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+/// The directories of one project.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    /// The project's name.
+    pub(crate) project: String,
+    run: PathBuf,
+    state: PathBuf,
+}
+
+fn root(variable: &str, default: &str) -> PathBuf {
+    std::env::var_os(variable).map_or_else(|| PathBuf::from(default), PathBuf::from)
+}
+
+impl Layout {
+    /// The places of a project.
+    ///
+    /// # Errors
+    /// The name is not usable as a directory and cgroup name.
+    pub(crate) fn of(project: &str) -> Result<Layout> {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+        if project.is_empty() || !project.chars().all(plain) || project.starts_with('-') {
+            bail!(
+                "project name {project:?}: use lower-case letters, digits, - and _ \
+                 (set it with --project)"
+            );
+        }
+        Ok(Layout {
+            project: project.to_string(),
+            run: root("MINISUP_RUN_DIR", "/run/minisup").join(project),
+            state: root("MINISUP_STATE_DIR", "/var/lib/minisup").join(project),
+        })
+    }
+
+    /// The names of the projects that have a run directory.
+    pub(crate) fn projects() -> Vec<String> {
+        let entries = std::fs::read_dir(root("MINISUP_RUN_DIR", "/run/minisup"));
+        let mut names: Vec<String> = entries
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Makes the directories, readable only by us: specifications may hold secrets.
+    pub(crate) fn make(&self) -> Result<()> {
+        use std::os::unix::fs::DirBuilderExt;
+        for dir in [&self.run, &self.bundles(), &self.runtime(), &self.logs()] {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(dir)
+                .with_context(|| format!("cannot make the directory {}", dir.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Removes everything of a project that does not run any more.
+    pub(crate) fn remove(&self) {
+        // What cannot be removed is found again and reported by the next `up`.
+        let _ = std::fs::remove_dir_all(&self.state);
+        let _ = std::fs::remove_dir_all(&self.run);
+        for dir in [&self.state, &self.run] {
+            // Only when it was the last project.
+            let _ = dir.parent().map(std::fs::remove_dir);
+        }
+    }
+
+    pub(crate) fn run(&self) -> &Path {
+        &self.run
+    }
+
+    pub(crate) fn api(&self) -> PathBuf {
+        self.run.join("api.sock")
+    }
+
+    pub(crate) fn plane(&self) -> PathBuf {
+        self.run.join("plane.sock")
+    }
+
+    pub(crate) fn plane_lock(&self) -> PathBuf {
+        self.run.join("plane.lock")
+    }
+
+    pub(crate) fn complaints(&self) -> PathBuf {
+        self.run.join("keeper.log")
+    }
+
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.run.join("lock")
+    }
+
+    pub(crate) fn runtime(&self) -> PathBuf {
+        self.run.join("runtime")
+    }
+
+    pub(crate) fn bundles(&self) -> PathBuf {
+        self.run.join("bundles")
+    }
+
+    pub(crate) fn bundle(&self, instance: &str) -> PathBuf {
+        self.bundles().join(instance)
+    }
+
+    pub(crate) fn history(&self) -> PathBuf {
+        self.state.join("history.db")
+    }
+
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.state.join("logs")
+    }
+
+    pub(crate) fn log(&self, instance: &str) -> PathBuf {
+        self.logs().join(format!("{instance}.log"))
+    }
+
+    /// The container's name for the runtime.
+    pub(crate) fn container(&self, instance: &str) -> String {
+        format!("{}.{instance}", self.project)
+    }
+}

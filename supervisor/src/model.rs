@@ -1,0 +1,240 @@
+//! A project as the supervisor keeps it: what containers are made from and how they are reached.
+//!
+//! The decision core sees only [`ServiceSpec::to_core`]; everything else here is for the driver
+//! and the data plane. The revision of a service is a hash of its whole specification without
+//! what may change while it runs (the number of replicas), so that equal text is an equal
+//! revision.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use minisup_core::name::{Revision, ServiceName};
+use minisup_core::restart::RestartPolicy;
+use minisup_core::spec::{Order, Probes, Project, Reserve, Service, Startup, StopPolicy, Timing};
+use minisup_core::time::Span;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// Everything that shall run.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Stack {
+    /// The OCI runtime's program.
+    pub(crate) runtime: PathBuf,
+    /// The services by name.
+    pub(crate) services: BTreeMap<String, ServiceSpec>,
+}
+
+/// One service.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct ServiceSpec {
+    /// The bundle its containers are made from, absolute.
+    pub(crate) bundle: PathBuf,
+    /// How many of it.
+    pub(crate) replicas: u32,
+    /// Replaces the bundle's command, if given.
+    pub(crate) command: Option<Vec<String>>,
+    /// Added to the bundle's environment, `NAME=value`.
+    pub(crate) env: Vec<String>,
+    /// The memory limit and reservation of one container.
+    pub(crate) memory_bytes: Option<u64>,
+    /// Host ports and what they lead to.
+    pub(crate) publish: Vec<Publish>,
+    /// How its health is found out; by default, connecting to the first published port.
+    pub(crate) health: Option<Health>,
+    /// What asks it to stop, a signal's name or number.
+    pub(crate) stop_signal: String,
+    /// How long it may take to exit.
+    pub(crate) stop_grace_ms: u64,
+    /// How long requests in flight may take to finish.
+    pub(crate) drain_ms: u64,
+    /// What follows an exit.
+    pub(crate) restart: RestartPolicy,
+    /// Which comes first when one container replaces another.
+    pub(crate) order: Order,
+    /// How many slots an update takes out at a time.
+    pub(crate) parallelism: u32,
+}
+
+/// A host port that leads to a port of every replica.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Publish {
+    /// The address to listen at.
+    pub(crate) host: std::net::SocketAddr,
+    /// The port inside the container.
+    pub(crate) port: u16,
+    /// What is spoken there.
+    pub(crate) protocol: Protocol,
+}
+
+/// What is spoken on a published port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Protocol {
+    /// Whatever the client's first bytes say: HTTP if they are a request line, else TCP.
+    Auto,
+    /// HTTP/1.1 and WebSocket: requests are balanced, retried and parked.
+    Http,
+    /// Bytes: connections are balanced.
+    Tcp,
+}
+
+/// A health check in all its roles.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Health {
+    /// What is done.
+    pub(crate) probe: Probe,
+    /// Pause between two probes.
+    pub(crate) interval_ms: u64,
+    /// How long one may take.
+    pub(crate) timeout_ms: u64,
+    /// Failures in a row that mean unhealthy.
+    pub(crate) retries: u32,
+    /// How long after the start failures do not count.
+    pub(crate) start_period_ms: u64,
+    /// Pause before the second probe while starting.
+    pub(crate) start_interval_ms: u64,
+}
+
+/// What a probe does, always from within the container's namespaces.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Probe {
+    /// Runs a command in the container; status 0 is healthy.
+    Exec(Vec<String>),
+    /// Asks over HTTP; status 200 to 399 is healthy.
+    Http {
+        /// The port.
+        port: u16,
+        /// The path with its query.
+        path: String,
+    },
+    /// Connects.
+    Tcp {
+        /// The port.
+        port: u16,
+    },
+}
+
+impl ServiceSpec {
+    /// What the containers are made from, as a short hash.
+    pub(crate) fn revision(&self) -> Revision {
+        let constant = ServiceSpec { replicas: 0, ..self.clone() };
+        let text = serde_json::to_vec(&constant).unwrap_or_default();
+        let hash = Sha256::digest(&text);
+        let hex: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        Revision::from(hex.as_str())
+    }
+
+    /// The health check that is in force: the given one, or a connection to what is published.
+    pub(crate) fn health(&self) -> Option<Health> {
+        let default = || {
+            let port = self.publish.first()?.port;
+            Some(Health {
+                probe: Probe::Tcp { port },
+                interval_ms: 1000,
+                timeout_ms: 1000,
+                retries: 3,
+                start_period_ms: 30_000,
+                start_interval_ms: 10,
+            })
+        };
+        self.health.clone().or_else(default)
+    }
+
+    /// What decisions depend on.
+    pub(crate) fn to_core(&self) -> Service {
+        let health = self.health();
+        Service {
+            revision: self.revision(),
+            replicas: self.replicas,
+            parallelism: self.parallelism,
+            order: self.order,
+            restart: self.restart,
+            probes: health.as_ref().map_or_else(Probes::default, Health::to_core),
+            stop: StopPolicy {
+                pre_stop: false,
+                drain: Span::from_ms(self.drain_ms),
+                grace: Span::from_ms(self.stop_grace_ms),
+            },
+            needs: BTreeMap::new(),
+            reserve: Reserve { memory_bytes: self.memory_bytes.unwrap_or_default(), cpu_millis: 0 },
+            routed: !self.publish.is_empty(),
+        }
+    }
+}
+
+impl Health {
+    fn to_core(&self) -> Probes {
+        let interval = Span::from_ms(self.interval_ms);
+        let timeout = Span::from_ms(self.timeout_ms);
+        let startup = Startup {
+            first_interval: Span::from_ms(self.start_interval_ms),
+            interval,
+            timeout,
+            within: Span::from_ms(self.start_period_ms) + interval * self.retries,
+        };
+        let live = Timing {
+            interval,
+            timeout,
+            retries: self.retries,
+            rise: 1,
+            confirm_interval: Span::from_ms(200).min(interval),
+            confirm_timeout: Span::from_ms(500).min(timeout),
+        };
+        Probes { startup: Some(startup), ready: None, live: Some(live) }
+    }
+}
+
+impl Stack {
+    /// What decisions depend on.
+    pub(crate) fn to_core(&self) -> Project {
+        let service = |(name, spec): (&String, &ServiceSpec)| {
+            (ServiceName::from(name.as_str()), spec.to_core())
+        };
+        Project { services: self.services.iter().map(service).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> ServiceSpec {
+        ServiceSpec {
+            bundle: "/b".into(),
+            replicas: 3,
+            command: None,
+            env: vec![],
+            memory_bytes: None,
+            publish: vec![Publish {
+                host: ([0, 0, 0, 0], 8080).into(),
+                port: 3000,
+                protocol: Protocol::Auto,
+            }],
+            health: None,
+            stop_signal: "TERM".into(),
+            stop_grace_ms: 10_000,
+            drain_ms: 10_000,
+            restart: RestartPolicy::default(),
+            order: Order::StartFirst,
+            parallelism: 1,
+        }
+    }
+
+    #[test]
+    fn the_revision_follows_the_content_and_not_the_replicas() {
+        let one = spec();
+        let more = ServiceSpec { replicas: 9, ..spec() };
+        let other = ServiceSpec { env: vec!["A=1".into()], ..spec() };
+        assert_eq!(one.revision(), more.revision());
+        assert_ne!(one.revision(), other.revision());
+        assert_eq!(one.revision().as_str().len(), 12);
+    }
+
+    #[test]
+    fn what_is_published_is_probed_even_without_a_health_check() {
+        assert_eq!(spec().health().map(|h| h.probe), Some(Probe::Tcp { port: 3000 }));
+        let quiet = ServiceSpec { publish: vec![], ..spec() };
+        assert_eq!(quiet.to_core().probes, Probes::default());
+    }
+}

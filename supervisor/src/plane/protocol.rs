@@ -1,0 +1,125 @@
+//! What brain and data plane say to each other: one JSON document per message (SEQPACKET keeps
+//! them apart), some with a descriptor.
+//!
+//! ```text
+//!   brain                                data plane
+//!     ◀───────────────────────── hello { generation, routes, listeners, endpoints }
+//!     listener { … } + socket ─────────▶   listens from now on
+//!     endpoint { web.1.1 } + netns ────▶   can reach it from now on
+//!     routes { 7, … } ─────────────────▶
+//!     ◀──────────────────────── acknowledged { 7 }     sends nothing new elsewhere
+//!     ◀──────────────────────── idle { web.1.1 }       its last request is answered
+//!     ◀──────────────────────── doubted { web.2.1, silent }
+//! ```
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context, Result};
+use linux::socket;
+use minisup_core::input::{Evidence, Followed};
+use minisup_core::name::InstanceId;
+use minisup_core::state::Routes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::io::unix::AsyncFd;
+
+use crate::model::Publish;
+
+/// The longest message, in bytes.
+const MESSAGE: usize = 1 << 18;
+
+/// From the brain to the data plane.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Order {
+    /// Accept connections on the socket that comes with this.
+    Listener {
+        /// For which service.
+        service: String,
+        /// Where it leads.
+        publish: Publish,
+    },
+    /// Stop to accept connections there.
+    Close {
+        /// The host address.
+        host: std::net::SocketAddr,
+    },
+    /// The network namespace of an instance comes with this.
+    Endpoint {
+        /// Whose.
+        instance: InstanceId,
+    },
+    /// Follow these routes.
+    Routes(Routes),
+    /// Nothing is left to carry: end.
+    Leave,
+}
+
+/// From the data plane to the brain.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Report {
+    /// The first word to every brain: what there is.
+    Hello {
+        /// The routes in force.
+        followed: Followed,
+        /// The host addresses it listens at.
+        listeners: Vec<std::net::SocketAddr>,
+        /// The instances it can reach.
+        endpoints: Vec<InstanceId>,
+    },
+    /// Routes are in force.
+    Acknowledged {
+        /// Their number.
+        generation: u64,
+    },
+    /// A draining instance has no request left.
+    Idle {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// Something is wrong with an instance.
+    Doubted {
+        /// Which.
+        instance: InstanceId,
+        /// What was seen.
+        evidence: Evidence,
+    },
+}
+
+/// One end of the connection. Never blocks: a side that does not read is as good as dead.
+#[derive(Debug)]
+pub(crate) struct Line(AsyncFd<OwnedFd>);
+
+impl Line {
+    /// Takes a connected socket over.
+    pub(crate) fn new(socket: OwnedFd) -> Result<Line> {
+        linux::fd::set_nonblocking(socket.as_fd())?;
+        Ok(Line(crate::ready::readable(socket)?))
+    }
+
+    /// Says something, at once or not at all.
+    pub(crate) fn say(&self, what: &impl Serialize, fd: Option<BorrowedFd<'_>>) -> Result<()> {
+        let text = serde_json::to_vec(what)?;
+        let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
+        socket::send(self.0.get_ref(), &text, &fds).context("the other side does not read")
+    }
+
+    /// Waits for the next message; `None` when the other side is gone.
+    pub(crate) async fn hear<T: DeserializeOwned>(&self) -> Result<Option<(T, Option<OwnedFd>)>> {
+        let mut buffer = vec![0; MESSAGE];
+        loop {
+            let mut ready = self.0.readable().await?;
+            match socket::receive(self.0.get_ref(), &mut buffer) {
+                Ok(message) if message.length == 0 => return Ok(None),
+                Ok(message) => {
+                    let what = serde_json::from_slice(&buffer[..message.length])
+                        .context("a message cannot be understood")?;
+                    return Ok(Some((what, message.fds.into_iter().next())));
+                }
+                Err(error) if error.errno == linux::Errno::EAGAIN => ready.clear_ready(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}

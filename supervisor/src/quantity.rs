@@ -1,0 +1,123 @@
+//! Numbers as people write them: `512m`, `1.5s`, `8080:3000`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+/// Reads a length of time: a number with `us`, `ms`, `s`, `m` or `h`, several of them in a row
+/// (`1m30s`), as Compose does. The answer is in milliseconds.
+///
+/// # Errors
+/// What is wrong, and what would be right.
+pub(crate) fn duration_ms(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is not a length of time; write 500ms, 10s or 1m30s");
+    let mut rest = text;
+    let mut total_us = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
+        let (number, tail) = rest.split_at(digits);
+        let end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(end);
+        let number: f64 = number.parse().map_err(|_| wrong())?;
+        let factor = match unit {
+            "us" => 1.0,
+            "ms" => 1e3,
+            "s" => 1e6,
+            "m" => 60e6,
+            "h" => 3600e6,
+            _ => return Err(wrong()),
+        };
+        total_us += number * factor;
+        rest = tail;
+    }
+    if text.is_empty() || total_us > 1e15 {
+        return Err(wrong());
+    }
+    Ok((total_us / 1e3).round() as u64)
+}
+
+/// Reads a size: a number with `b`, `k`, `m`, `g` (powers of 1024, `kb` and so on too), or bytes.
+///
+/// # Errors
+/// What is wrong, and what would be right.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is not a size; write 512m, 1.5g or a number of bytes");
+    let lower = text.to_ascii_lowercase();
+    let end = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
+    let (number, unit) = lower.split_at(end);
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let factor: f64 = match unit {
+        "" | "b" => 1.0,
+        "k" | "kb" => 1024.0,
+        "m" | "mb" => 1_048_576.0,
+        "g" | "gb" => 1_073_741_824.0,
+        _ => return Err(wrong()),
+    };
+    let total = number * factor;
+    if !(1.0..=1e18).contains(&total) {
+        return Err(wrong());
+    }
+    Ok(total.round() as u64)
+}
+
+/// Reads `[ADDRESS:]HOST_PORT:CONTAINER_PORT`.
+///
+/// # Errors
+/// What is wrong, and what would be right.
+pub(crate) fn publish(text: &str) -> Result<(SocketAddr, u16), String> {
+    let wrong =
+        || format!("{text:?} is not a published port; write 8080:3000 or 127.0.0.1:8080:3000");
+    if let Some((_, protocol)) = text.rsplit_once('/') {
+        return Err(format!(
+            "{text:?}: the protocol {protocol:?} cannot be given here; TCP is published, and \
+             --protocol says whether HTTP is spoken on it"
+        ));
+    }
+    let (rest, inside) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let (address, outside) = match rest.rsplit_once(':') {
+        Some((address, port)) => {
+            let address = address.trim_start_matches('[').trim_end_matches(']');
+            (address.parse().map_err(|_| wrong())?, port)
+        }
+        None => (IpAddr::V4(Ipv4Addr::UNSPECIFIED), rest),
+    };
+    let port = |text: &str| match text.parse::<u16>() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(wrong()),
+    };
+    Ok((SocketAddr::new(address, port(outside)?), port(inside)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times() {
+        assert_eq!(duration_ms("10s"), Ok(10_000));
+        assert_eq!(duration_ms("1m30s"), Ok(90_000));
+        assert_eq!(duration_ms("1.5s"), Ok(1500));
+        assert_eq!(duration_ms("250ms"), Ok(250));
+        for bad in ["", "10", "s", "10x", "-1s", "1..5s", "99999999999h"] {
+            assert!(duration_ms(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(bytes("512m"), Ok(512 << 20));
+        assert_eq!(bytes("1.5G"), Ok(3 << 29));
+        assert_eq!(bytes("4096"), Ok(4096));
+        for bad in ["", "m", "12q", "-1", "0", "1e30"] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ports() {
+        assert_eq!(publish("8080:3000"), Ok((([0, 0, 0, 0], 8080).into(), 3000)));
+        assert_eq!(publish("127.0.0.1:80:81"), Ok((([127, 0, 0, 1], 80).into(), 81)));
+        assert_eq!(publish("[::1]:80:81").map(|p| p.0.is_ipv6()), Ok(true));
+        for bad in ["80", "0:1", "a:b", "1:2:3", "8080:3000/udp", "70000:1"] {
+            assert!(publish(bad).is_err(), "{bad}");
+        }
+    }
+}
