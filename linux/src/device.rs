@@ -40,6 +40,16 @@ pub struct Number {
     pub minor: u32,
 }
 
+/// The driver's part of a device number.
+pub fn major(number: u64) -> u64 {
+    nix::sys::stat::major(number)
+}
+
+/// The device's part of a device number.
+pub fn minor(number: u64) -> u64 {
+    nix::sys::stat::minor(number)
+}
+
 /// Makes the node `name` below `dir`, mknodat(2).
 pub fn make_at(
     dir: BorrowedFd<'_>,

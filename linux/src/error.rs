@@ -46,7 +46,7 @@ impl std::fmt::Display for Error {
             self.errno.desc().to_lowercase()
         )?;
         if let Some(log) = &self.kernel_says {
-            write!(f, " (the kernel says: {log})")?;
+            write!(f, " ({log})")?;
         }
         Ok(())
     }

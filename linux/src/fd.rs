@@ -25,6 +25,37 @@ pub fn close_on_exec_from(first: RawFd) -> Result<()> {
     observe("close_range", || format!("{first}, ~0, CLOSE_RANGE_CLOEXEC"), answer(value).map(drop))
 }
 
+/// Closes every descriptor from 3 on that is not in `keep`, at once.
+///
+/// For a cloned process, which has copies of all that its creator had open: locks, logs, the other
+/// end of its own line. Values that own one of the closed descriptors must never be dropped in this
+/// process, so it must end with [`crate::clone::exit_now`] or execve(2).
+pub fn close_all_but(keep: &[RawFd]) -> Result<()> {
+    let mut keep: Vec<libc::c_uint> = keep.iter().map(|fd| fd.cast_unsigned()).collect();
+    keep.sort_unstable();
+    let mut first: libc::c_uint = 3;
+    for last in keep.into_iter().map(Some).chain([None]) {
+        let end = match last {
+            Some(kept) if kept < first => continue,
+            Some(kept) => kept,
+            None => libc::c_uint::MAX,
+        };
+        if end > first {
+            close_range(first, if last.is_some() { end - 1 } else { end })?;
+        }
+        first = end.saturating_add(1);
+    }
+    Ok(())
+}
+
+fn close_range(first: libc::c_uint, last: libc::c_uint) -> Result<()> {
+    // SAFETY: close_range takes three numbers; that no live value owns the descriptors is the
+    // contract of the public function.
+    #[expect(unsafe_code, reason = "no crate wraps close_range(2)")]
+    let value = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    observe("close_range", || format!("{first}, {last}, 0"), answer(value).map(drop))
+}
+
 /// Duplicates `fd` onto the number `target` without close-on-exec, dup2(2).
 ///
 /// For standard streams and for descriptors that a caller asked to keep: the one place where a
@@ -116,15 +147,27 @@ pub fn read_file_at(dir: BorrowedFd<'_>, name: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// Reads what is there, at most a buffer full, read(2); 0 at the end.
+/// Reads what is there, read(2); 0 at the end.
 pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize> {
     let result = loop {
         match nix::unistd::read(fd, buffer) {
             Err(Errno::EINTR) => {}
-            result => break result,
+            other => break other,
         }
     };
     observe("read", || fd.as_raw_fd().to_string(), result)
+}
+
+/// Writes as much of `bytes` as goes, write(2).
+pub fn write_some(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
+    let result = nix::unistd::write(fd, bytes);
+    observe("write", || format!("{}, … {} bytes", fd.as_raw_fd(), bytes.len()), result)
+}
+
+/// Makes reads and writes fail with `EAGAIN` instead of waiting, `O_NONBLOCK`.
+pub fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<()> {
+    let result = nix::fcntl::fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(drop);
+    observe("fcntl", || format!("{}, F_SETFL, O_NONBLOCK", fd.as_raw_fd()), result)
 }
 
 /// Reads from `offset` of a file into `buffer`, pread(2), and gives how many bytes that were.

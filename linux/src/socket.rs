@@ -6,8 +6,8 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
-    connect, recvmsg, sendmsg, socket, socketpair,
+    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
+    UnixAddr, connect, listen, recvmsg, sendmsg, socket, socketpair,
 };
 
 use crate::trace::{observe, quoted};
@@ -21,6 +21,47 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let result = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags);
     observe("socketpair", || "AF_UNIX, SOCK_SEQPACKET".into(), result)
+}
+
+/// Makes a socket that listens at `name` in the directory `dir`, keeping message boundaries.
+///
+/// The address goes through `/proc/self/fd`, because a socket's address holds 107 bytes and a path
+/// may be longer.
+pub fn listen_at(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let made = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None);
+    let listener = observe("socket", || "AF_UNIX, SOCK_SEQPACKET".into(), made)?;
+    let address = UnixAddr::new(path.as_str()).map_err(|e| Error::new("bind", name, e))?;
+    let bound = nix::sys::socket::bind(listener.as_raw_fd(), &address);
+    observe("bind", || format!("{name:?}"), bound)?;
+    let result = Backlog::new(1).and_then(|backlog| listen(&listener, backlog));
+    observe("listen", || format!("{name:?}, 1"), result)?;
+    Ok(listener)
+}
+
+/// Waits for a connection, accept4(2).
+pub fn accept(listener: &OwnedFd) -> Result<OwnedFd> {
+    let number = listener.as_raw_fd();
+    let result = loop {
+        match nix::sys::socket::accept4(number, SockFlag::SOCK_CLOEXEC) {
+            Err(Errno::EINTR) => {}
+            other => break other.map(adopt),
+        }
+    };
+    observe("accept4", || number.to_string(), result)
+}
+
+/// Connects to the socket `name` in the directory `dir` that [`listen_at`] made. `ECONNREFUSED` when
+/// nobody listens any more.
+pub fn connect_at(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let made = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None);
+    let line = observe("socket", || "AF_UNIX, SOCK_SEQPACKET".into(), made)?;
+    let address = UnixAddr::new(path.as_str()).map_err(|e| Error::new("connect", name, e))?;
+    observe("connect", || format!("{name:?}"), connect(line.as_raw_fd(), &address))?;
+    Ok(line)
 }
 
 /// Connects to the stream socket at `path` of the host.

@@ -1,2 +1,7 @@
-//! minirun.
-fn main() {}
+//! The program `minirun`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    minirun::main()
+}

@@ -86,7 +86,7 @@ impl Cgroup {
         }
         result.map_err(|cause| {
             let remedy = remedy(setting, cause.errno);
-            Error::Refused { asked: asked.clone(), cause, remedy }
+            Error::Refused { asked: asked.clone(), cause: Box::new(cause), remedy }
         })
     }
 
@@ -110,7 +110,7 @@ impl Cgroup {
             found: "no tree of version 1 has it".to_owned(),
             remedy: super::enable::remedy(controller, false),
         };
-        Error::Missing { asked: asked.to_owned(), missing }
+        Error::Missing { asked: asked.to_owned(), missing: Box::new(missing) }
     }
 
     /// `memory.checkBeforeUpdate`: refuse a limit that is below what is in use, instead of letting

@@ -38,7 +38,7 @@ impl Cgroup {
                     _ => "",
                 };
                 let step = format!("enter cgroup {}", group.display());
-                Error::Kernel { step, cause, remedy: remedy.to_owned() }
+                Error::Kernel { step, cause: Box::new(cause), remedy: remedy.to_owned() }
             })
         };
         let birth = open(self.unified(), ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;

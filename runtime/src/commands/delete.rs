@@ -1,0 +1,70 @@
+//! `minirun delete`: remove a container that has stopped.
+
+use clap::{ArgMatches, Command};
+
+use super::{Verb, flag, id_argument, id_of};
+use crate::cli::Global;
+use crate::container::state::{Home, State, Status};
+use crate::container::{cleanup, start};
+use crate::error::{Error, Result};
+
+pub(super) const VERB: Verb = Verb {
+    name: "delete",
+    about: "Remove a container that has stopped (with --force: end it first)",
+    arguments,
+    run,
+    enters_containers: false,
+    failure_status: 1,
+};
+
+fn arguments(command: Command) -> Command {
+    command
+        .arg(
+            flag("force", "End what still runs; no error if there is no such container").short('f'),
+        )
+        .arg(id_argument())
+}
+
+fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
+    let force = matches.get_flag("force");
+    let home = match global.state_root()?.home(id_of(matches)) {
+        Err(Error::NotFound(_)) if force => return Ok(0),
+        home => home?,
+    };
+    let _lock = match home.lock() {
+        // Somebody else was faster.
+        Err(Error::NotFound(_)) if force => return Ok(0),
+        lock => lock?,
+    };
+    let state = match home.load() {
+        // A state that cannot be read must not make a container immortal.
+        Err(_) if force => None,
+        state => state?,
+    };
+    let status = state.as_ref().map_or(Status::Stopped, |state| state.status(&home));
+    if status != Status::Stopped && !force {
+        return Err(Error::WrongState(format!(
+            "cannot delete container {} that is not stopped: {status}",
+            home.id()
+        )));
+    }
+    remove(global, &home, state.as_ref())?;
+    Ok(0)
+}
+
+/// Ends and removes a container, then tells the hooks that it is gone.
+pub(super) fn remove(global: &Global, home: &Home, state: Option<&State>) -> Result<()> {
+    if let Some(process) = state.and_then(|state| state.init.as_ref()?.open()) {
+        drop(linux::pidfd::signal(&process, 9));
+        // Without a cgroup this is all there is to wait for.
+        linux::poll::wait_readable(&process, Some(std::time::Duration::from_secs(10)))
+            .map_err(Error::kernel("wait for the container's end"))?;
+    }
+    if let Some(state) = state.filter(|state| state.late_hooks) {
+        // A failing poststop hook is a warning, runtime-spec runtime.md.
+        if let Err(error) = start::run_hooks(home, state, "poststop", Status::Stopped) {
+            global.log.warning(&error.to_string());
+        }
+    }
+    cleanup::remove(home, state, None)
+}

@@ -1,0 +1,274 @@
+//! `minirun run`: create, start, stand in front of it, delete.
+//!
+//! Two faces. Engines call `run --bundle DIR ID`; people write `run [--memory 512m] BUNDLE
+//! [COMMAND…]`.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Arg, ArgMatches, Command};
+use linux::pidfd::{self, Exit};
+use linux::signal::Signals;
+use oci_spec::runtime::Spec;
+
+use super::create::{bundle_of, common_arguments, plan_of, preserved};
+use super::{Verb, flag, flags, path_of, path_value, text_of, value};
+use crate::cgroup::{Cgroup, OomReport};
+use crate::cli::Global;
+use crate::container::create::{Created, Options, create};
+use crate::container::handshake::Message;
+use crate::container::state::StateRoot;
+use crate::container::{cleanup, foreground, start};
+use crate::error::{Error, Result};
+use crate::explain::{Journal, Narrator};
+use crate::plan::Plan;
+use crate::steps::Step;
+use crate::{report, spec};
+
+pub(super) const VERB: Verb = Verb {
+    name: "run",
+    about: "Create and start a container, and wait for its end",
+    arguments,
+    run,
+    enters_containers: true,
+    failure_status: 1,
+};
+
+fn arguments(command: Command) -> Command {
+    command
+        .arg(
+            Arg::new("target")
+                .value_name("BUNDLE|ID")
+                .required(true)
+                .help("A bundle's directory; with --bundle, the container's name"),
+        )
+        .arg(
+            Arg::new("command")
+                .value_name("COMMAND")
+                .num_args(0..)
+                .trailing_var_arg(true)
+                .allow_hyphen_values(true)
+                .help("The program and its arguments, instead of the configured ones"),
+        )
+        .args(common_arguments())
+        .arg(flag("detach", "Return when the program runs").short('d'))
+        .arg(flag("keep", "Do not delete the container after its end"))
+        .arg(value("name", "NAME", "The container's name [the bundle directory's]"))
+        .arg(flag("explain", "Show how the container is built, step by step"))
+        .arg(path_value("trace", "FILE", "Append the steps to a file, as JSON lines"))
+        .args(flags::arguments())
+        .after_help(
+            "A target with a `/` in it, or a directory with a config.json while this one has none, \
+             is a bundle. Otherwise it is a name, and the bundle is the current directory.",
+        )
+}
+
+fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
+    let root = global.state_root()?;
+    let target = Target::of(matches, &root)?;
+    let narrator = Narrator::new(matches.get_flag("explain"), path_of(matches, "trace"))?;
+    let mut narrator = narrator;
+    if let Some(narrator) = &mut narrator {
+        narrator.open(&target.id, &target.bundle);
+    }
+    let mut journal = Journal::parent(narrator.as_mut());
+    let (plan, config) = decide(global, matches, &target, &mut journal)?;
+    let detach = matches.get_flag("detach");
+    check_terminal(&plan, detach, matches)?;
+    let options = Options {
+        root: &root,
+        config: &config,
+        wait_for_start: false,
+        foreground: !detach,
+        console_socket: path_of(matches, "console-socket"),
+        pidfd_socket: path_of(matches, "pidfd-socket"),
+        pid_file: path_of(matches, "pid-file"),
+        no_pivot: matches.get_flag("no-pivot"),
+        no_new_keyring: matches.get_flag("no-new-keyring"),
+        preserve_fds: preserved(matches),
+        cgroups: global.cgroups,
+    };
+    let capture = || Signals::capture().map_err(Error::kernel("capture signals"));
+    let signals = if detach { None } else { Some(capture()?) };
+    let created = create(&plan, &options, &mut journal)?;
+    created.warnings.iter().for_each(|warning| global.log.warning(warning));
+    let started = start_program(&created, &mut journal);
+    if let Err(error) = started {
+        drop(pidfd::signal(&created.child.pidfd, 9));
+        drop(pidfd::wait(&created.child.pidfd));
+        drop(cleanup::remove(&created.home, Some(&created.state), created.cgroup));
+        return Err(error);
+    }
+    if let Some(narrator) = &mut narrator {
+        narrator.close(&target.id);
+    }
+    match signals {
+        None => Ok(0),
+        Some(signals) => stand_by(global, created, &signals, matches.get_flag("keep")),
+    }
+}
+
+fn decide(
+    global: &Global,
+    matches: &ArgMatches,
+    target: &Target,
+    journal: &mut Journal<'_>,
+) -> Result<(Plan, Vec<u8>)> {
+    let mut decided = None;
+    let what = || "config.json and decide everything".into();
+    let result = journal.step(Step::Plan, what, || -> std::result::Result<(), crate::Cause> {
+        decided = Some(decide_now(global, matches, target));
+        match &decided {
+            Some(Err(error)) => Err(crate::Cause::new(error.to_string())),
+            _ => Ok(()),
+        }
+    });
+    match (decided, result) {
+        (Some(decided), _) => decided,
+        (None, Err(failure)) => Err(failure.into()),
+        (None, Ok(())) => Err(Error::Config("nothing was decided".into())),
+    }
+}
+
+fn decide_now(global: &Global, matches: &ArgMatches, target: &Target) -> Result<(Plan, Vec<u8>)> {
+    let loaded = spec::load(&target.bundle)?;
+    loaded.warnings.iter().for_each(|warning| global.log.warning(warning));
+    let mut config = loaded.spec;
+    let mut changed = flags::apply(&mut config, matches, target.command.clone())?;
+    if linux::credentials::effective_user() != 0 {
+        changed |= without_privileges(&mut config);
+    }
+    let plan = plan_of(&config, &target.id, &target.bundle)?;
+    let bytes = if changed { spec::to_text(&config)?.into_bytes() } else { loaded.bytes };
+    Ok((plan, bytes))
+}
+
+/// A user without privileges gets a user namespace in which they are root, where the configuration
+/// has none: it could not run otherwise.
+fn without_privileges(config: &mut Spec) -> bool {
+    let (user, group) =
+        (linux::credentials::effective_user(), linux::credentials::effective_group());
+    spec::make_rootless(config, user, group)
+}
+
+fn check_terminal(plan: &Plan, detach: bool, matches: &ArgMatches) -> Result<()> {
+    let socket = path_of(matches, "console-socket").is_some();
+    let text = match (plan.process.terminal, detach, socket) {
+        (true, true, false) => {
+            "cannot allocate tty if minirun will detach without setting console socket"
+        }
+        (false, _, true) => "cannot use console socket if process.terminal is not set",
+        _ => return Ok(()),
+    };
+    Err(Error::Config(text.into()))
+}
+
+fn start_program(created: &Created, journal: &mut Journal<'_>) -> Result<()> {
+    created.line.say(&Message::Release).map_err(Error::kernel("talk to init"))?;
+    start::wait_for_program(&created.line, journal)?;
+    start::run_poststart(&created.home, &created.state)
+}
+
+/// Waits for the end, tells when memory was the reason, cleans up.
+fn stand_by(global: &Global, created: Created, signals: &Signals, keep: bool) -> Result<i32> {
+    let Created { home, lock, state, child, terminal, cgroup, line, .. } = created;
+    // From here on others may look at the container, and end it.
+    drop((lock, line));
+    let exit = foreground::wait(&child.pidfd, signals, terminal.as_ref())?;
+    if let Some(oom) = cgroup.as_ref().map(Cgroup::oom).filter(|oom| oom.kills > 0) {
+        global.log.notice(&oom_text(home.id(), exit, &oom));
+    }
+    if !keep {
+        let lock = home.lock();
+        drop(cgroup);
+        let removed = super::delete::remove(global, &home, Some(&state));
+        drop(lock);
+        removed?;
+    }
+    Ok(exit.status())
+}
+
+fn oom_text(id: &str, exit: Exit, oom: &OomReport) -> String {
+    let limit = oom
+        .limit_bytes
+        .map_or("of its cgroup".to_owned(), |limit| format!("of {}", report::bytes(limit)));
+    let peak =
+        oom.peak_bytes.map_or(String::new(), |peak| format!(" (peak {})", report::bytes(peak)));
+    if exit == Exit::Signal(9) {
+        return format!("container {id} was killed: it exceeded its memory limit {limit}{peak}");
+    }
+    let (processes, verb) =
+        if oom.kills == 1 { ("a process", "was") } else { ("processes", "were") };
+    format!(
+        "{processes} of container {id} {verb} killed: it exceeded its memory limit {limit}{peak}"
+    )
+}
+
+/// What is to be run.
+struct Target {
+    id: String,
+    bundle: PathBuf,
+    command: Vec<String>,
+}
+
+impl Target {
+    fn of(matches: &ArgMatches, root: &StateRoot) -> Result<Self> {
+        let target = text_of(matches, "target").unwrap_or_default();
+        let command: Vec<String> =
+            matches.get_many("command").map(|words| words.cloned().collect()).unwrap_or_default();
+        let name = text_of(matches, "name");
+        let asked = path_of(matches, "bundle");
+        if asked.is_none() && is_bundle(target) {
+            let bundle = bundle_of(Some(Path::new(target)))?;
+            let id = name.map_or_else(|| free_name(&bundle, root), str::to_owned);
+            return Ok(Self { id, bundle, command });
+        }
+        if let Some(name) = name {
+            return Err(Error::Config(format!(
+                "--name {name}: with --bundle (or a config.json here) the name is the argument, \
+                 {target:?}"
+            )));
+        }
+        Ok(Self { id: target.to_owned(), bundle: bundle_of(asked)?, command })
+    }
+}
+
+/// See the help of the command.
+fn is_bundle(target: &str) -> bool {
+    target.contains('/')
+        || (!Path::new("config.json").exists() && Path::new(target).join("config.json").exists())
+}
+
+/// The bundle directory's name, with a number when it is taken.
+fn free_name(bundle: &Path, root: &StateRoot) -> String {
+    let name = bundle.file_name().map(|name| name.to_string_lossy().into_owned());
+    let mut name: String = name
+        .unwrap_or_default()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || "_+-.".contains(c) { c } else { '-' })
+        .collect();
+    if name.is_empty() || name.starts_with('.') {
+        name.insert_str(0, "container");
+    }
+    let taken = |name: &str| root.path().join(name).exists();
+    if !taken(&name) {
+        return name;
+    }
+    let numbered = (2_u32..).map(|number| format!("{name}-{number}"));
+    numbered.take(100_000).find(|name| !taken(name)).unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_about_memory_names_limit_and_peak() {
+        let oom = OomReport { kills: 1, limit_bytes: Some(512 << 20), peak_bytes: Some(512 << 20) };
+        assert_eq!(
+            oom_text("web", Exit::Signal(9), &oom),
+            "container web was killed: it exceeded its memory limit of 512 MiB (peak 512 MiB)"
+        );
+        let survived = oom_text("web", Exit::Code(0), &OomReport { peak_bytes: None, ..oom });
+        assert!(survived.starts_with("a process of container web"), "{survived}");
+    }
+}

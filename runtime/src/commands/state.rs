@@ -1,0 +1,27 @@
+//! `minirun state`: what is known about a container, as JSON.
+
+use clap::{ArgMatches, Command};
+
+use super::{Verb, id_argument, id_of, print_json};
+use crate::cli::Global;
+use crate::container::state::Report;
+use crate::error::Result;
+
+pub(super) const VERB: Verb = Verb {
+    name: "state",
+    about: "Print a container's state as JSON",
+    arguments,
+    run,
+    enters_containers: false,
+    failure_status: 1,
+};
+
+fn arguments(command: Command) -> Command {
+    command.arg(id_argument())
+}
+
+fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
+    let home = global.state_root()?.home(id_of(matches))?;
+    print_json(&Report::of(&home)?)?;
+    Ok(0)
+}

@@ -1,0 +1,494 @@
+//! The parent's side: how a container comes to be.
+//!
+//! [`create`] is the table of contents. While init builds the inside, the parent writes the limits;
+//! the two meet at the messages of [`super::handshake`]. Whatever fails, [`super::cleanup`] undoes
+//! all of it, and what a crash leaves behind is in the state file already.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use linux::clone::{Birth, Child, spawn};
+use linux::namespace::{Kind, Namespaces};
+use linux::shared::SharedNumber;
+use linux::{OFlag, fd, namespace, path, pidfd, socket};
+
+use super::cleanup;
+use super::handshake::{Heard, Line, Message};
+use super::inside::Inside;
+use super::state::{Home, Init, Lock, State, StateRoot};
+use crate::cgroup::{self, Cgroup, Host, Place};
+use crate::error::{Cause, Error, Failure, Result};
+use crate::explain::Journal;
+use crate::plan::Plan;
+use crate::steps::cgroup_view::View;
+use crate::steps::{Step, hooks, identity_map, limits, namespaces, rootfs};
+
+/// The name of the socket that init listens on until it is started.
+pub(crate) const START_SOCKET: &str = "start.socket";
+
+/// What a caller asks for beside the configuration.
+#[derive(Debug)]
+pub(crate) struct Options<'a> {
+    pub(crate) root: &'a StateRoot,
+    /// The bytes of config.json, kept with the container.
+    pub(crate) config: &'a [u8],
+    /// Whether `start` is a command of its own.
+    pub(crate) wait_for_start: bool,
+    /// Whether the container dies with its creator.
+    pub(crate) foreground: bool,
+    /// A socket that gets the terminal's master.
+    pub(crate) console_socket: Option<&'a Path>,
+    /// A socket that gets a pidfd of init.
+    pub(crate) pidfd_socket: Option<&'a Path>,
+    /// A file that gets init's number.
+    pub(crate) pid_file: Option<&'a Path>,
+    /// Use chroot(2) where pivot_root(2) does not work (a root on an initramfs).
+    pub(crate) no_pivot: bool,
+    /// Leave the session keyring as it is.
+    pub(crate) no_new_keyring: bool,
+    /// How many descriptors after the standard streams the program keeps.
+    pub(crate) preserve_fds: u32,
+    /// Whether cgroups are used at all.
+    pub(crate) cgroups: bool,
+}
+
+/// A container whose init is ready.
+#[derive(Debug)]
+pub(crate) struct Created {
+    pub(crate) home: Home,
+    pub(crate) lock: Lock,
+    pub(crate) state: State,
+    pub(crate) child: Child,
+    pub(crate) line: Line,
+    pub(crate) terminal: Option<OwnedFd>,
+    pub(crate) cgroup: Option<Cgroup>,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Makes a container up to the moment where its program could start. On failure nothing is left.
+pub(crate) fn create(
+    plan: &Plan,
+    options: &Options<'_>,
+    journal: &mut Journal<'_>,
+) -> Result<Created> {
+    let home = options.root.make(&plan.id)?;
+    let lock = home.lock()?;
+    let mut half = Half { plan, options, home, state: None, cgroup: None, child: None };
+    match half.make(journal) {
+        Ok((line, terminal, warnings)) => match (half.state, half.child) {
+            (Some(state), Some(child)) => Ok(Created {
+                home: half.home,
+                lock,
+                state,
+                child,
+                line,
+                terminal,
+                cgroup: half.cgroup,
+                warnings,
+            }),
+            _ => Err(Error::WrongState("created without a process".into())),
+        },
+        Err(error) => {
+            // The first error is the one that matters; what could not be removed stays in the
+            // state, for `delete --force`.
+            if let Some(child) = &half.child {
+                drop(pidfd::signal(&child.pidfd, 9));
+                drop(pidfd::wait(&child.pidfd));
+            }
+            drop(cleanup::remove(&half.home, half.state.as_ref(), half.cgroup));
+            Err(error)
+        }
+    }
+}
+
+/// A container in the making.
+struct Half<'a> {
+    plan: &'a Plan,
+    options: &'a Options<'a>,
+    home: Home,
+    state: Option<State>,
+    cgroup: Option<Cgroup>,
+    child: Option<Child>,
+}
+
+type Made = (Line, Option<OwnedFd>, Vec<String>);
+
+impl Half<'_> {
+    fn make(&mut self, journal: &mut Journal<'_>) -> Result<Made> {
+        let plan = self.plan;
+        let host = if self.options.cgroups { Host::detect()? } else { None };
+        let place = match &host {
+            Some(host) => Place::new(host, plan.cgroups_path.as_deref(), &plan.id)?,
+            None => None,
+        };
+        let what = || format!("state in {}", self.home.path().display());
+        let record = host.as_ref().zip(place.as_ref()).map(|(h, p)| cgroup::Record::of(h, p));
+        let record = record.transpose()?;
+        let state = journal.step(Step::Record, what, || self.record(record))?;
+        self.state = Some(state);
+        self.make_cgroup(journal, host.as_ref(), place.as_ref())?;
+        if let Some(overlay) = plan.rootfs.overlay.as_ref().filter(|o| o.writable.is_some()) {
+            let what = || "(writable layer)".into();
+            journal.step(Step::Rootfs, what, || rootfs::make_writable_layer(overlay))?;
+        }
+        let (line, current) = self.clone_init(journal, host.as_ref())?;
+        let mut talk = Talk { line, current, terminal: None, warnings: Vec::new() };
+        self.limit(journal, &talk)?;
+        if plan.has_early_hooks() {
+            talk.wait_for(journal, &Message::Mounted).map_err(|f| self.blame(f))?;
+            self.hooks_outside(journal)?;
+            let pid = self.child.as_ref().map_or(0, |child| child.pid.as_raw());
+            talk.line.say(&Message::Go(pid)).map_err(Error::kernel("talk to init"))?;
+        }
+        talk.wait_for(journal, &Message::Ready).map_err(|f| self.blame(f))?;
+        self.hand_out(&mut talk)?;
+        Ok((talk.line, talk.terminal, talk.warnings))
+    }
+
+    /// Writes down what is going to exist.
+    fn record(&self, cgroup: Option<cgroup::Record>) -> Result<State, Cause> {
+        let plan = self.plan;
+        let mut state = State::new(&plan.id, &plan.bundle, &plan.rootfs.path);
+        state.cgroup = cgroup;
+        state.writable = plan.rootfs.overlay.as_ref().and_then(|o| o.writable.clone());
+        state.late_hooks =
+            !plan.hooks_of("poststart").is_empty() || !plan.hooks_of("poststop").is_empty();
+        state.annotations = plan.annotations.clone();
+        self.home.write("config.json", self.options.config)?;
+        self.home.save(&state)?;
+        Ok(state)
+    }
+
+    fn make_cgroup(
+        &mut self,
+        journal: &mut Journal<'_>,
+        host: Option<&Host>,
+        place: Option<&Place>,
+    ) -> Result<()> {
+        let (Some(host), Some(place)) = (host, place) else {
+            if asks_for_limits(self.plan) {
+                return Err(Error::Unsupported(no_cgroup_here(self.options.cgroups)));
+            }
+            return Ok(());
+        };
+        let path = || place.shown().display().to_string();
+        let made = journal.step(Step::Cgroup, path, || Cgroup::make(host, place))?;
+        if let Some(state) = &mut self.state {
+            // Written down with the next save: from then on what is in the group is ours to kill.
+            state.cgroup = Some(made.record().clone());
+        }
+        self.cgroup = Some(made);
+        Ok(())
+    }
+
+    fn clone_init(
+        &mut self,
+        journal: &mut Journal<'_>,
+        host: Option<&Host>,
+    ) -> Result<(Line, SharedNumber)> {
+        let plan = self.plan;
+        let joined = match plan.namespaces.join.is_empty() {
+            true => Vec::new(),
+            false => journal.step(
+                Step::Namespaces,
+                || "existing namespaces (open)".into(),
+                || namespaces::open(&plan.namespaces),
+            )?,
+        };
+        let failed = |what: &'static str| Error::kernel(what);
+        let (line, inner) = Line::pair().map_err(failed("make the line to init"))?;
+        let current = SharedNumber::new().map_err(failed("make the shared page"))?;
+        let listener = match self.options.wait_for_start {
+            true => Some(self.listen().map_err(failed("make the start socket"))?),
+            false => None,
+        };
+        let cgroup_files = match &self.cgroup {
+            Some(cgroup) => cgroup.join_files()?,
+            None => Vec::new(),
+        };
+        let view = match host {
+            Some(host) => View::new(
+                host,
+                self.cgroup.as_ref().map(Cgroup::record),
+                plan.namespaces.has(Kind::Cgroup),
+            ),
+            None => View::none(),
+        };
+        let mut new = plan.namespaces.new;
+        // Made later: the clocks are set first; and on v1 the groups are entered first.
+        new.remove(Kind::Time);
+        if !view.born_inside {
+            new.remove(Kind::Cgroup);
+        }
+        let inside = Inside {
+            plan,
+            listener,
+            joined,
+            cgroup_files,
+            cgroups: view,
+            current,
+            foreground: self.options.foreground,
+            preserved: self.options.preserve_fds,
+            new_keyring: !self.options.no_new_keyring,
+            pivot: !self.options.no_pivot,
+            may_make_devices: !plan.namespaces.has(Kind::User),
+        };
+        let birth_fd = self.cgroup.as_ref().map(Cgroup::birth_fd);
+        let birth = Birth { namespaces: new, cgroup: birth_fd, sibling: false };
+        let child = journal.step(
+            Step::Clone,
+            || format!("init of {}", plan.id),
+            || clone_in_pid_namespace(birth, inside, inner),
+        )?;
+        if let Some(map) = &plan.identity_map {
+            let ranges =
+                || format!("{} user and {} group ranges", map.users.len(), map.groups.len());
+            let pid = child.pid;
+            // Kept before the first thing that can fail, so that it is ended.
+            self.child = Some(child);
+            journal.step(Step::IdentityMap, ranges, || identity_map::write(map, pid))?;
+            line.say(&Message::Mapped).map_err(Error::kernel("talk to init"))?;
+        } else {
+            self.child = Some(child);
+        }
+        Ok((line, current))
+    }
+
+    fn listen(&self) -> linux::Result<OwnedFd> {
+        let home = path::open(self.home.path(), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+        socket::listen_at(home.as_fd(), START_SOCKET)
+    }
+
+    /// Everything that is set from outside, while init is busy inside.
+    fn limit(&mut self, journal: &mut Journal<'_>, talk: &Talk) -> Result<()> {
+        let Some(child) = &self.child else { return Ok(()) };
+        let (plan, pid) = (self.plan, child.pid);
+        if let Some(cgroup) = &mut self.cgroup {
+            let what = || shown_limits(plan);
+            journal.step(Step::Limits, what, || cgroup.apply(&plan.resources))?;
+        }
+        let process = &plan.process;
+        if !process.rlimits.is_empty() {
+            let what = || format!("what one process may use ({} rlimits)", process.rlimits.len());
+            let set = || limits::set_rlimits(pid, &process.rlimits);
+            // An init that is gone already has something better to say.
+            journal.step(Step::Limits, what, set).or_else(|failure| talk.excuse(failure))?;
+        }
+        if let Some(score) = process.oom_score_adj {
+            let what = || format!("oom_score_adj {score}");
+            let set = || limits::set_oom_score(pid, score);
+            journal.step(Step::Limits, what, set).or_else(|failure| talk.excuse(failure))?;
+        }
+        Ok(())
+    }
+
+    fn hooks_outside(&self, journal: &mut Journal<'_>) -> Result<()> {
+        let pid = self.child.as_ref().map_or(0, |child| child.pid.as_raw());
+        let state = self.plan.hook_state("creating", pid);
+        for moment in ["prestart", "createRuntime"] {
+            for hook in self.plan.hooks_of(moment) {
+                let name = || format!("{moment} {}", hook.path().display());
+                journal.step(Step::Hooks, name, || hooks::run(hook, &state, &self.plan.bundle))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Records the process, and gives the callers what they asked for.
+    fn hand_out(&mut self, talk: &mut Talk) -> Result<()> {
+        let (Some(child), Some(state)) = (&self.child, &mut self.state) else { return Ok(()) };
+        state.init = Some(Init::of(child.pid, &child.pidfd)?);
+        self.home.save(state)?;
+        if let Some(file) = self.options.pid_file {
+            write_pid_file(file, child.pid.as_raw())?;
+        }
+        if let (Some(path), Some(master)) = (self.options.console_socket, &talk.terminal) {
+            send_terminal(path, master)?;
+            talk.terminal = None;
+        }
+        if let Some(path) = self.options.pidfd_socket {
+            send_descriptor(path, b"standard", &child.pidfd, "--pidfd-socket")?;
+        }
+        Ok(())
+    }
+
+    /// A failure with what the kernel may have had to do with it.
+    fn blame(&self, failure: Failure) -> Failure {
+        let oom = self.cgroup.as_ref().map(Cgroup::oom).filter(|oom| oom.kills > 0);
+        match oom {
+            Some(oom) => Failure {
+                cause: "init was killed: the memory limit is too small to build the container"
+                    .into(),
+                remedy: oom
+                    .limit_bytes
+                    .map(|limit| format!("the limit is {}: raise it", crate::report::bytes(limit))),
+                ..failure
+            },
+            None => failure,
+        }
+    }
+}
+
+/// The creator's side of the conversation.
+struct Talk {
+    line: Line,
+    current: SharedNumber,
+    terminal: Option<OwnedFd>,
+    warnings: Vec<String>,
+}
+
+impl Talk {
+    /// Listens until init says `awaited`.
+    fn wait_for(&mut self, journal: &mut Journal<'_>, awaited: &Message) -> Result<(), Failure> {
+        loop {
+            match self.line.hear() {
+                Ok(Heard::Message(message, fds)) => match message {
+                    Message::Told(record) => journal.tell(record),
+                    Message::Warn(text) => self.warnings.push(text),
+                    Message::Failed(failure) => return Err(failure),
+                    message if message == *awaited => {
+                        self.terminal = fds.into_iter().next();
+                        return Ok(());
+                    }
+                    other => return Err(self.lost(&format!("init said {other:?} out of turn"))),
+                },
+                Ok(Heard::End) => return Err(self.lost("init died")),
+                Err(cause) => return Err(self.lost(&cause.text)),
+            }
+        }
+    }
+
+    fn lost(&self, what: &str) -> Failure {
+        let step = Step::from_number(self.current.get());
+        Failure {
+            step: Step::Clone,
+            object: "init".into(),
+            cause: format!("{what} while at step {}", step.name()),
+            errno: 0,
+            remedy: None,
+        }
+    }
+
+    /// If init has failed meanwhile, its own message tells more than our missing process.
+    fn excuse(&self, failure: Failure) -> Result<(), Failure> {
+        if failure.errno == linux::Errno::ESRCH as i32 { Ok(()) } else { Err(failure) }
+    }
+}
+
+/// Clones init. A PID namespace that exists already counts for children only, so the creator enters
+/// it for the time of the clone.
+fn clone_in_pid_namespace(
+    birth: Birth<'_>,
+    inside: Inside<'_>,
+    line: Line,
+) -> Result<Child, Cause> {
+    let target = inside.joined.iter().find(|(kind, _)| *kind == Kind::Pid);
+    let own = match target {
+        None => None,
+        Some((_, file)) => {
+            let own = namespace::open(Path::new("/proc/self/ns/pid"), Kind::Pid)?;
+            namespace::enter(file.as_fd(), Kind::Pid)?;
+            Some(own)
+        }
+    };
+    let keep = kept_descriptors(&inside, &line);
+    let made = spawn(birth, move || {
+        if fd::close_all_but(&keep).is_err() {
+            return 1;
+        }
+        inside.run(line)
+    });
+    if let Some(own) = own {
+        namespace::enter(own.as_fd(), Kind::Pid)?;
+    }
+    made.map_err(|error| explained(error, birth.namespaces))
+}
+
+/// What init keeps of its creator's descriptors: nothing but this.
+fn kept_descriptors(inside: &Inside<'_>, line: &Line) -> Vec<i32> {
+    let preserved = (3..).take(inside.preserved.try_into().unwrap_or(0));
+    let files = inside.cgroup_files.iter().map(AsRawFd::as_raw_fd);
+    let joined = inside.joined.iter().map(|(_, file)| file.as_raw_fd());
+    let listener = inside.listener.iter().map(AsRawFd::as_raw_fd);
+    let line = [line.as_fd().as_raw_fd()];
+    line.into_iter().chain(files).chain(joined).chain(listener).chain(preserved).collect()
+}
+
+fn explained(error: linux::Error, asked: Namespaces) -> Cause {
+    let errno = error.errno;
+    let cause = Cause::from(error);
+    match errno {
+        linux::Errno::EPERM if asked.contains(Kind::User) => cause.remedy(
+            "this host forbids user namespaces to you: see the sysctls user.max_user_namespaces, \
+             kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns",
+        ),
+        linux::Errno::EPERM => {
+            cause.remedy("new namespaces need CAP_SYS_ADMIN: run as root, or with a user namespace")
+        }
+        linux::Errno::ENOSPC => {
+            cause.remedy("a limit below /proc/sys/user is reached: too many namespaces")
+        }
+        linux::Errno::EINVAL => cause.remedy("this kernel lacks one of the namespaces"),
+        linux::Errno::EBUSY => cause.remedy("the cgroup has groups below it with processes"),
+        _ => cause,
+    }
+}
+
+/// Whether the configuration limits anything (device rules alone are no limit: a container without
+/// a cgroup has only the devices that are in its `/dev`).
+fn asks_for_limits(plan: &Plan) -> bool {
+    let resources = &plan.resources;
+    resources.memory().is_some()
+        || resources.cpu().is_some()
+        || resources.pids().is_some()
+        || resources.block_io().is_some()
+        || resources.hugepage_limits().as_ref().is_some_and(|limits| !limits.is_empty())
+        || resources.unified().as_ref().is_some_and(|unified| !unified.is_empty())
+        || resources.rdma().as_ref().is_some_and(|rdma| !rdma.is_empty())
+}
+
+fn no_cgroup_here(used: bool) -> String {
+    let why = if used {
+        "no part of the cgroup tree is delegated to you: run under `systemd-run --user --scope \
+         -p Delegate=yes …`, or as root"
+    } else {
+        "cgroups are switched off by --cgroup-manager disabled"
+    };
+    format!("limit the container: {why}")
+}
+
+fn shown_limits(plan: &Plan) -> String {
+    let memory = plan.resources.memory().as_ref().and_then(|memory| memory.limit());
+    match memory.and_then(|limit| u64::try_from(limit).ok()) {
+        Some(limit) => {
+            format!("memory to {} and the rest as configured", crate::report::bytes(limit))
+        }
+        None => "resources as configured".into(),
+    }
+}
+
+/// Writes a number without a newline, complete or not at all, as callers read it.
+pub(crate) fn write_pid_file(file: &Path, pid: i32) -> Result<()> {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let temporary: PathBuf = file.with_file_name(format!(".{name}"));
+    let failed = || Error::file(format!("write pid file {}", file.display()));
+    std::fs::write(&temporary, pid.to_string()).map_err(failed())?;
+    std::fs::rename(&temporary, file).map_err(failed())
+}
+
+/// Sends a terminal's master to a console socket, with its name, as runc does.
+pub(crate) fn send_terminal(path: &Path, master: &OwnedFd) -> Result<()> {
+    send_descriptor(path, b"/dev/ptmx", master, "--console-socket")
+}
+
+/// Sends one descriptor to a socket of a caller.
+pub(crate) fn send_descriptor(
+    path: &Path,
+    name: &[u8],
+    descriptor: &OwnedFd,
+    option: &str,
+) -> Result<()> {
+    let doing = || Error::kernel(format!("send a descriptor to {option} {}", path.display()));
+    let stream = socket::connect_to(path).map_err(doing())?;
+    socket::send(&stream, name, &[descriptor.as_fd()]).map_err(doing())
+}

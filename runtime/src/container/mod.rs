@@ -1,0 +1,20 @@
+//! One container, from its first file to its last.
+
+pub(crate) mod cleanup;
+pub(crate) mod create;
+pub(crate) mod exec;
+pub(crate) mod foreground;
+pub(crate) mod handshake;
+pub(crate) mod inside;
+pub(crate) mod signal;
+pub(crate) mod start;
+pub mod state;
+pub(crate) mod streams;
+
+use crate::cgroup::{Cgroup, Host, Record};
+
+/// The cgroup that was written down, if it is still there.
+pub(crate) fn open_cgroup(record: Option<&Record>) -> Option<Cgroup> {
+    let host = Host::detect().ok()??;
+    Cgroup::open(&host, record?).ok()
+}

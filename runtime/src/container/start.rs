@@ -1,0 +1,116 @@
+//! Starting a created container: a call to its init, which has been waiting for it.
+
+use std::os::fd::AsFd;
+
+use linux::{Errno, OFlag, path, pidfd, socket};
+
+use super::create::START_SOCKET;
+use super::handshake::{Heard, Line, Message};
+use super::state::{Home, State, Status};
+use crate::error::{Error, Failure, Result};
+use crate::explain::Journal;
+use crate::plan::Plan;
+use crate::steps::{Step, hooks};
+
+/// Starts the container in `home`, and returns when its program runs.
+pub(crate) fn start(home: &Home) -> Result<()> {
+    let _lock = home.lock()?;
+    let state = home.load()?.ok_or_else(|| Error::NotFound(home.id().to_owned()))?;
+    match state.status(home) {
+        Status::Created => {}
+        Status::Stopped => {
+            return Err(wrong("cannot start a container that has stopped"));
+        }
+        status => {
+            let text = format!("cannot start an already running container: it is {status}");
+            return Err(wrong(&text));
+        }
+    }
+    let directory = path::open(home.path(), OFlag::O_PATH | OFlag::O_DIRECTORY)
+        .map_err(Error::kernel("open the state"))?;
+    let connected = socket::connect_at(directory.as_fd(), START_SOCKET);
+    let line = Line::new(connected.map_err(|error| match error.errno {
+        Errno::ECONNREFUSED => wrong("cannot start a container that has stopped"),
+        _ => Error::Kernel { doing: "call init".into(), source: error },
+    })?);
+    // Removed before the word is given: if we die in between, init sees the line end and ends too,
+    // so that a container never waits with nobody able to call it.
+    path::unlink_at(directory.as_fd(), std::path::Path::new(START_SOCKET))
+        .map_err(Error::kernel("remove the start socket"))?;
+    line.say(&Message::Release).map_err(Error::kernel("talk to init"))?;
+    wait_for_program(&line, &mut Journal::parent(None))?;
+    run_poststart(home, &state)
+}
+
+/// Listens until the line ends (the program runs) or init says why it does not.
+pub(crate) fn wait_for_program(line: &Line, journal: &mut Journal<'_>) -> Result<(), Failure> {
+    loop {
+        match line.hear() {
+            Ok(Heard::End) => return Ok(()),
+            Ok(Heard::Message(Message::Told(record), _)) => journal.tell(record),
+            Ok(Heard::Message(Message::Failed(failure), _)) => return Err(failure),
+            Ok(Heard::Message(..)) => {}
+            Err(cause) => {
+                return Err(Failure {
+                    step: Step::Handover,
+                    object: "program".into(),
+                    cause: cause.text,
+                    errno: cause.errno,
+                    remedy: None,
+                });
+            }
+        }
+    }
+}
+
+/// The hooks of the moment after the start. One that fails ends the container.
+pub(crate) fn run_poststart(home: &Home, state: &State) -> Result<()> {
+    if !state.late_hooks {
+        return Ok(());
+    }
+    let result = run_hooks(home, state, "poststart", Status::Running);
+    if result.is_err()
+        && let Some(process) = state.init.as_ref().and_then(super::state::Init::open)
+    {
+        drop(pidfd::signal(&process, 9));
+    }
+    result
+}
+
+/// Runs the hooks of one late moment, from the configuration as it was when the container was made.
+pub(crate) fn run_hooks(home: &Home, state: &State, moment: &str, status: Status) -> Result<()> {
+    let file = home.path().join("config.json");
+    let bytes = std::fs::read(&file).map_err(Error::file(format!("read {}", file.display())))?;
+    let (spec, _) = crate::spec::parse(&bytes, &file)?;
+    let lists = spec.hooks().clone().unwrap_or_default();
+    let list = match moment {
+        "poststart" => lists.poststart().clone(),
+        _ => lists.poststop().clone(),
+    };
+    let pid = match status {
+        Status::Stopped => 0,
+        _ => state.init.map_or(0, |init| init.pid),
+    };
+    let told = Plan::state_for_hooks(
+        &state.id,
+        &status.to_string(),
+        pid,
+        &state.bundle,
+        &state.annotations,
+    );
+    for hook in list.unwrap_or_default() {
+        let ran = hooks::run(&hook, &told, &state.bundle);
+        ran.map_err(|cause| Failure {
+            step: Step::Hooks,
+            object: format!("{moment} {}", hook.path().display()),
+            cause: cause.text,
+            errno: cause.errno,
+            remedy: cause.remedy,
+        })?;
+    }
+    Ok(())
+}
+
+fn wrong(text: &str) -> Error {
+    Error::WrongState(text.to_owned())
+}

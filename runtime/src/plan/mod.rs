@@ -1,0 +1,286 @@
+//! The plan of a container: everything decided and checked before anything is done.
+//!
+//! config.json describes; a plan prescribes. Making one is pure but for a few looks at the host
+//! (which files exist), so that it can be tested, printed by `minirun check`, and trusted: after
+//! it, only the kernel can say no.
+
+mod devices;
+mod mounts;
+mod namespaces;
+mod process;
+mod rootfs;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Hooks, LinuxResources, Spec};
+
+pub use devices::{DEFAULT as DEFAULT_DEVICES, Device};
+pub use mounts::{Mount, Source};
+pub use namespaces::{IdMap, IdentityMap, NamespacePlan, config_name as namespace_name};
+pub(crate) use process::environment_value;
+pub use process::{Process, User};
+pub use rootfs::{LOWERDIRS_ANNOTATION, Overlay, Rootfs, UPPER_ANNOTATION};
+
+use crate::error::{Error, Result};
+
+/// Everything that will be done for one container.
+#[derive(Debug)]
+pub struct Plan {
+    /// The container's name.
+    pub id: String,
+    /// The bundle's directory, absolute.
+    pub bundle: PathBuf,
+    /// The root file system.
+    pub rootfs: Rootfs,
+    /// Namespaces, new and joined.
+    pub namespaces: NamespacePlan,
+    /// How numbers of users map, with a new user namespace.
+    pub identity_map: Option<IdentityMap>,
+    /// What to mount, in order.
+    pub mounts: Vec<Mount>,
+    /// Device nodes beside those of every container.
+    pub devices: Vec<Device>,
+    /// Paths that must not be seen.
+    pub masked: Vec<PathBuf>,
+    /// Paths that must not be written.
+    pub read_only: Vec<PathBuf>,
+    /// The host name.
+    pub host_name: Option<String>,
+    /// The NIS domain name.
+    pub domain_name: Option<String>,
+    /// Kernel parameters of the container's namespaces, by path below `/proc/sys`.
+    pub sysctl: BTreeMap<String, String>,
+    /// The execution domain, personality(2).
+    pub personality: Option<u64>,
+    /// The first process.
+    pub process: Process,
+    /// Where in the cgroup tree, as configured.
+    pub cgroups_path: Option<PathBuf>,
+    /// What it may use.
+    pub resources: LinuxResources,
+    /// Programs of others to run at certain moments.
+    pub hooks: Hooks,
+    /// The configuration's annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// What is not as asked and no reason to fail.
+    pub warnings: Vec<String>,
+}
+
+/// What the plan depends on beside the configuration.
+#[derive(Debug, Clone)]
+pub struct Circumstances<'a> {
+    /// The container's name.
+    pub id: &'a str,
+    /// The bundle's directory, absolute.
+    pub bundle: &'a Path,
+    /// Our effective user.
+    pub user: u32,
+    /// Whether we hold `CAP_SYS_ADMIN` over the host's namespaces.
+    pub privileged: bool,
+}
+
+impl Plan {
+    /// Decides everything.
+    pub fn decide(spec: &Spec, at: &Circumstances<'_>) -> Result<Self> {
+        let linux = spec.linux().clone().unwrap_or_default_empty();
+        refuse_unsupported(&linux)?;
+        let namespaces = NamespacePlan::decide(&linux)?;
+        let identity_map = namespaces::identity_map(&linux, &namespaces, at)?;
+        let rootfs = Rootfs::decide(spec, &linux, at)?;
+        let process = spec
+            .process()
+            .as_ref()
+            .ok_or_else(|| Error::Config("config.json: process is missing".into()))?;
+        let process = Process::decide(process, linux.seccomp().as_ref())?;
+        let mounts = mounts::decide(spec, &namespaces, at)?;
+        let plan = Self {
+            id: at.id.to_owned(),
+            bundle: at.bundle.to_owned(),
+            devices: devices::decide(&linux)?,
+            masked: container_paths("linux.maskedPaths", linux.masked_paths().as_deref())?,
+            read_only: container_paths("linux.readonlyPaths", linux.readonly_paths().as_deref())?,
+            host_name: spec.hostname().clone().filter(|name| !name.is_empty()),
+            domain_name: spec.domainname().clone().filter(|name| !name.is_empty()),
+            sysctl: namespaces::sysctl(&linux, &namespaces)?,
+            personality: process::personality(&linux)?,
+            cgroups_path: linux.cgroups_path().clone().filter(|p| !p.as_os_str().is_empty()),
+            resources: linux.resources().clone().unwrap_or_default(),
+            hooks: spec.hooks().clone().unwrap_or_default(),
+            annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+            warnings: Vec::new(),
+            rootfs,
+            namespaces,
+            identity_map,
+            mounts,
+            process,
+        };
+        plan.check_names()?;
+        plan.check_hooks()?;
+        Ok(plan)
+    }
+
+    /// A name needs a namespace of its own to be set in, or it would rename the host.
+    fn check_names(&self) -> Result<()> {
+        use linux::namespace::Kind;
+        for (field, value) in [("hostname", &self.host_name), ("domainname", &self.domain_name)] {
+            if value.is_some() && !self.namespaces.has(Kind::Uts) {
+                return Err(Error::Config(format!(
+                    "config.json: {field} is set, and there is no uts namespace in \
+                     linux.namespaces to set it in (it would rename the host)"
+                )));
+            }
+            if value.as_ref().is_some_and(|name| name.len() > 64) {
+                return Err(Error::Config(format!(
+                    "config.json: {field} is longer than 64 bytes, the kernel's limit"
+                )));
+            }
+        }
+        let changes_mounts = !self.mounts.is_empty()
+            || !self.masked.is_empty()
+            || !self.read_only.is_empty()
+            || self.rootfs.read_only;
+        if changes_mounts && !self.namespaces.has(Kind::Mount) {
+            return Err(Error::Config(
+                "config.json: mounts, maskedPaths, readonlyPaths and root.readonly need a mount \
+                 namespace in linux.namespaces (they would change the host)"
+                    .into(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_hooks(&self) -> Result<()> {
+        for (name, hooks) in self.hook_lists() {
+            for hook in hooks {
+                if !hook.path().is_absolute() {
+                    return Err(Error::Config(format!(
+                        "config.json: hooks.{name}: path {:?} is not absolute",
+                        hook.path()
+                    )));
+                }
+                if hook.timeout().is_some_and(|timeout| timeout <= 0) {
+                    return Err(Error::Config(format!(
+                        "config.json: hooks.{name}: timeout must be greater than 0"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the destination is a bind mount of something of the host.
+    pub(crate) fn binds(&self, destination: &str) -> bool {
+        self.mounts.iter().any(|mount| {
+            mount.destination == Path::new(destination) && matches!(mount.source, Source::Bind(..))
+        })
+    }
+
+    /// Whether init has to stop for hooks before it changes its root (or for what they are told).
+    pub(crate) fn has_early_hooks(&self) -> bool {
+        let late = ["poststart", "poststop"];
+        self.hook_lists().iter().any(|(name, list)| !list.is_empty() && !late.contains(name))
+    }
+
+    /// The hooks of one moment.
+    pub(crate) fn hooks_of(&self, moment: &str) -> &[oci_spec::runtime::Hook] {
+        let lists = self.hook_lists();
+        lists.into_iter().find(|(name, _)| *name == moment).map_or(&[], |(_, list)| list)
+    }
+
+    /// What a hook reads from its standard input, runtime-spec runtime.md, "State".
+    pub(crate) fn hook_state(&self, status: &str, pid: i32) -> String {
+        Self::state_for_hooks(&self.id, status, pid, &self.bundle, &self.annotations)
+    }
+
+    /// The same, from what the state file knows.
+    pub(crate) fn state_for_hooks(
+        id: &str,
+        status: &str,
+        pid: i32,
+        bundle: &Path,
+        annotations: &BTreeMap<String, String>,
+    ) -> String {
+        serde_json::json!({
+            "ociVersion": crate::spec::VERSION,
+            "id": id,
+            "status": status,
+            "pid": pid,
+            "bundle": bundle,
+            "annotations": annotations,
+        })
+        .to_string()
+    }
+
+    /// The hooks by name.
+    pub(crate) fn hook_lists(&self) -> [(&'static str, &[oci_spec::runtime::Hook]); 6] {
+        fn list(hooks: &Option<Vec<oci_spec::runtime::Hook>>) -> &[oci_spec::runtime::Hook] {
+            hooks.as_deref().unwrap_or_default()
+        }
+        let hooks = &self.hooks;
+        let prestart = list(hooks.prestart());
+        [
+            ("prestart", prestart),
+            ("createRuntime", list(hooks.create_runtime())),
+            ("createContainer", list(hooks.create_container())),
+            ("startContainer", list(hooks.start_container())),
+            ("poststart", list(hooks.poststart())),
+            ("poststop", list(hooks.poststop())),
+        ]
+    }
+}
+
+/// The sections of the specification that this version does not implement yet: an error that names
+/// them, never silence.
+fn refuse_unsupported(linux: &oci_spec::runtime::Linux) -> Result<()> {
+    let asked = [
+        ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|d| !d.is_empty())),
+        ("linux.intelRdt", linux.intel_rdt().is_some()),
+        ("linux.memoryPolicy", linux.memory_policy().is_some()),
+    ];
+    match asked.into_iter().find(|(_, asked)| *asked) {
+        Some((field, _)) => Err(unsupported(field)),
+        None => Ok(()),
+    }
+}
+
+/// The error for a property that this version cannot apply.
+fn unsupported(field: &str) -> Error {
+    Error::Unsupported(format!("config.json: {field} is not supported by this version of minirun"))
+}
+
+/// Paths inside the container must be absolute.
+fn container_paths(field: &str, paths: Option<&[String]>) -> Result<Vec<PathBuf>> {
+    let paths = paths.unwrap_or_default().iter();
+    let checked = paths.map(|path| {
+        let path = PathBuf::from(path);
+        if path.is_absolute() {
+            return Ok(path);
+        }
+        Err(Error::Config(format!("config.json: {field}: {path:?} is not an absolute path")))
+    });
+    checked.collect()
+}
+
+/// oci-spec's default for a missing section is a full container; ours is an empty section.
+trait OrEmpty<T> {
+    fn unwrap_or_default_empty(self) -> T;
+}
+
+impl OrEmpty<oci_spec::runtime::Linux> for Option<oci_spec::runtime::Linux> {
+    fn unwrap_or_default_empty(self) -> oci_spec::runtime::Linux {
+        self.unwrap_or_else(|| crate::json::read(b"{}").unwrap_or_default())
+    }
+}
+
+/// Whether `id` may name a container: letters, digits and `_+-.`, but not `.` or `..`.
+pub fn check_id(id: &str) -> Result<()> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte);
+    if id.is_empty() || id == "." || id == ".." || id.len() > 255 || !id.bytes().all(allowed) {
+        return Err(Error::InvalidId(id.to_owned()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

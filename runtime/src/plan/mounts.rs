@@ -1,0 +1,164 @@
+//! What is mounted into the container, in order.
+
+use std::path::{Component, Path, PathBuf};
+
+use linux::namespace::Kind;
+use oci_spec::runtime::Spec;
+
+use super::{Circumstances, NamespacePlan};
+use crate::error::{Error, Result};
+use crate::spec::mount_options::{self, MountOptions};
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A new file system of this type.
+    FileSystem {
+        /// Its type.
+        kind: String,
+        /// What it calls its source in the mount table.
+        name: Option<String>,
+    },
+    /// A file or directory of the host, `true` with the mounts below it.
+    Bind(PathBuf, bool),
+    /// The container's view of the cgroup tree.
+    Cgroup,
+    /// The message queues of the container's IPC namespace.
+    Mqueue,
+}
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Where, inside the container; absolute.
+    pub destination: PathBuf,
+    /// What.
+    pub source: Source,
+    /// How.
+    pub options: MountOptions,
+}
+
+impl Mount {
+    /// Whether the destination must be a real directory, without any link on the way: an image that
+    /// makes it a link wants the runtime to write elsewhere (CVE-2019-19921).
+    pub fn refuses_links(&self) -> bool {
+        matches!(&self.source, Source::FileSystem { kind, .. } if kind == "proc" || kind == "sysfs")
+            || ["/proc", "/dev", "/sys"].map(Path::new).contains(&self.destination.as_path())
+    }
+}
+
+impl std::fmt::Display for Mount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let place = self.destination.display();
+        match &self.source {
+            Source::FileSystem { kind, .. } => write!(f, "{kind} at {place}"),
+            Source::Bind(source, _) => write!(f, "{} at {place}", source.display()),
+            Source::Cgroup => write!(f, "cgroup at {place}"),
+            Source::Mqueue => write!(f, "mqueue at {place}"),
+        }
+    }
+}
+
+pub(super) fn decide(
+    spec: &Spec,
+    namespaces: &NamespacePlan,
+    at: &Circumstances<'_>,
+) -> Result<Vec<Mount>> {
+    let mounts = spec.mounts().iter().flatten().enumerate();
+    mounts.map(|(index, mount)| one(index, mount, namespaces, at)).collect()
+}
+
+fn one(
+    index: usize,
+    mount: &oci_spec::runtime::Mount,
+    namespaces: &NamespacePlan,
+    at: &Circumstances<'_>,
+) -> Result<Mount> {
+    let wrong = |what: String| Error::Config(format!("config.json: mounts[{index}]: {what}"));
+    if mount.destination().as_os_str().is_empty() {
+        return Err(wrong("destination is empty".into()));
+    }
+    let destination = absolute(mount.destination());
+    let options = mount_options::parse(mount.options().as_deref().unwrap_or_default());
+    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
+        return Err(super::unsupported(&format!("mounts[{index}].uidMappings")));
+    }
+    if let Some(option) = options.data.iter().find(|o| ["idmap", "ridmap"].contains(&o.as_str())) {
+        return Err(super::unsupported(&format!("mounts[{index}]: option {option}")));
+    }
+    let kind = mount.typ().clone().unwrap_or_default();
+    let source = match (kind.as_str(), options.bind) {
+        (_, Some(recursive)) => bind(mount, recursive, at).map_err(wrong)?,
+        ("bind" | "rbind", None) => bind(mount, kind == "rbind", at).map_err(wrong)?,
+        ("" | "none", None) => {
+            return Err(wrong(format!(
+                "no type for {}: name a file system, or use the option bind",
+                destination.display()
+            )));
+        }
+        ("cgroup" | "cgroup2", None) => Source::Cgroup,
+        ("mqueue", None) => Source::Mqueue,
+        (kind, None) => {
+            let name = mount.source().as_ref().map(|source| source.display().to_string());
+            Source::FileSystem { kind: kind.to_owned(), name }
+        }
+    };
+    if let Source::Bind(..) = source
+        && let Some(option) = options.data.first()
+    {
+        return Err(wrong(format!(
+            "option {option:?} has no meaning for the bind mount at {}",
+            destination.display()
+        )));
+    }
+    if options.copy_up {
+        return Err(super::unsupported(&format!("mounts[{index}]: option tmpcopyup")));
+    }
+    if source == Source::Mqueue && !namespaces.has(Kind::Ipc) {
+        // Without a namespace of its own the container would see the host's queues.
+        return Err(wrong("mqueue needs an ipc namespace in linux.namespaces".into()));
+    }
+    Ok(Mount { destination, source, options })
+}
+
+fn bind(
+    mount: &oci_spec::runtime::Mount,
+    recursive: bool,
+    at: &Circumstances<'_>,
+) -> Result<Source, String> {
+    let source = mount.source().as_ref().filter(|source| !source.as_os_str().is_empty());
+    let source = source.ok_or("a bind mount needs a source")?;
+    // Relative to the bundle, runtime-spec config.md.
+    let source = at.bundle.join(source);
+    if !source.try_exists().unwrap_or(true) {
+        return Err(format!("source {} does not exist", source.display()));
+    }
+    Ok(Source::Bind(source, recursive))
+}
+
+/// A destination as the kernel will see it; the specification lets us read a relative one as
+/// relative to `/`. `..` at the root stays at the root.
+fn absolute(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => {
+                clean.pop();
+            }
+            _ => {}
+        }
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations_are_cleaned() {
+        assert_eq!(absolute(Path::new("proc")), Path::new("/proc"));
+        assert_eq!(absolute(Path::new("/a/../../b/./c/")), Path::new("/b/c"));
+    }
+}

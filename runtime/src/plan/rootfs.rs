@@ -1,0 +1,114 @@
+//! What the container will see as `/`.
+
+use std::path::{Path, PathBuf};
+
+use linux::mount::Propagation;
+use oci_spec::runtime::{Linux, Spec};
+
+use super::Circumstances;
+use crate::error::{Error, Result};
+
+/// The annotation that names the layers of an overlay root: a JSON array of directories, the
+/// topmost first. rootfs-tools writes it.
+pub const LOWERDIRS_ANNOTATION: &str = "org.minirun.overlay.lowerdirs";
+/// The annotation that chooses where the writable layer lives: a directory, which must be on a
+/// file system that overlayfs can write to. Without it: a hidden directory in the bundle.
+pub const UPPER_ANNOTATION: &str = "org.minirun.overlay.upper";
+
+/// The root file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rootfs {
+    /// The directory, absolute: the root itself, or the mount point of the overlay.
+    pub path: PathBuf,
+    /// The layers, when the root is copy-on-write.
+    pub overlay: Option<Overlay>,
+    /// Whether the container may write to it.
+    pub read_only: bool,
+    /// Whether mounts of the host appear in the container, and the other way round.
+    pub propagation: Propagation,
+}
+
+/// A copy-on-write root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overlay {
+    /// The read-only layers, the topmost first.
+    pub lower: Vec<PathBuf>,
+    /// The directory that holds `upper` and `work`; it is removed with the container. `None` for a
+    /// read-only root.
+    pub writable: Option<PathBuf>,
+}
+
+impl Rootfs {
+    pub(super) fn decide(spec: &Spec, linux: &Linux, at: &Circumstances<'_>) -> Result<Self> {
+        let root = spec
+            .root()
+            .as_ref()
+            .ok_or_else(|| Error::Config("config.json: root is missing".into()))?;
+        if root.path().as_os_str().is_empty() {
+            return Err(Error::Config("config.json: root.path is empty".into()));
+        }
+        let path = at.bundle.join(root.path());
+        let path = std::fs::canonicalize(&path).map_err(|error| {
+            Error::Config(format!("root file system {}: {error}", path.display()))
+        })?;
+        if !path.is_dir() {
+            return Err(Error::Config(format!(
+                "root file system {}: not a directory",
+                path.display()
+            )));
+        }
+        if path == Path::new("/") {
+            return Err(Error::Config(
+                "config.json: root.path is the host's own root directory".into(),
+            ));
+        }
+        let read_only = root.readonly().unwrap_or(false);
+        let overlay = overlay(spec, at, read_only)?;
+        let propagation = propagation(linux.rootfs_propagation().as_deref())?;
+        Ok(Self { path, overlay, read_only, propagation })
+    }
+}
+
+fn overlay(spec: &Spec, at: &Circumstances<'_>, read_only: bool) -> Result<Option<Overlay>> {
+    let annotation = |name: &str| spec.annotations().as_ref().and_then(|all| all.get(name));
+    let Some(text) = annotation(LOWERDIRS_ANNOTATION) else { return Ok(None) };
+    let wrong =
+        |what: String| Error::Config(format!("config.json: {LOWERDIRS_ANNOTATION}: {what}"));
+    let lower: Vec<PathBuf> = crate::json::read(text.as_bytes())
+        .map_err(|error| wrong(format!("not a JSON array of paths: {error}")))?;
+    if lower.is_empty() {
+        return Err(wrong("no layer".into()));
+    }
+    for layer in &lower {
+        if !layer.is_absolute() {
+            return Err(wrong(format!("{} is not an absolute path", layer.display())));
+        }
+        if !layer.is_dir() {
+            return Err(wrong(format!(
+                "layer {} is not there: import the image again with rootfs-tools",
+                layer.display()
+            )));
+        }
+    }
+    let writable = match annotation(UPPER_ANNOTATION) {
+        _ if read_only => None,
+        Some(dir) => Some(PathBuf::from(dir)),
+        None => Some(at.bundle.join(format!(".minirun-{}", at.id))),
+    };
+    Ok(Some(Overlay { lower, writable }))
+}
+
+fn propagation(name: Option<&str>) -> Result<Propagation> {
+    match name.unwrap_or_default() {
+        // What no configuration asks for: the container sees what the host mounts later, never the
+        // other way round.
+        "" | "slave" | "rslave" => Ok(Propagation::Slave),
+        "private" | "rprivate" => Ok(Propagation::Private),
+        "shared" | "rshared" => Ok(Propagation::Shared),
+        "unbindable" | "runbindable" => Ok(Propagation::Unbindable),
+        other => Err(Error::Config(format!(
+            "config.json: linux.rootfsPropagation: {other:?} is none of shared, slave, private, \
+             unbindable"
+        ))),
+    }
+}

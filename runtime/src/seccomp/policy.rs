@@ -1,0 +1,276 @@
+//! A profile, understood: for each architecture the rules of each call, in the order in which they
+//! decide.
+//!
+//! The meaning is libseccomp's, as runc and crun use it, because profiles are written against that:
+//!
+//! * A rule whose action is the default's is dropped, and so is a name that we do not know.
+//! * Conditions of one rule are combined by "and". But when two of them are about the same
+//!   argument, each becomes a rule of its own ("or"), because that is what runc has always done.
+//! * Rules about one call are alternatives. One without conditions beats all that have some; of
+//!   two without, the first one counts.
+//! * Where rules overlap and disagree, the more special one decides ([`Condition::precedence`]).
+//!   Two with the same conditions and different actions are an error.
+//! * On 32-bit architectures (x32 is one) only the lower half of values and masks counts.
+
+use std::cmp::Ordering;
+
+use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSyscall};
+
+use super::condition::{Condition, Test};
+use super::syscalls::{self, Syscall};
+use super::{Action, Architecture, Error, multiplexed};
+
+/// What a profile decides, before it is a program.
+#[derive(Debug)]
+pub(super) struct Policy {
+    /// For calls that no rule decides.
+    pub(super) default: Action,
+    /// For calls beyond the last one that the profile names, where that differs from the default:
+    /// see [`newer`].
+    pub(super) newer: Option<Action>,
+    /// One per architecture, sorted.
+    pub(super) sections: Vec<Section>,
+    /// Names that no table has, in the profile's order.
+    pub(super) skipped: Vec<String>,
+    /// Architectures whose programs cannot run here.
+    pub(super) unreachable: Vec<Arch>,
+    /// Whether a rule hands calls to a listener.
+    pub(super) notifies: bool,
+}
+
+/// The rules for one architecture.
+#[derive(Debug)]
+pub(super) struct Section {
+    pub(super) architecture: Architecture,
+    /// Sorted by number; rules with the same number are tried in this order.
+    pub(super) rules: Vec<Rule>,
+    /// The largest number that the profile names, of those that are given out in order.
+    pub(super) last: Option<u32>,
+}
+
+/// One way for one call to meet its fate.
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub(super) number: u32,
+    /// All of them must hold; sorted by argument.
+    pub(super) conditions: Vec<Condition>,
+    pub(super) action: Action,
+    /// The index in the profile's `syscalls`.
+    pub(super) source: usize,
+    /// Whether it is about a multiplexed call, on behalf of one that the profile names.
+    derived: bool,
+}
+
+/// One entry of the profile's `syscalls`, without its names.
+struct Entry {
+    action: Action,
+    /// Each with conditions that must all hold.
+    alternatives: Vec<Vec<Condition>>,
+    source: usize,
+    /// Whether its action is the default's, so that it only tells how new the profile is.
+    redundant: bool,
+}
+
+impl Policy {
+    pub(super) fn of(profile: &LinuxSeccomp, native: Architecture) -> Result<Self, Error> {
+        let (action, errno) = (profile.default_action(), profile.default_errno_ret());
+        let default = Action::of_profile(action, errno, || "defaultAction".into())?;
+        if default == Action::NOTIFY {
+            return Err(Error::NotifyByDefault);
+        }
+        let (sections, unreachable) = sections(profile, native);
+        let newer = newer(default);
+        let mut policy =
+            Self { default, newer, sections, skipped: Vec::new(), unreachable, notifies: false };
+        for (source, written) in profile.syscalls().iter().flatten().enumerate() {
+            policy.add(Entry::of(written, source, default)?, written.names())?;
+        }
+        for section in &mut policy.sections {
+            section.arrange(native)?;
+        }
+        Ok(policy)
+    }
+
+    fn add(&mut self, entry: Entry, names: &[String]) -> Result<(), Error> {
+        let notifies = entry.action == Action::NOTIFY;
+        self.notifies |= notifies;
+        for name in names {
+            if name.is_empty() {
+                return Err(Error::EmptyName { rule: entry.source });
+            }
+            if notifies && name == "write" {
+                return Err(Error::NotifyOnWrite { rule: entry.source });
+            }
+            let call = syscalls::by_name(name);
+            let mut known = false;
+            for section in &mut self.sections {
+                known |= section.add(name, call, &entry);
+            }
+            if !known {
+                self.skipped.push(name.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a call gets that is newer than all that the profile names: "no such call", so that
+/// programs fall back on an older one instead of giving up at the default's EPERM (or dying of it).
+/// runc's rule, and its exception: where the default lets calls through, they go through.
+fn newer(default: Action) -> Option<Action> {
+    (!default.is_permissive() && default != Action::ENOSYS).then_some(Action::ENOSYS)
+}
+
+/// The native architecture and those that the profile names, as far as their programs can run;
+/// and the others.
+fn sections(profile: &LinuxSeccomp, native: Architecture) -> (Vec<Section>, Vec<Arch>) {
+    let mut architectures = vec![native];
+    let mut unreachable = Vec::new();
+    for name in profile.architectures().iter().flatten() {
+        match Architecture::named(*name, native) {
+            Some(architecture) if native.family().contains(&architecture) => {
+                architectures.push(architecture);
+            }
+            _ => unreachable.push(*name),
+        }
+    }
+    architectures.sort_unstable();
+    architectures.dedup();
+    let names = profile.syscalls().iter().flatten().map(|rule| rule.names().len()).sum();
+    let section =
+        |architecture| Section { architecture, rules: Vec::with_capacity(names), last: None };
+    (architectures.into_iter().map(section).collect(), unreachable)
+}
+
+impl Entry {
+    fn of(written: &LinuxSyscall, source: usize, default: Action) -> Result<Self, Error> {
+        let place = || format!("syscalls[{source}]");
+        let action = Action::of_profile(written.action(), written.errno_ret(), place)?;
+        let mut conditions = Vec::new();
+        for argument in written.args().iter().flatten() {
+            let condition = Condition::of_profile(argument)
+                .ok_or_else(|| Error::NoSuchArgument { rule: source, index: argument.index() })?;
+            conditions.push(condition);
+        }
+        conditions.sort_by_key(|condition| condition.argument);
+        let twice = conditions.windows(2).any(|pair| pair[0].argument == pair[1].argument);
+        let alternatives = if twice {
+            conditions.into_iter().map(|condition| vec![condition]).collect()
+        } else {
+            vec![conditions]
+        };
+        Ok(Self { action, alternatives, source, redundant: action == default })
+    }
+}
+
+impl Section {
+    /// Adds the rules about the call `name`. False when this architecture has no such call.
+    fn add(&mut self, name: &str, call: Option<&Syscall>, entry: &Entry) -> bool {
+        let mut known = false;
+        if let Some(number) = call.and_then(|call| call.number(self.architecture)) {
+            known = true;
+            if number < self.architecture.private_numbers() {
+                self.last = self.last.max(Some(number));
+            }
+            self.push(number, None, entry);
+        }
+        if self.architecture == Architecture::X86
+            && let Some((multiplexed, selector)) = multiplexed::way_to(name)
+            && let Some(call) = syscalls::by_name(multiplexed)
+            && let Some(number) = call.number(self.architecture)
+        {
+            known = true;
+            let value = u64::from(selector);
+            let selector = Condition { argument: 0, test: Test::Equal, value, mask: u64::MAX };
+            self.push(number, Some(selector), entry);
+        }
+        known
+    }
+
+    fn push(&mut self, number: u32, selector: Option<Condition>, entry: &Entry) {
+        if entry.redundant {
+            return;
+        }
+        let derived = selector.is_some();
+        for own in &entry.alternatives {
+            let simple = own.is_empty() && !derived;
+            let conditions = if simple { Vec::new() } else { self.conditions(selector, own) };
+            let (action, source) = (entry.action, entry.source);
+            self.rules.push(Rule { number, conditions, action, source, derived });
+        }
+    }
+
+    /// The conditions as this architecture can check them; a selector takes the first argument.
+    fn conditions(&self, selector: Option<Condition>, own: &[Condition]) -> Vec<Condition> {
+        let wide = self.architecture.has_wide_arguments();
+        let own = own.iter().filter(|own| selector.is_none() || own.argument != 0);
+        (selector.iter().chain(own))
+            .map(|condition| if wide { *condition } else { condition.narrow() })
+            .filter(|condition| !condition.is_void())
+            .collect()
+    }
+
+    /// Puts the rules into the order in which they decide, and drops those that never will.
+    fn arrange(&mut self, native: Architecture) -> Result<(), Error> {
+        self.rules.sort_unstable_by_key(|rule| rule.number);
+        for rules in self.rules.chunk_by_mut(|one, other| one.number == other.number) {
+            rules.sort_by(Rule::order);
+        }
+        self.rules.dedup_by(|later, earlier| {
+            later.number == earlier.number && earlier.conditions.is_empty()
+        });
+        if self.architecture == native {
+            self.refuse_conflicts()?;
+        }
+        self.rules.dedup_by(|later, earlier| {
+            later.number == earlier.number && later.conditions == earlier.conditions
+        });
+        Ok(())
+    }
+
+    /// Fails when two rules decide differently about exactly the same calls. On the other
+    /// architectures, where shortened values can coincide, the stronger action decides.
+    fn refuse_conflicts(&self) -> Result<(), Error> {
+        for pair in self.rules.windows(2) {
+            let [one, other] = pair else { continue };
+            let same = one.number == other.number && one.conditions == other.conditions;
+            let derived = one.derived || other.derived;
+            if same && !derived && one.action != other.action {
+                let name = syscalls::name_of(self.architecture, one.number).unwrap_or_default();
+                let rules = [one.source.min(other.source), one.source.max(other.source)];
+                return Err(Error::Conflict { syscall: name.into(), rules });
+            }
+        }
+        Ok(())
+    }
+
+    /// The rules about one call.
+    pub(super) fn rules_about(&self, number: u32) -> &[Rule] {
+        let start = self.rules.partition_point(|rule| rule.number < number);
+        let count = self.rules[start..].partition_point(|rule| rule.number == number);
+        &self.rules[start..start + count]
+    }
+}
+
+impl Rule {
+    /// Which of two rules about one call comes first.
+    fn order(&self, other: &Self) -> Ordering {
+        let conditions = || {
+            let pairs = self.conditions.iter().zip(&other.conditions);
+            pairs
+                .map(|(own, others)| own.precedence(*others))
+                .find(|order| order.is_ne())
+                .unwrap_or_else(|| self.conditions.len().cmp(&other.conditions.len()))
+        };
+        let strength = || match self.conditions.is_empty() {
+            true => Ordering::Equal,
+            false => self.action.rank().cmp(&other.action.rank()),
+        };
+        conditions().then_with(strength).then_with(|| self.source.cmp(&other.source))
+    }
+
+    /// Whether this rule decides about a call with these arguments.
+    pub(super) fn holds(&self, arguments: &[u64; 6]) -> bool {
+        self.conditions.iter().all(|condition| condition.holds(arguments))
+    }
+}
