@@ -70,18 +70,17 @@ impl Cgroup {
             return Err(self.no_such_tree(*controller, asked));
         }
         let mut result = self.write(setting, &setting.file, &setting.value);
-        let absent = |result: &linux::Result<()>| matches!(result, Err(cause) if cause.errno == Errno::ENOENT);
-        if let Some((file, value)) = setting.instead.as_ref().filter(|_| absent(&result)) {
+        if let Some((file, value)) = setting.instead.as_ref().filter(|_| is_absent(&result)) {
             result = self.write(setting, file, value);
         }
-        if absent(&result) && *version == Version::V2 {
+        if is_absent(&result) && *version == Version::V2 {
             self.require(*controller, asked)?;
             result = self.write(setting, &setting.file, &setting.value);
-            if let Some((file, value)) = setting.instead.as_ref().filter(|_| absent(&result)) {
+            if let Some((file, value)) = setting.instead.as_ref().filter(|_| is_absent(&result)) {
                 result = self.write(setting, file, value);
             }
         }
-        if absent(&result) && setting.absent_is_fine {
+        if is_absent(&result) && setting.absent_is_fine {
             return Ok(());
         }
         result.map_err(|cause| {
@@ -137,6 +136,11 @@ impl Cgroup {
         }
         Ok(())
     }
+}
+
+/// Whether there is no such file.
+fn is_absent(result: &linux::Result<()>) -> bool {
+    matches!(result, Err(cause) if cause.errno == Errno::ENOENT)
 }
 
 /// Whether the kernel may accept the same write after another one.

@@ -19,8 +19,8 @@ pub struct OomReport {
     pub kills: u64,
     /// The limit, in bytes; `None` when there is none.
     pub limit_bytes: Option<u64>,
-    /// The most that the group has used, in bytes; `None` where the kernel does not keep it (version
-    /// 2 before Linux 5.19).
+    /// The most that the group has used, in bytes; `None` where the kernel does not keep it
+    /// (version 2 before Linux 5.19).
     pub peak_bytes: Option<u64>,
 }
 
