@@ -70,23 +70,22 @@ impl Cgroup {
             return Err(self.no_such_tree(*controller, asked));
         }
         let mut result = self.write(setting, &setting.file, &setting.value);
-        let absent = |result: &linux::Result<()>| matches!(result, Err(cause) if cause.errno == Errno::ENOENT);
-        if let Some((file, value)) = setting.instead.as_ref().filter(|_| absent(&result)) {
+        if let Some((file, value)) = setting.instead.as_ref().filter(|_| is_absent(&result)) {
             result = self.write(setting, file, value);
         }
-        if absent(&result) && *version == Version::V2 {
+        if is_absent(&result) && *version == Version::V2 {
             self.require(*controller, asked)?;
             result = self.write(setting, &setting.file, &setting.value);
-            if let Some((file, value)) = setting.instead.as_ref().filter(|_| absent(&result)) {
+            if let Some((file, value)) = setting.instead.as_ref().filter(|_| is_absent(&result)) {
                 result = self.write(setting, file, value);
             }
         }
-        if absent(&result) && setting.absent_is_fine {
+        if is_absent(&result) && setting.absent_is_fine {
             return Ok(());
         }
         result.map_err(|cause| {
             let remedy = remedy(setting, cause.errno);
-            Error::Refused { asked: asked.clone(), cause, remedy }
+            Error::Refused { asked: asked.clone(), cause: Box::new(cause), remedy }
         })
     }
 
@@ -110,7 +109,7 @@ impl Cgroup {
             found: "no tree of version 1 has it".to_owned(),
             remedy: super::enable::remedy(controller, false),
         };
-        Error::Missing { asked: asked.to_owned(), missing }
+        Error::Missing { asked: asked.to_owned(), missing: Box::new(missing) }
     }
 
     /// `memory.checkBeforeUpdate`: refuse a limit that is below what is in use, instead of letting
@@ -137,6 +136,11 @@ impl Cgroup {
         }
         Ok(())
     }
+}
+
+/// Whether there is no such file.
+fn is_absent(result: &linux::Result<()>) -> bool {
+    matches!(result, Err(cause) if cause.errno == Errno::ENOENT)
 }
 
 /// Whether the kernel may accept the same write after another one.

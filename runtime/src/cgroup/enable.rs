@@ -115,7 +115,7 @@ impl Cgroup {
         if self.has(&[controller])? {
             return Ok(());
         }
-        let missing = self.why_missing(controller, asked, refusals.first());
+        let missing = Box::new(self.why_missing(controller, asked, refusals.first()));
         Err(Error::Missing { asked: asked.to_owned(), missing })
     }
 

@@ -38,7 +38,7 @@ impl Cgroup {
                     _ => "",
                 };
                 let step = format!("enter cgroup {}", group.display());
-                Error::Kernel { step, cause, remedy: remedy.to_owned() }
+                Error::Kernel { step, cause: Box::new(cause), remedy: remedy.to_owned() }
             })
         };
         let birth = open(self.unified(), ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
@@ -49,8 +49,8 @@ impl Cgroup {
     /// Where process `pid` of the container is, below its group, in version 2.
     ///
     /// A container that manages groups itself (systemd in a container) moves its processes into
-    /// leaves and enables controllers; then nothing can be born in its group any more (`EBUSY`), and
-    /// `exec` goes where the first process is. `None` when the process is elsewhere.
+    /// leaves and enables controllers; then nothing can be born in its group any more (`EBUSY`),
+    /// and `exec` goes where the first process is. `None` when the process is elsewhere.
     pub fn below_of(&self, pid: Pid) -> Result<Option<PathBuf>, Error> {
         let text = host::read(&format!("/proc/{pid}/cgroup"))?;
         let path = place::own_group(&text).unwrap_or_default();

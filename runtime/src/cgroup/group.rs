@@ -21,7 +21,8 @@ const UNIFIED: &str = "unified";
 /// What the state of a container remembers of its group.
 ///
 /// It is complete before the first directory is made, so that a state file which holds it can
-/// undo a creation that was cut short at any point.
+/// undo a creation that was cut short at any point. Once the group is made it says so; save it
+/// again then, because only from that moment on a group of that name is known to be the container's own.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The group's path below the mount point of each tree.
@@ -35,6 +36,11 @@ pub struct Record {
     /// Trees in which the group was there already (and empty): it stays there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub found: Vec<String>,
+    /// Whether the group has been made. Until then it may be somebody else's: nothing in it is
+    /// killed, and it is removed only if it is empty. (A process of ours that is in it all the same
+    /// dies with its creator.)
+    #[serde(default)]
+    pub made: bool,
     /// The unit of systemd that the group belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
@@ -45,8 +51,8 @@ fn is_empty(path: &Path) -> bool {
 }
 
 impl Record {
-    /// What [`Cgroup::make`] would make.
-    pub fn of(host: &Host, place: &Place) -> Self {
+    /// What [`Cgroup::make`] would make. An error when the group is in use already.
+    pub fn of(host: &Host, place: &Place) -> Result<Self, Error> {
         let mut trees = BTreeMap::from([(UNIFIED.to_owned(), host.unified().mount.clone())]);
         if !place.is_delegated() {
             let v1 = host.hierarchies().iter();
@@ -57,11 +63,16 @@ impl Record {
             trees,
             delegated: place.delegated.clone(),
             found: Vec::new(),
+            made: false,
             unit: None,
         };
-        record.found =
-            record.trees.keys().filter(|name| record.exists(host, name)).cloned().collect();
-        record
+        for (name, mount) in &record.trees {
+            if let Some(dir) = record.existing(host, name) {
+                super::make::refuse_used(dir.as_fd(), &mount.join(&record.path))?;
+                record.found.push(name.clone());
+            }
+        }
+        Ok(record)
     }
 
     /// Whether the group is in a part of the tree that its maker may change as a whole.
@@ -69,14 +80,13 @@ impl Record {
         is_empty(&self.delegated)
     }
 
-    fn exists(&self, host: &Host, tree: &str) -> bool {
-        if let Some(mount) = self.trees.get(tree).filter(|mount| mount.is_absolute()) {
-            return mount.join(&self.path).exists();
+    fn existing(&self, host: &Host, tree: &str) -> Option<OwnedFd> {
+        let mount = self.trees.get(tree).filter(|mount| mount.is_absolute());
+        if mount.is_some_and(|mount| !mount.join(&self.path).exists()) {
+            return None;
         }
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
-        self.root(host, tree)
-            .and_then(|root| path::open_at(root.as_fd(), &self.path, flags))
-            .is_ok()
+        let root = self.root(host, tree).ok()?;
+        path::open_at(root.as_fd(), &self.path, OFlag::O_RDONLY | OFlag::O_DIRECTORY).ok()
     }
 
     /// The root directory of one of its trees.
@@ -152,6 +162,12 @@ impl Cgroup {
         }
         let gone = || (String::new(), linux::Error::new("open", UNIFIED, Errno::ENOENT));
         Ok(Self { record: record.clone(), unified: unified.ok_or_else(gone)?, legacy })
+    }
+
+    /// The same group, now that it is the container's.
+    pub(super) fn made(mut self) -> Self {
+        self.record.made = true;
+        self
     }
 
     /// What to write into the container's state.
@@ -239,6 +255,9 @@ mod tests {
     #[test]
     fn a_record_says_no_more_than_it_has_to() {
         let record = Record { path: "a/b".into(), ..Record::default() };
-        assert_eq!(serde_json::to_string(&record).unwrap(), r#"{"path":"a/b","trees":{}}"#);
+        assert_eq!(
+            serde_json::to_string(&record).unwrap(),
+            r#"{"path":"a/b","trees":{},"made":false}"#
+        );
     }
 }

@@ -1,13 +1,13 @@
 //! A new group, in every tree.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use linux::directory::directories;
 use linux::{Errno, OFlag, fd, path};
 
 use super::Error;
-use super::group::{Cgroup, Member, Record};
+use super::group::{Cgroup, Record};
 use super::host::{Controller, Host, Layout};
 use super::place::Place;
 
@@ -17,7 +17,7 @@ impl Cgroup {
     /// The group must not exist, or be empty. On failure everything that was made is removed again,
     /// except the groups above (`/minirun`), which containers share.
     pub fn make(host: &Host, place: &Place) -> Result<Self, Error> {
-        Self::make_recorded(host, &Record::of(host, place))
+        Self::make_recorded(host, &Record::of(host, place)?)
     }
 
     /// The same, from the record that the state has already.
@@ -32,18 +32,15 @@ impl Cgroup {
 
     fn make_all(host: &Host, record: &Record) -> Result<Self, Error> {
         let group = Self::each(host, record, |name, root| {
-            let dir = make_path(root, &record.path)?;
+            let is_found = record.found.iter().any(|found| found == name);
+            let dir = make_path(root, &record.path, is_found)?;
             if name.split(',').any(|controller| controller == Controller::Cpuset.v1_name()) {
                 inherit_cpuset(root, &record.path)?;
             }
             Ok(Some(dir))
         })
-        .map_err(|(step, cause)| Error::kernel(format!("make {step}"), cause))?;
-        for member in group.members() {
-            if record.found.contains(&member.name) {
-                refuse_used(member)?;
-            }
-        }
+        .map_err(|(step, cause)| Error::kernel(format!("make {step}"), cause))?
+        .made();
         // On a hybrid host the controllers of version 2 are systemd's business until a limit needs
         // one that is there.
         if host.layout() == Layout::Unified {
@@ -53,19 +50,22 @@ impl Cgroup {
     }
 }
 
-/// Makes the directory `path` below `root`, and what is missing above it.
-fn make_path(root: BorrowedFd<'_>, path: &Path) -> linux::Result<OwnedFd> {
-    match path::make_dir_at(root, path, 0o755) {
-        Err(error) if error.errno == Errno::ENOENT => {
-            for prefix in prefixes(path) {
-                match path::make_dir_at(root, &prefix, 0o755) {
-                    // Another minirun may be making the same parent just now.
-                    Err(error) if error.errno != Errno::EEXIST => return Err(error),
-                    _ => {}
-                }
+/// Makes the directory `path` below `root`, and what is missing above it. One that was not there
+/// before and is there now belongs to somebody else, and is an error (`EEXIST`).
+fn make_path(root: BorrowedFd<'_>, path: &Path, is_found: bool) -> linux::Result<OwnedFd> {
+    let mut made = path::make_dir_at(root, path, 0o755);
+    if matches!(&made, Err(error) if error.errno == Errno::ENOENT) {
+        for prefix in prefixes(path.parent().unwrap_or(Path::new(""))) {
+            match path::make_dir_at(root, &prefix, 0o755) {
+                // Another minirun may be making the same parent just now.
+                Err(error) if error.errno != Errno::EEXIST => return Err(error),
+                _ => {}
             }
         }
-        Err(error) if error.errno != Errno::EEXIST => return Err(error),
+        made = path::make_dir_at(root, path, 0o755);
+    }
+    match made {
+        Err(error) if error.errno != Errno::EEXIST || !is_found => return Err(error),
         _ => {}
     }
     path::open_at(root, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
@@ -85,9 +85,8 @@ pub(super) fn prefixes(path: &Path) -> Vec<PathBuf> {
 }
 
 /// A new container must not be mixed with what runs already.
-fn refuse_used(member: &Member) -> Result<(), Error> {
-    let failed = |cause| member.failed("look into", cause);
-    let dir = member.dir.as_fd();
+pub(super) fn refuse_used(dir: BorrowedFd<'_>, shown: &Path) -> Result<(), Error> {
+    let failed = |cause| Error::kernel(format!("look into cgroup {}", shown.display()), cause);
     let processes = fd::read_file_at(dir, Path::new("cgroup.procs")).map_err(failed)?;
     let below = directories(dir).map_err(failed)?;
     let by = match (processes.lines().next(), below.first()) {
@@ -98,7 +97,7 @@ fn refuse_used(member: &Member) -> Result<(), Error> {
             format!("{count} processes in it (the first is {first})")
         }
     };
-    Err(Error::InUse { path: member.path.clone(), by })
+    Err(Error::InUse { path: shown.to_path_buf(), by })
 }
 
 /// A new group of the cpuset tree of version 1 has no CPUs and no memory nodes, and nothing can

@@ -2,7 +2,9 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
+use linux::poll::{self, Ready};
 use linux::{Errno, OFlag, counter, fd, path};
 
 use super::Error;
@@ -17,8 +19,8 @@ pub struct OomReport {
     pub kills: u64,
     /// The limit, in bytes; `None` when there is none.
     pub limit_bytes: Option<u64>,
-    /// The most that the group has used, in bytes; `None` where the kernel does not keep it (version
-    /// 2 before Linux 5.19).
+    /// The most that the group has used, in bytes; `None` where the kernel does not keep it
+    /// (version 2 before Linux 5.19).
     pub peak_bytes: Option<u64>,
 }
 
@@ -46,8 +48,8 @@ impl Cgroup {
 
 /// Something to wait for until the group runs out of memory, for `minirun events`.
 ///
-/// Wait with poll(2) until the descriptor is readable or reports an error condition, then
-/// [`take`](Self::take). It also wakes up when the group is removed.
+/// Put it into a poll(2) with what it is to be waited for ([`interest`](Self::interest)); when that
+/// has happened, [`take`](Self::take). It also wakes up when the group is removed.
 #[derive(Debug)]
 pub struct OomWatch {
     /// Version 2: `memory.events`. Version 1: a counter that the kernel increments.
@@ -95,6 +97,19 @@ impl Cgroup {
 }
 
 impl OomWatch {
+    /// What to wait for: a file of version 2 is always readable, and reports a change as an error
+    /// condition ("hung up"), which needs no asking.
+    pub fn interest(&self) -> Ready {
+        Ready { readable: self.version == Version::V1, ..Ready::default() }
+    }
+
+    /// Waits until something has happened; `false` when `limit` passed first.
+    pub fn wait(&self, limit: Option<Duration>) -> Result<bool, Error> {
+        let ready = poll::wait(&[(self.as_fd(), self.interest())], limit)
+            .map_err(|cause| Error::kernel("watch the memory of a cgroup", cause))?;
+        Ok(ready.iter().any(|ready| ready.hung_up || ready.readable))
+    }
+
     /// How many processes were killed since the last call; `None` when the group is gone.
     pub fn take(&mut self) -> Option<u64> {
         if self.version == Version::V1 {

@@ -50,7 +50,12 @@ impl Cgroup {
                 _ => {}
             }
         }
-        if !busy.is_empty() {
+        if !busy.is_empty() && !record.made {
+            // Whoever has made it while we only meant to, keeps it.
+            if !self.wait_empty(super::PATIENCE)? {
+                return Error::of_many(errors);
+            }
+        } else if !busy.is_empty() {
             self.wait_until_empty(super::PATIENCE)?;
         }
         for member in busy {

@@ -126,6 +126,7 @@ impl Half<'_> {
         };
         let what = || format!("state in {}", self.home.path().display());
         let record = host.zip(place.as_ref()).map(|(h, p)| cgroup::Record::of(h, p));
+        let record = record.transpose()?;
         let state = journal.step(Step::Record, what, || self.record(record))?;
         self.state = Some(state);
         self.make_cgroup(journal, host, place.as_ref())?;
@@ -179,6 +180,10 @@ impl Half<'_> {
         };
         let path = || place.shown().display().to_string();
         let made = journal.step(Step::Cgroup, path, || Cgroup::make_recorded(host, &record))?;
+        if let Some(state) = &mut self.state {
+            // Written down with the next save: from then on what is in the group is ours to kill.
+            state.cgroup = Some(made.record().clone());
+        }
         self.cgroup = Some(made);
         Ok(())
     }

@@ -28,7 +28,7 @@ impl Deref for Group {
 /// Where the groups of this run are, also of the processes that it clones.
 pub(crate) fn parent() -> &'static Path {
     static PARENT: OnceLock<PathBuf> = OnceLock::new();
-    PARENT.get_or_init(|| PathBuf::from(format!("/minirun-test-{}", std::process::id())))
+    PARENT.get_or_init(|| PathBuf::from(format!("/minirun-cgroups-{}", std::process::id())))
 }
 
 pub(crate) fn place(host: &Host, name: &str) -> Place {

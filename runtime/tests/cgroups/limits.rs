@@ -58,12 +58,12 @@ fn out_of_memory() {
     let group = Group::with("oom", json);
     assert_eq!(group.oom().kills, 0);
     let mut watch = group.watch_oom().unwrap();
-    assert!(!linux::poll::wait_readable(&watch, Some(Duration::ZERO)).unwrap());
+    assert!(!watch.wait(Some(Duration::ZERO)).unwrap());
     let child = group.run(|| {
         let block = vec![1_u8; 64 << 20];
         i32::from(std::hint::black_box(&block)[77])
     });
-    assert!(linux::poll::wait_readable(&watch, Some(Duration::from_secs(30))).unwrap());
+    assert!(watch.wait(Some(Duration::from_secs(60))).unwrap());
     assert_eq!(wait(&child).status(), 137);
     assert_eq!(watch.take(), Some(1));
     let report = group.oom();
@@ -267,7 +267,7 @@ fn checked_update() {
     let child = group.run(|| {
         let block = vec![1_u8; 20 << 20];
         std::fs::write(&ready, "").unwrap();
-        std::thread::sleep(Duration::from_secs(100));
+        std::thread::sleep(Duration::from_secs(10_000));
         i32::from(std::hint::black_box(&block)[77])
     });
     while !ready.exists() {

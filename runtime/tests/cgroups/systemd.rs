@@ -7,7 +7,7 @@ use std::process::Command;
 use libtest_mimic::Trial;
 use linux::OFlag;
 use linux::clone::{Birth, Child, Strings, spawn};
-use minirun::cgroup::{Cgroup, Error, Host, Unit};
+use minirun::cgroup::{Cgroup, Error, Host, Record, Unit};
 
 use super::group::{resources, test, wait};
 
@@ -45,7 +45,7 @@ fn systemctl(arguments: &[&str]) -> String {
 /// A process that sleeps in the group of this test.
 fn sleeper() -> Child {
     spawn(Birth::default(), || {
-        let arguments = Strings::new(["sleep", "100"]).unwrap();
+        let arguments = Strings::new(["sleep", "10000"]).unwrap();
         let environment = Strings::new(Vec::<String>::new()).unwrap();
         eprintln!("{}", linux::clone::execute(Path::new("/bin/sleep"), &arguments, &environment));
         98
@@ -78,7 +78,7 @@ fn life() {
     let planned = unit.record(&host).unwrap();
     let group = unit.start(&host, child.pid, &wanted).unwrap();
     group.apply(&wanted).unwrap();
-    assert_eq!(group.record(), &planned);
+    assert_eq!(group.record(), &Record { made: true, ..planned });
     let text = std::fs::read_to_string(format!("/proc/{}/cgroup", child.pid)).unwrap();
     assert!(text.trim().ends_with(&format!("/{}", unit.name)), "{text}");
     assert_eq!(shows(&group, "memory.max"), "67108864");

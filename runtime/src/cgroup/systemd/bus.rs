@@ -69,7 +69,7 @@ impl Bus {
         let address = address(scope)?;
         let socket = socket::connect_to(&address).map_err(|cause| Error::Kernel {
             step: "reach systemd over D-Bus".to_owned(),
-            cause,
+            cause: Box::new(cause),
             remedy: "; is systemd running here, with D-Bus? Without it, leave `--systemd-cgroup` \
                      out and give a plain `cgroupsPath`"
                 .to_owned(),

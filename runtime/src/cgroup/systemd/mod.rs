@@ -90,7 +90,8 @@ impl Unit {
         path.push(&self.name);
         let trees = [("unified".to_owned(), host.unified().mount.clone())].into_iter().collect();
         let delegated = if self.scope == Scope::User { path.clone() } else { PathBuf::new() };
-        Ok(Record { path, trees, delegated, found: Vec::new(), unit: Some(self.name.clone()) })
+        let unit = Some(self.name.clone());
+        Ok(Record { path, trees, delegated, found: Vec::new(), made: false, unit })
     }
 
     /// Starts the unit around process `first`, waits until systemd has moved it there, and opens
@@ -121,7 +122,7 @@ impl Unit {
             },
         )?;
         answer.map_err(|refused| self.refused("start", &refused))?;
-        Cgroup::open(host, &self.found_by(first, host)?)
+        Ok(Cgroup::open(host, &self.found_by(first, host)?)?.made())
     }
 
     /// What makes a scope out of the process, apart from its limits.
