@@ -11,7 +11,7 @@ use crate::layer::attributes::is_opaque;
 use crate::layer::compress;
 use crate::layer::limits::Limits;
 use crate::layer::name::Name;
-use crate::layer::pack::{self, Owners};
+use crate::layer::pack::{self, Owners, Upper};
 use crate::layer::scan;
 use crate::layer::target::is_whiteout;
 use crate::layer::whiteout::Form;
@@ -152,7 +152,13 @@ impl Container {
         let scratch = store.scratch()?;
         let packed = scratch.path().join("changes.tar.gz");
         compress::to_file(&packed, |output| {
-            pack::changes(&self.upper, output, Owners::of_this_process(), self.form, None)
+            pack::changes(
+                &self.upper,
+                output,
+                Owners::of_this_process(),
+                self.form,
+                &Upper::default(),
+            )
         })
         .context(|| format!("pack {}", self.upper.display()))?;
         let mut config = self.image.config.clone();

@@ -70,6 +70,17 @@ pub fn import(
     name: &Reference,
     limits: Limits,
 ) -> Result<Imported> {
+    let imported = nameless(store, source, limits)?;
+    store.set_name(name, imported.image.clone())?;
+    Ok(imported)
+}
+
+/// Brings an image into the store. Without a name it stays until the next collection, which does
+/// not begin before the store is closed.
+///
+/// # Errors
+/// As for [`import`].
+pub fn nameless(store: &Store, source: &SourceImage, limits: Limits) -> Result<Imported> {
     let layers = read_layers(store, source, limits)?;
     let diff_ids: Vec<_> = layers.iter().map(Layer::diff_id).collect();
     let chain = chain_ids(&diff_ids);
@@ -77,7 +88,6 @@ pub fn import(
     let mut notices = Notices::default();
     let descriptors = settle(store, layers, &chain, &mut notices)?;
     let image = write_documents(store, source, descriptors, diff_ids)?;
-    store.set_name(name, image.clone())?;
     Ok(Imported { image, layers: chain.len(), shared, notices })
 }
 

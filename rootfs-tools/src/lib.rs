@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod build;
 pub mod bundle;
 pub mod container;
 pub mod digest;

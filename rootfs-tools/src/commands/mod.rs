@@ -1,5 +1,6 @@
 //! The commands, one file per verb.
 
+pub(crate) mod build;
 pub(crate) mod bundle;
 pub(crate) mod container;
 pub(crate) mod import;
@@ -33,6 +34,7 @@ enum Command {
     Pull(registry::Pull),
     Push(registry::Push),
     Bundle(bundle::Bundle),
+    Build(build::Build),
     Diff(container::Diff),
     Commit(container::Commit),
     Export(container::Export),
@@ -79,6 +81,7 @@ impl Cli {
             Command::Pull(command) => command.run(&store),
             Command::Push(command) => command.run(&store),
             Command::Bundle(command) => command.run(&store),
+            Command::Build(command) => command.run(&store),
             Command::Diff(command) => command.run(&store),
             Command::Commit(command) => command.run(&store),
             Command::Export(command) => command.run(&store),

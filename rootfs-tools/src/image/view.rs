@@ -11,12 +11,13 @@ use crate::layer::scan;
 use crate::layer::target::{is_whiteout, path};
 use crate::layer::whiteout::Form;
 use linux::path::open_at;
-use linux::{Errno, OFlag, metadata};
+use linux::{Errno, OFlag, entry, metadata};
 use nix::sys::stat::{FileStat, SFlag};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -108,6 +109,29 @@ impl View {
             }
         }
         Ok(entered)
+    }
+
+    /// The names in a directory, sorted; none, when it is not a directory.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn names(&self, directory: &Name) -> Result<Vec<Vec<u8>>> {
+        let mut directories = self.layers.clone();
+        for part in directory.as_bytes().split(|&byte| byte == b'/').filter(|part| !part.is_empty())
+        {
+            directories = self.enter(&directories, part)?;
+        }
+        let mut names = BTreeMap::new();
+        for layer in &directories {
+            for name in entry::names(layer.as_fd())? {
+                let name = name.into_vec();
+                if !names.contains_key(&name) {
+                    let stat = metadata::stat_at(layer.as_fd(), path(&name))?;
+                    names.insert(name, !is_whiteout(&stat));
+                }
+            }
+        }
+        Ok(names.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect())
     }
 
     /// Reads a small file, following links inside the tree. `None` when there is none.

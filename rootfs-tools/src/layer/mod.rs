@@ -25,3 +25,4 @@ pub mod target;
 pub mod unpack;
 pub mod walk;
 pub mod whiteout;
+pub mod writer;

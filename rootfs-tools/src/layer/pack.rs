@@ -1,20 +1,20 @@
 //! A directory becomes a layer: a tar stream that is the same whenever the directory is.
 //!
-//! Names are sorted, times are whole seconds, user names and the like are left out, and the format
-//! is the one that every reader knows: ustar, with PAX records for what does not fit into it.
+//! Names are sorted, times are whole seconds, user names and the like are left out.
 
 use super::attributes::{self, Notices};
 use super::name::Name;
 use super::scan::{self, Inode, kind_of, shared_inode};
-use super::target::{is_whiteout, path};
+use super::target::is_whiteout;
 use super::whiteout::{Form, deletion_of, opacity_of};
-use crate::error::{Context, Error, Result};
+use super::writer::{Exactly, LayerWriter};
+use crate::error::{Context, Result};
 use linux::path::open_at;
 use linux::{OFlag, entry, fd};
 use nix::sys::stat::{FileStat, SFlag};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -52,12 +52,14 @@ impl Owners {
 }
 
 /// What is packed, and how.
-struct Packer<W: Write> {
+struct Packer<'plan, W: Write> {
     root: OwnedFd,
-    output: tar::Builder<W>,
+    output: LayerWriter<W>,
     owners: Owners,
     /// For the upper directory of an overlay: its whiteouts become those of a layer.
     overlay: Option<Form>,
+    /// Names that are left out while they are empty: mount points.
+    mount_points: &'plan BTreeSet<Name>,
     /// No file is newer than this, in seconds since the epoch (SOURCE_DATE_EPOCH).
     newest: Option<i64>,
     known: BTreeMap<Inode, Name>,
@@ -69,7 +71,17 @@ struct Packer<W: Write> {
 /// # Errors
 /// When something in it cannot be read, or the stream cannot be written.
 pub fn tree(root: &Path, output: impl Write, owners: Owners) -> Result<Notices> {
-    pack(root, output, owners, None, None)
+    pack(root, output, owners, None, &Upper::default())
+}
+
+/// What is to know about an upper directory besides its files.
+#[derive(Debug, Clone, Default)]
+pub struct Upper {
+    /// Files and directories that somebody made to mount something there. They are left out while
+    /// they are empty.
+    pub mount_points: BTreeSet<Name>,
+    /// No file is newer than this, in seconds since the epoch (SOURCE_DATE_EPOCH).
+    pub newest: Option<i64>,
 }
 
 /// Packs the upper directory of an overlay: what changed, with whiteouts for what was deleted.
@@ -81,9 +93,9 @@ pub fn changes(
     output: impl Write,
     owners: Owners,
     form: Form,
-    newest: Option<i64>,
+    upper: &Upper,
 ) -> Result<Notices> {
-    pack(root, output, owners, Some(form), newest)
+    pack(root, output, owners, Some(form), upper)
 }
 
 fn pack(
@@ -91,15 +103,16 @@ fn pack(
     output: impl Write,
     owners: Owners,
     overlay: Option<Form>,
-    newest: Option<i64>,
+    upper: &Upper,
 ) -> Result<Notices> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
     let mut packer = Packer {
         root: linux::path::open(root, flags)?,
-        output: tar::Builder::new(output),
+        output: LayerWriter::new(output),
         owners,
         overlay,
-        newest,
+        mount_points: &upper.mount_points,
+        newest: upper.newest,
         known: BTreeMap::new(),
         notices: Notices::default(),
     };
@@ -108,28 +121,28 @@ fn pack(
         let children = packer.add(&name).context(|| format!("entry `{name}`"))?;
         waiting.extend(children.into_iter().rev());
     }
-    packer.output.finish()?;
-    Ok(packer.notices)
+    let Packer { output, notices, .. } = packer;
+    output.finish()?;
+    Ok(notices)
 }
 
-impl<W: Write> Packer<W> {
+impl<W: Write> Packer<'_, W> {
     /// Adds one file, and returns what is in it when it is a directory.
     fn add(&mut self, name: &Name) -> Result<Vec<Name>> {
         let seen = scan::open(self.root.as_fd(), name, OFlag::O_PATH)?;
         let stat = fd::stat(&seen)?;
+        if self.mount_points.contains(name) && is_empty(&seen, &stat)? {
+            return Ok(Vec::new());
+        }
         if self.overlay.is_some() && is_whiteout(&stat) {
-            return self.marker(&deletion_of(name)).map(|()| Vec::new());
+            return self.output.marker(&deletion_of(name)).map(|()| Vec::new());
         }
         if let Some(inode) = shared_inode(&stat) {
             if let Some(first) = self.known.get(&inode).cloned() {
                 let mut header = self.header(&stat, EntryType::Link);
-                return self.write(
-                    name,
-                    &mut header,
-                    Some(first.as_bytes()),
-                    &[],
-                    std::io::empty(),
-                );
+                let link = Some(first.as_bytes());
+                self.output.write(name, &mut header, link, &[], std::io::empty())?;
+                return Ok(Vec::new());
             }
             self.known.insert(inode, name.clone());
         }
@@ -139,11 +152,15 @@ impl<W: Write> Packer<W> {
             SFlag::S_IFLNK => {
                 let to = nix::fcntl::readlinkat(&seen, "")?;
                 let mut header = self.header(&stat, EntryType::Symlink);
-                self.write(name, &mut header, Some(to.as_bytes()), &[], std::io::empty())
+                self.output
+                    .write(name, &mut header, Some(to.as_bytes()), &[], std::io::empty())
+                    .map(|()| Vec::new())
             }
             SFlag::S_IFIFO => {
                 let mut header = self.header(&stat, EntryType::Fifo);
-                self.write(name, &mut header, None, &[], std::io::empty())
+                self.output
+                    .write(name, &mut header, None, &[], std::io::empty())
+                    .map(|()| Vec::new())
             }
             SFlag::S_IFCHR => self.device(name, &stat, EntryType::Char),
             SFlag::S_IFBLK => self.device(name, &stat, EntryType::Block),
@@ -161,8 +178,8 @@ impl<W: Write> Packer<W> {
         header.set_size(size);
         let xattrs = attributes::get(file.as_fd())?;
         // A file that grows meanwhile is cut, one that shrinks is an error: the header is written.
-        let content = Exactly { inner: file, left: size };
-        self.write(name, &mut header, None, &xattrs, content)
+        let content = Exactly::new(file, size);
+        self.output.write(name, &mut header, None, &xattrs, content).map(|()| Vec::new())
     }
 
     fn directory(&mut self, name: &Name, stat: &FileStat) -> Result<Vec<Name>> {
@@ -170,11 +187,11 @@ impl<W: Write> Packer<W> {
         let directory = scan::open(self.root.as_fd(), name, flags)?;
         let xattrs = attributes::get(directory.as_fd())?;
         let mut header = self.header(stat, EntryType::Directory);
-        self.write(name, &mut header, None, &xattrs, std::io::empty())?;
+        self.output.write(name, &mut header, None, &xattrs, std::io::empty())?;
         if let Some(form) = self.overlay
             && attributes::is_opaque(directory.as_fd(), form)?
         {
-            self.marker(&opacity_of(name))?;
+            self.output.marker(&opacity_of(name))?;
         }
         let again = open_at(directory.as_fd(), Path::new("."), OFlag::O_PATH)?;
         let names = entry::names(again.as_fd())?;
@@ -188,100 +205,20 @@ impl<W: Write> Packer<W> {
         let minor = number(nix::sys::stat::minor(stat.st_rdev));
         header.set_device_major(major)?;
         header.set_device_minor(minor)?;
-        self.write(name, &mut header, None, &[], std::io::empty())
-    }
-
-    /// A whiteout: an empty file whose name says it all.
-    fn marker(&mut self, name: &Name) -> Result<()> {
-        let mut header = Header::new_ustar();
-        header.set_entry_type(EntryType::Regular);
-        header.set_mode(0o600);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_size(0);
-        header.set_mtime(0);
-        self.write(name, &mut header, None, &[], std::io::empty()).map(drop)
+        self.output.write(name, &mut header, None, &[], std::io::empty()).map(|()| Vec::new())
     }
 
     fn header(&self, stat: &FileStat, kind: EntryType) -> Header {
-        let (uid, gid) = self.owners.of(stat);
         let seconds = self.newest.map_or(stat.st_mtime, |newest| stat.st_mtime.min(newest));
-        let mut header = Header::new_ustar();
-        header.set_entry_type(kind);
-        header.set_mode(stat.st_mode & 0o7777);
-        header.set_uid(uid.into());
-        header.set_gid(gid.into());
-        header.set_size(0);
-        header.set_mtime(u64::try_from(seconds).unwrap_or(0));
-        header
-    }
-
-    /// Writes PAX records for what a ustar header has no room for, then the header, then the data.
-    fn write(
-        &mut self,
-        name: &Name,
-        header: &mut Header,
-        link: Option<&[u8]>,
-        xattrs: &[(Vec<u8>, Vec<u8>)],
-        content: impl Read,
-    ) -> Result<Vec<Name>> {
-        let mut full = name.as_bytes().to_vec();
-        if name.is_root() {
-            full.push(b'.');
-        }
-        if header.entry_type().is_dir() {
-            full.push(b'/');
-        }
-        let mut records: Vec<(String, Vec<u8>)> = Vec::new();
-        if !full.is_ascii() || header.set_path(path(&full)).is_err() {
-            records.push(("path".into(), full.clone()));
-            header.set_path("long-name")?;
-        }
-        if let Some(link) = link
-            && (!link.is_ascii() || header.set_link_name_literal(link).is_err())
-        {
-            records.push(("linkpath".into(), link.to_vec()));
-            header.set_link_name_literal("long-link")?;
-        }
-        let (uid, gid, size) = (header.uid()?, header.gid()?, header.size()?);
-        for (key, value, most) in
-            [("uid", uid, 0o777_7777), ("gid", gid, 0o777_7777), ("size", size, 0o777_7777_7777)]
-        {
-            if value > most {
-                records.push((key.into(), value.to_string().into_bytes()));
-            }
-        }
-        for (key, value) in xattrs {
-            let key = String::from_utf8(key.clone())
-                .map_err(|_| Error::Unsupported("the name of an attribute is not UTF-8".into()))?;
-            records.push((format!("SCHILY.xattr.{key}"), value.clone()));
-        }
-        if !records.is_empty() {
-            let records = records.iter().map(|(key, value)| (key.as_str(), value.as_slice()));
-            self.output.append_pax_extensions(records)?;
-        }
-        header.set_cksum();
-        self.output.append(header, content)?;
-        Ok(Vec::new())
+        LayerWriter::<W>::header(kind, stat.st_mode, self.owners.of(stat), seconds)
     }
 }
 
-/// So many bytes of a file, or an error.
-struct Exactly {
-    inner: File,
-    left: u64,
-}
-
-impl Read for Exactly {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        let count = self.inner.read(&mut buffer[..most])?;
-        if count == 0 && most > 0 {
-            return Err(
-                Error::Conflict("the file became shorter while it was packed".into()).into()
-            );
-        }
-        self.left -= count as u64;
-        Ok(count)
+/// Whether a file has no data, or a directory no entries.
+fn is_empty(file: &OwnedFd, stat: &FileStat) -> Result<bool> {
+    match kind_of(stat) {
+        SFlag::S_IFDIR => Ok(entry::names(file.as_fd())?.is_empty()),
+        SFlag::S_IFREG => Ok(stat.st_size == 0),
+        _ => Ok(false),
     }
 }

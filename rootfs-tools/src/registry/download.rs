@@ -77,7 +77,7 @@ impl Download {
         Ok(Box::new(reader))
     }
 
-    fn from_network(&mut self, buffer: &mut [u8]) -> Result<usize> {
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<usize> {
         loop {
             let result = match &mut self.stream {
                 Some(stream) => stream.read(buffer).map_err(broken),
@@ -128,7 +128,7 @@ impl Read for Download {
             let most = buffer.len().min(there);
             std::os::unix::fs::FileExt::read_at(&*self.partial, &mut buffer[..most], self.at)?
         } else {
-            self.from_network(buffer)?
+            self.receive(buffer)?
         };
         self.at += count as u64;
         Ok(count)

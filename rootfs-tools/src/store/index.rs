@@ -125,7 +125,11 @@ impl Store {
         self.index()?.manifests.into_iter().map(read).collect()
     }
 
-    fn read_image(&self, descriptor: Descriptor) -> Result<Image> {
+    /// Reads the documents of an image, whether it has a name or not.
+    ///
+    /// # Errors
+    /// When a document is missing or damaged.
+    pub fn read_image(&self, descriptor: Descriptor) -> Result<Image> {
         if !descriptor.is_manifest() {
             return Err(Error::Unsupported(format!(
                 "it is of the type {}, not an image manifest",

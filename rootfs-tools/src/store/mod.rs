@@ -10,6 +10,7 @@
 //! │   ├── layer.json                {"version":1, diffId, parent, blob, tree, form, bytes, entries}
 //! │   ├── tree.mtree                what each file was when it was written
 //! │   └── fs/                       the tree, as overlayfs wants a lower layer
+//! ├── build/HEX.json                what a RUN gave the last time: {blob, diffId}
 //! ├── bundles/HEX.json              {"bundle":"/path","layers":[chain ids]}: what gc must keep
 //! ├── partial/sha256/HEX            blobs that a pull has begun; resumed or collected
 //! ├── tmp/                          everything half made, by the process that makes it
@@ -45,9 +46,10 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// The directories of a store, parents first.
-const DIRECTORIES: [&str; 8] = [
+const DIRECTORIES: [&str; 9] = [
     "blobs",
     "blobs/sha256",
+    "build",
     "layers",
     "layers/sha256",
     "bundles",
@@ -141,7 +143,7 @@ impl Store {
     }
 
     /// Replaces a file of the store at once: a reader sees the old one or the new one.
-    fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let replace = || -> Result<()> {
             let scratch = self.scratch()?;
             let temporary = scratch.path().join("file");

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a step of a test that fails has failed the test")]
 
+mod build;
 mod common;
 mod hostile;
 mod layers;
