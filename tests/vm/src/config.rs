@@ -65,7 +65,7 @@ impl Config {
             smp: 1,
             memory_mib: if profile == Profile::Quick { 1024 } else { 2048 },
             shares: Vec::new(),
-            boot_timeout: Duration::from_secs(if profile.has_systemd() { 20 } else { 10 }),
+            boot_timeout: Duration::from_secs(if profile.has_systemd() { 40 } else { 20 }),
             command_timeout: Duration::from_secs(60),
             console: false,
         }

@@ -6,6 +6,7 @@
 use std::{
     fs::{self, File},
     io::{Read, Write},
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::Command,
     time::Duration,
@@ -16,7 +17,7 @@ use rustix::{
     pty::{self, OpenptFlags},
     termios::{Winsize, tcsetwinsize},
 };
-use vm::{Config, Guest, GuestError, Kernel, Profile, Status};
+use vm::{Config, Guest, GuestError, Kernel, Profile, Status, Suite};
 
 fn quick(kernel: Kernel) -> Guest {
     Guest::boot(&Config::new(kernel, Profile::Quick)).unwrap()
@@ -138,6 +139,34 @@ fn a_panic_is_reported_with_the_console() {
     let error = guest.run(&["sh", "-c", "echo c >/proc/sysrq-trigger; sleep 60"]).unwrap_err();
     assert!(matches!(&error, GuestError::Panicked { .. }), "{error}");
     assert!(error.to_string().contains("sysrq triggered crash"), "{error}");
+}
+
+#[test]
+#[ignore = "boots guests"]
+fn a_suite_goes_on_after_a_program_that_ends_the_guest() {
+    let directory = std::env::temp_dir().join(format!("vm-suite-{}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let program = |name: &str, text: &str| {
+        let path = directory.join(name);
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    };
+    let suite = Suite {
+        programs: vec![
+            program("fails", "touch /tmp/been; exit 101"),
+            program("crashes", "test -e /tmp/been && echo c >/proc/sysrq-trigger; sleep 60"),
+            program("passes", "test ! -e /tmp/been && test \"$1 $WHO\" = '--quiet us'"),
+        ],
+        arguments: vec!["--quiet".into()],
+        env: vec![("WHO".into(), "us".into())],
+        timeout: Duration::from_secs(10),
+    };
+    let verdicts = suite.run(&Config::new(Kernel::V6_12, Profile::Quick)).unwrap();
+    fs::remove_dir_all(directory).unwrap();
+    assert!(matches!(verdicts[0].result, Ok(Status::Exited(101))), "{verdicts:?}");
+    assert!(matches!(verdicts[1].result, Err(GuestError::Panicked { .. })), "{verdicts:?}");
+    assert!(verdicts[2].passed(), "{verdicts:?}");
 }
 
 #[test]
