@@ -11,6 +11,17 @@
 //! # What goes wrong without it
 //! The limit's file is not there, and a runtime that does not look gives a container without limit.
 //!
+//! # By hand
+//! Where version 2 has the controllers:
+//! ```sh
+//! tree=/sys/fs/cgroup; test -f $tree/cgroup.controllers || exit 0
+//! echo +pids > $tree/cgroup.subtree_control
+//! mkdir -p $tree/lesson-enable/below
+//! echo +pids > $tree/lesson-enable/cgroup.subtree_control
+//! test -f $tree/lesson-enable/below/pids.max
+//! rmdir $tree/lesson-enable/below $tree/lesson-enable
+//! ```
+//!
 //! A group that has processes of its own cannot enable controllers for its children (`EBUSY`):
 //! who uses something, and who divides it, must not be the same. For a caller whose only group is
 //! the one that it sits in, minirun moves itself, and nothing else, one level down, into the group

@@ -21,10 +21,12 @@
 //! vanishes, because the lock stays prepared for a writer: benchmarks hide it, users feel it.
 //!
 //! # By hand
+//! Where version 1 has the pids tree:
 //! ```sh
-//! mkdir /sys/fs/cgroup/pids/lesson
-//! sh -c 'echo 0 > /sys/fs/cgroup/pids/lesson/tasks; grep pids /proc/self/cgroup'
-//! rmdir /sys/fs/cgroup/pids/lesson
+//! tree=/sys/fs/cgroup/pids; test -d $tree || exit 0
+//! mkdir $tree/lesson-join
+//! sh -c "echo 0 > $tree/lesson-join/tasks; grep :pids: /proc/self/cgroup" | grep lesson-join
+//! rmdir $tree/lesson-join
 //! ```
 //!
 //! See: cgroups(7), kernel/cgroup/cgroup.c.

@@ -22,13 +22,15 @@
 //! stop a program that forks faster than it is killed.
 //!
 //! # By hand
-//! On a host with cgroup v2:
+//! The first line finds the tree that limits processes, in either version.
 //! ```sh
-//! mkdir /sys/fs/cgroup/lesson
-//! echo 100M > /sys/fs/cgroup/lesson/memory.max
-//! sh -c 'echo $$ > /sys/fs/cgroup/lesson/cgroup.procs; exec cat /proc/self/cgroup'
-//! cat /sys/fs/cgroup/lesson/memory.peak
-//! rmdir /sys/fs/cgroup/lesson
+//! tree=/sys/fs/cgroup; test -d $tree/pids && tree=$tree/pids
+//! test -f $tree/cgroup.subtree_control && echo +pids > $tree/cgroup.subtree_control
+//! mkdir $tree/lesson
+//! echo 1 > $tree/lesson/pids.max
+//! ! sh -c "echo 0 > $tree/lesson/cgroup.procs; sleep 0 & wait"
+//! grep 'max [1-9]' $tree/lesson/pids.events
+//! rmdir $tree/lesson
 //! ```
 //!
 //! See: cgroups(7), Documentation/admin-guide/cgroup-v2.rst, runtime-spec config-linux.md.

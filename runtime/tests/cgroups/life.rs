@@ -1,6 +1,7 @@
 //! From mkdir to rmdir, and every process in between.
 
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
@@ -25,6 +26,7 @@ pub(crate) fn all() -> Vec<Trial> {
         test("removing_twice_is_fine", twice),
         test("what_was_cut_short_is_removed", cut_short),
         test("a_second_process_enters_and_nothing_leads_out", entered),
+        test_of_root("a_group_can_be_given_to_the_containers_root", given),
         test_of_root("where_version_2_is_not_mounted_it_is_used_all_the_same", legacy),
     ]
 }
@@ -145,6 +147,16 @@ fn twice() {
     let second = Cgroup::make(&group.host, &place(&group.host, "twice")).unwrap();
     second.apply(&resources("{}")).unwrap();
     second.remove().unwrap();
+}
+
+fn given() {
+    let group = Group::new("given");
+    group.give_to(1234, 2345).unwrap();
+    let dir = group.record().trees["unified"].join(&group.record().path);
+    let owner = |name: &str| std::fs::metadata(dir.join(name)).unwrap().uid();
+    assert_eq!([".", "cgroup.procs", "cgroup.subtree_control"].map(owner), [1234; 3]);
+    // What limits the group stays with whoever limits it.
+    assert_eq!(["cgroup.freeze", "cgroup.max.depth"].map(owner), [0; 2]);
 }
 
 /// In a mount namespace without the tree of version 2, as on a host of 2015.

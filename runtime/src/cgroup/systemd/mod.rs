@@ -16,8 +16,10 @@
 //! the host's own accounting (`systemd-cgls`, `systemctl status`) does not see the container.
 //!
 //! # By hand
+//! Where systemd is process 1:
 //! ```sh
-//! systemd-run --scope --unit=lesson.scope -p Delegate=yes -p MemoryMax=64M cat /proc/self/cgroup
+//! test -d /run/systemd/system || exit 0
+//! systemd-run --scope --unit=lesson -p Delegate=yes -p MemoryMax=64M cat /proc/self/cgroup
 //! ```
 //!
 //! See: systemd.scope(5), org.freedesktop.systemd1(5), systemd's CGROUP_DELEGATION.md.
