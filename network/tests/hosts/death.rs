@@ -90,14 +90,21 @@ fn killed_at_any_moment_a_start_leaves_nothing_after_the_next_command() {
     on_a_fresh_host(|| {
         let stored = Stored::new();
         stored.create("web", &["10.1.0.0/24", "fd00:1::/64"], false);
+        // How long a start takes here decides when the deaths are: from before its first step to
+        // after its last, on a fast machine and on a slow one.
+        let began = std::time::Instant::now();
+        let mut whole = start(&stored, "whole");
+        addresses(&mut whole);
+        let start_takes = began.elapsed();
+        kill(whole);
+        collect_all(&stored);
         let mut reached = BTreeSet::new();
-        for round in 0..80_u64 {
+        for round in 0..40_u32 {
             let child = start(&stored, &format!("c{round}"));
-            // From before its first step to after its last, in steps that no clock makes exact.
-            std::thread::sleep(Duration::from_micros(round * 350));
+            std::thread::sleep(start_takes * round / 25);
             kill(child);
             reached.insert(stored.store.leases("web").unwrap().len().min(1));
-            if round % 8 == 0 {
+            if round % 4 == 0 {
                 collect_all(&stored);
                 assert!(traces(&stored).iter().all(|name| name == "minirun0"));
             }
