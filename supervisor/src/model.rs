@@ -6,8 +6,10 @@
 //! revision.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use anyhow::{Result, bail};
 use minisup_core::name::{Revision, ServiceName};
 use minisup_core::restart::RestartPolicy;
 use minisup_core::spec::{Order, Probes, Project, Reserve, Service, Startup, StopPolicy, Timing};
@@ -59,7 +61,7 @@ pub(crate) struct ServiceSpec {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Publish {
     /// The address to listen at.
-    pub(crate) host: std::net::SocketAddr,
+    pub(crate) host: SocketAddr,
     /// The port inside the container.
     pub(crate) port: u16,
     /// What is spoken there.
@@ -186,6 +188,22 @@ impl Health {
 }
 
 impl Stack {
+    /// Checks that no host port is published twice.
+    ///
+    /// # Errors
+    /// The port and both services.
+    pub(crate) fn check_ports(&self) -> Result<()> {
+        let mut taken: BTreeMap<SocketAddr, &str> = BTreeMap::new();
+        for (name, spec) in &self.services {
+            for publish in &spec.publish {
+                if let Some(other) = taken.insert(publish.host, name) {
+                    bail!("{} is published by {other} and by {name}", publish.host);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// What decisions depend on.
     pub(crate) fn to_core(&self) -> Project {
         let service = |(name, spec): (&String, &ServiceSpec)| {
@@ -229,6 +247,14 @@ mod tests {
         assert_eq!(one.revision(), more.revision());
         assert_ne!(one.revision(), other.revision());
         assert_eq!(one.revision().as_str().len(), 12);
+    }
+
+    #[test]
+    fn a_host_port_has_one_owner() {
+        let two = [("a".to_string(), spec()), ("b".to_string(), spec())];
+        let stack = Stack { runtime: "r".into(), services: BTreeMap::from(two) };
+        let error = stack.check_ports().unwrap_err().to_string();
+        assert_eq!(error, "0.0.0.0:8080 is published by a and by b");
     }
 
     #[test]

@@ -284,7 +284,7 @@ impl Brain {
         if let Some(error) = texts.filter_map(Result::err).next() {
             return Reply::refused(format!("{error:#}"));
         }
-        if let Err(error) = self.listen(&stack) {
+        if let Err(error) = stack.check_ports().and_then(|()| self.listen(&stack)) {
             return Reply::refused(format!("{error:#}"));
         }
         let before = std::mem::replace(&mut self.stack, stack);
@@ -295,6 +295,10 @@ impl Brain {
         if let Some(refused) = self.decide(&Input::Command(Command::Apply(project))) {
             self.stack = before;
             self.runtime.program.clone_from(&self.stack.runtime);
+            if let Err(error) = self.store_specs() {
+                eprintln!("minisup brain: {error:#}");
+            }
+            self.close_unpublished();
             return Reply::refused(refused);
         }
         self.close_unpublished();

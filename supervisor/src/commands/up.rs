@@ -1,6 +1,5 @@
 //! `minisup up`: make it so.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -102,9 +101,12 @@ pub(crate) async fn run(named: Option<&str>, up: Up) -> Result<()> {
     let layout = Layout::of(named.unwrap_or(&name))?;
     let spec = service(&up, bundle)?;
     let runtime = runtime(up.runtime.as_deref())?;
-    let stack = Stack { runtime, services: BTreeMap::from([(name, spec)]) };
     let client = Client { layout };
     client.start().await?;
+    // What else the project has stays as it is.
+    let mut services = client.state().await?.stack.services;
+    services.insert(name, spec);
+    let stack = Stack { runtime, services };
     let seen = last_event(&client).await?;
     if let Err(error) = client.apply(&stack).await {
         leave_if_empty(&client).await;
