@@ -20,9 +20,8 @@ fn main() -> std::io::Result<()> {
 /// Answers requests without a body until the client has had enough.
 fn serve(stream: &TcpStream, name: &str, pause: Duration) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
-    let mut lines = BufReader::new(stream).lines();
     let mut out = stream;
-    while let Some(line) = lines.next() {
+    for line in BufReader::new(stream).lines() {
         if line?.is_empty() {
             std::thread::sleep(pause);
             let length = name.len() + 1;
