@@ -1,6 +1,6 @@
 //! The eight kinds of namespaces, namespaces(7).
 
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -167,6 +167,25 @@ pub fn open(file: &Path, kind: Kind) -> Result<OwnedFd> {
         result,
     )?;
     Ok(fd)
+}
+
+/// Opens the namespace of that kind that this thread is in.
+pub fn current(kind: Kind) -> Result<OwnedFd> {
+    let file = format!("/proc/thread-self/ns/{}", kind.proc_name());
+    path::open(Path::new(&file), OFlag::O_RDONLY)
+}
+
+/// Runs `work` in the network namespace behind `file`, and comes back.
+///
+/// Only this thread goes there. Sockets that `work` opens keep talking to that namespace
+/// afterwards, which is how a container's interfaces are configured without a process in it. An
+/// error after `work` has run means that this thread is still there: give up then.
+pub fn visit_network<T>(file: BorrowedFd<'_>, work: impl FnOnce() -> T) -> Result<T> {
+    let home = current(Kind::Network)?;
+    enter(file, Kind::Network)?;
+    let result = work();
+    enter(home.as_fd(), Kind::Network)?;
+    Ok(result)
 }
 
 /// Whether this process and `pid` are in the same namespace of that kind, by inode.

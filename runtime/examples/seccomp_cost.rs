@@ -67,7 +67,7 @@ fn once(path: Option<String>) -> Result<(), Failure> {
 fn profile(path: Option<String>) -> Result<LinuxSeccomp, Failure> {
     match path {
         Some(path) => Ok(serde_json::from_str(&std::fs::read_to_string(path)?)?),
-        None => Ok(seccomp::default_profile(|_| false)),
+        None => Ok(seccomp::default_profile::<&str>(&[])),
     }
 }
 

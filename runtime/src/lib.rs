@@ -12,6 +12,7 @@ mod commands;
 mod container;
 mod error;
 mod explain;
+mod json;
 pub mod plan;
 mod report;
 pub mod seccomp;

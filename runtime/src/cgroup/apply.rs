@@ -21,7 +21,7 @@ use oci_spec::runtime::LinuxResources;
 use super::group::Cgroup;
 use super::host::{Controller, Version};
 use super::limits::{self, Setting};
-use super::{Error, Missing, devices};
+use super::{Error, Missing, devices, systemd};
 
 impl Cgroup {
     /// Sets everything that `resources` asks for, devices included.
@@ -29,7 +29,7 @@ impl Cgroup {
     /// For a new group. The first limit that cannot be set is the error; what was set before stays
     /// (the caller removes the group then).
     pub fn apply(&self, resources: &LinuxResources) -> Result<(), Error> {
-        self.set_all(resources)?;
+        self.set_all(self.settings(resources)?)?;
         devices::apply(self, resources.devices().as_deref().unwrap_or_default())
     }
 
@@ -37,15 +37,21 @@ impl Cgroup {
     /// never touched: a container that could open its devices goes on so.
     pub fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
         self.check_before_update(resources)?;
-        self.set_all(resources)
+        let settings = self.settings(resources)?;
+        systemd::update(self.record(), &settings)?;
+        self.set_all(settings)
     }
 
-    fn set_all(&self, resources: &LinuxResources) -> Result<(), Error> {
+    fn settings(&self, resources: &LinuxResources) -> Result<Vec<Setting>, Error> {
         let version_of = |controller| self.member_of(controller).version;
         let current =
             |file: &str| fd::read_file_at(self.unified().dir.as_fd(), Path::new(file)).ok();
-        let mut todo = limits::settings(resources, version_of, &current)?;
-        todo.sort_by_key(|setting| setting.version == Version::V1);
+        let mut all = limits::settings(resources, version_of, &current)?;
+        all.sort_by_key(|setting| setting.version == Version::V1);
+        Ok(all)
+    }
+
+    fn set_all(&self, todo: Vec<Setting>) -> Result<(), Error> {
         let mut again = Vec::new();
         for setting in todo {
             match self.set(&setting) {
@@ -64,23 +70,22 @@ impl Cgroup {
             return Err(self.no_such_tree(*controller, asked));
         }
         let mut result = self.write(setting, &setting.file, &setting.value);
-        let absent = |result: &linux::Result<()>| matches!(result, Err(cause) if cause.errno == Errno::ENOENT);
-        if let Some((file, value)) = setting.instead.as_ref().filter(|_| absent(&result)) {
+        if let Some((file, value)) = setting.instead.as_ref().filter(|_| is_absent(&result)) {
             result = self.write(setting, file, value);
         }
-        if absent(&result) && *version == Version::V2 {
+        if is_absent(&result) && *version == Version::V2 {
             self.require(*controller, asked)?;
             result = self.write(setting, &setting.file, &setting.value);
-            if let Some((file, value)) = setting.instead.as_ref().filter(|_| absent(&result)) {
+            if let Some((file, value)) = setting.instead.as_ref().filter(|_| is_absent(&result)) {
                 result = self.write(setting, file, value);
             }
         }
-        if absent(&result) && setting.absent_is_fine {
+        if is_absent(&result) && setting.absent_is_fine {
             return Ok(());
         }
         result.map_err(|cause| {
             let remedy = remedy(setting, cause.errno);
-            Error::Refused { asked: asked.clone(), cause, remedy }
+            Error::Refused { asked: asked.clone(), cause: Box::new(cause), remedy }
         })
     }
 
@@ -104,7 +109,7 @@ impl Cgroup {
             found: "no tree of version 1 has it".to_owned(),
             remedy: super::enable::remedy(controller, false),
         };
-        Error::Missing { asked: asked.to_owned(), missing }
+        Error::Missing { asked: asked.to_owned(), missing: Box::new(missing) }
     }
 
     /// `memory.checkBeforeUpdate`: refuse a limit that is below what is in use, instead of letting
@@ -131,6 +136,11 @@ impl Cgroup {
         }
         Ok(())
     }
+}
+
+/// Whether there is no such file.
+fn is_absent(result: &linux::Result<()>) -> bool {
+    matches!(result, Err(cause) if cause.errno == Errno::ENOENT)
 }
 
 /// Whether the kernel may accept the same write after another one.

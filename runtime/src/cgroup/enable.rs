@@ -22,8 +22,9 @@ use std::path::{Path, PathBuf};
 use linux::{Errno, fd, path};
 
 use super::Error;
-use super::group::{Cgroup, prefixes};
+use super::group::Cgroup;
 use super::host::Controller;
+use super::make::prefixes;
 use super::{Missing, place};
 
 /// The leaf that minirun moves itself into to free its own group for the containers.
@@ -87,24 +88,22 @@ impl Cgroup {
             .copied()
             .filter(|controller| lists(&offered, *controller) && !lists(&enabled, *controller))
             .collect();
-        if todo.is_empty() || write_enabled(root, level, &todo).is_ok() {
+        if todo.is_empty() {
+            return Ok(Vec::new());
+        }
+        let refusal = |errno| Refusal { group: level.to_path_buf(), errno };
+        if is_inhabited(root, level).map_err(failed)? {
+            move_to_leaf(root, level).map_err(failed)?;
+            if is_inhabited(root, level).map_err(failed)? {
+                return Ok(vec![refusal(Errno::EBUSY)]);
+            }
+        }
+        if write_enabled(root, level, &todo).is_ok() {
             return Ok(Vec::new());
         }
         // The kernel takes all or nothing, so that one refusal hides the rest: one by one, then.
-        let mut refused = Vec::new();
-        for controller in todo {
-            let mut result = write_enabled(root, level, &[controller]);
-            if matches!(&result, Err(cause) if cause.errno == Errno::EBUSY)
-                && move_to_leaf(root, level).map_err(failed)?
-            {
-                result = write_enabled(root, level, &[controller]);
-            }
-            if let Err(cause) = result {
-                let group = level.to_path_buf();
-                refused.push(Refusal { group, errno: cause.errno });
-            }
-        }
-        Ok(refused)
+        let one_by_one = todo.into_iter().map(|one| write_enabled(root, level, &[one]));
+        Ok(one_by_one.filter_map(|result| Some(refusal(result.err()?.errno))).collect())
     }
 
     /// Makes sure that the group has `controller` in version 2, or says why it has not.
@@ -116,7 +115,7 @@ impl Cgroup {
         if self.has(&[controller])? {
             return Ok(());
         }
-        let missing = self.why_missing(controller, asked, refusals.first());
+        let missing = Box::new(self.why_missing(controller, asked, refusals.first()));
         Err(Error::Missing { asked: asked.to_owned(), missing })
     }
 
@@ -189,19 +188,32 @@ fn write_enabled(
     fd::write_file_at(root, &level.join(ENABLED), names.join(" ").as_bytes())
 }
 
-/// Moves this process from the group `level` into a leaf of it; `false` when it is not there.
-fn move_to_leaf(root: BorrowedFd<'_>, level: &Path) -> linux::Result<bool> {
+/// Whether processes sit in the group itself, which then must not divide what it has.
+///
+/// The kernel alone would not stop everything: it lets such a group enable cpu and pids, which work
+/// on threads, but turns it into the root of a threaded subtree by that, in which no container can
+/// be born any more. The root of the whole tree is free of the rule; it has no type.
+fn is_inhabited(root: BorrowedFd<'_>, level: &Path) -> linux::Result<bool> {
+    match fd::read_file_at(root, &level.join("cgroup.type")) {
+        Err(error) if error.errno == Errno::ENOENT => return Ok(false),
+        other => drop(other?),
+    }
+    fd::read_file_at(root, &level.join("cgroup.procs")).map(|text| !text.trim().is_empty())
+}
+
+/// Moves this process from the group `level` into a leaf of it, when it is there.
+fn move_to_leaf(root: BorrowedFd<'_>, level: &Path) -> linux::Result<()> {
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    if place::own_group(&own).as_deref() != Some(level) {
-        return Ok(false);
+    let own = place::own_group(&own).unwrap_or_default();
+    if own != level {
+        return Ok(());
     }
     let leaf = level.join(LEAF);
     match path::make_dir_at(root, &leaf, 0o755) {
         Err(error) if error.errno != Errno::EEXIST => return Err(error),
         _ => {}
     }
-    fd::write_file_at(root, &leaf.join("cgroup.procs"), b"0")?;
-    Ok(true)
+    fd::write_file_at(root, &leaf.join("cgroup.procs"), b"0")
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ pub enum Error {
         /// What was being done, to which group.
         step: String,
         /// The kernel's answer.
-        cause: linux::Error,
+        cause: Box<linux::Error>,
         /// What to do about it; empty, or starting with `; `.
         remedy: String,
     },
@@ -65,7 +65,7 @@ pub enum Error {
         /// The property of config.json.
         asked: String,
         /// The controller, and where it is or would have to be.
-        missing: Missing,
+        missing: Box<Missing>,
     },
 
     /// The kernel refused a value.
@@ -74,7 +74,18 @@ pub enum Error {
         /// The property of config.json.
         asked: String,
         /// The write that failed: file, value, errno.
-        cause: linux::Error,
+        cause: Box<linux::Error>,
+        /// What to do about it; empty, or starting with `; `.
+        remedy: String,
+    },
+
+    /// systemd did not do what it was asked for.
+    #[error("{step}: systemd says: {why}{remedy}")]
+    Systemd {
+        /// What it was asked for.
+        step: String,
+        /// Its answer.
+        why: String,
         /// What to do about it; empty, or starting with `; `.
         remedy: String,
     },
@@ -132,9 +143,14 @@ impl std::fmt::Display for Missing {
 }
 
 impl Error {
+    /// Whether the group is not there (any more).
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Kernel { cause, .. } if cause.errno == linux::Errno::ENOENT)
+    }
+
     /// A failed syscall without a remedy that we know.
     pub(super) fn kernel(step: impl Into<String>, cause: linux::Error) -> Self {
-        Self::Kernel { step: step.into(), cause, remedy: String::new() }
+        Self::Kernel { step: step.into(), cause: Box::new(cause), remedy: String::new() }
     }
 
     /// A meaningless value.

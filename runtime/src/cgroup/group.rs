@@ -6,14 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use linux::directory::directories;
-use linux::{Errno, OFlag, fd, path};
+use linux::{Errno, OFlag, path};
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use super::host::{Controller, Hierarchy, Host, Layout, Version};
+use super::host::{Controller, Hierarchy, Host, Version};
 use super::place::Place;
 
 /// The name of the tree of version 2 in a [`Record`].
@@ -22,7 +21,8 @@ const UNIFIED: &str = "unified";
 /// What the state of a container remembers of its group.
 ///
 /// It is complete before the first directory is made, so that a state file which holds it can
-/// undo a creation that was cut short at any point.
+/// undo a creation that was cut short at any point. Once the group is made it says so; save it
+/// again then, because only from that moment on a group of that name is known to be the container's own.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The group's path below the mount point of each tree.
@@ -36,6 +36,14 @@ pub struct Record {
     /// Trees in which the group was there already (and empty): it stays there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub found: Vec<String>,
+    /// Whether the group has been made. Until then it may be somebody else's: nothing in it is
+    /// killed, and it is removed only if it is empty. (A process of ours that is in it all the same
+    /// dies with its creator.)
+    #[serde(default)]
+    pub made: bool,
+    /// The unit of systemd that the group belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
 }
 
 fn is_empty(path: &Path) -> bool {
@@ -43,8 +51,8 @@ fn is_empty(path: &Path) -> bool {
 }
 
 impl Record {
-    /// What [`Cgroup::make`] would make.
-    pub fn of(host: &Host, place: &Place) -> Self {
+    /// What [`Cgroup::make`] would make. An error when the group is in use already.
+    pub fn of(host: &Host, place: &Place) -> Result<Self, Error> {
         let mut trees = BTreeMap::from([(UNIFIED.to_owned(), host.unified().mount.clone())]);
         if !place.is_delegated() {
             let v1 = host.hierarchies().iter();
@@ -55,10 +63,16 @@ impl Record {
             trees,
             delegated: place.delegated.clone(),
             found: Vec::new(),
+            made: false,
+            unit: None,
         };
-        record.found =
-            record.trees.keys().filter(|name| record.exists(host, name)).cloned().collect();
-        record
+        for (name, mount) in &record.trees {
+            if let Some(dir) = record.existing(host, name) {
+                super::make::refuse_used(dir.as_fd(), &mount.join(&record.path))?;
+                record.found.push(name.clone());
+            }
+        }
+        Ok(record)
     }
 
     /// Whether the group is in a part of the tree that its maker may change as a whole.
@@ -66,15 +80,17 @@ impl Record {
         is_empty(&self.delegated)
     }
 
-    fn exists(&self, host: &Host, tree: &str) -> bool {
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
-        self.root(host, tree)
-            .and_then(|root| path::open_at(root.as_fd(), &self.path, flags))
-            .is_ok()
+    fn existing(&self, host: &Host, tree: &str) -> Option<OwnedFd> {
+        let mount = self.trees.get(tree).filter(|mount| mount.is_absolute());
+        if mount.is_some_and(|mount| !mount.join(&self.path).exists()) {
+            return None;
+        }
+        let root = self.root(host, tree).ok()?;
+        path::open_at(root.as_fd(), &self.path, OFlag::O_RDONLY | OFlag::O_DIRECTORY).ok()
     }
 
     /// The root directory of one of its trees.
-    fn root(&self, host: &Host, tree: &str) -> linux::Result<OwnedFd> {
+    pub(super) fn root(&self, host: &Host, tree: &str) -> linux::Result<OwnedFd> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
         match (tree, self.trees.get(tree)) {
             // By descriptor: on a legacy host this tree is mounted nowhere.
@@ -99,7 +115,7 @@ pub(super) struct Member {
 }
 
 impl Member {
-    fn failed(&self, step: &str, cause: linux::Error) -> Error {
+    pub(super) fn failed(&self, step: &str, cause: linux::Error) -> Error {
         Error::kernel(format!("{step} cgroup {}", self.path.display()), cause)
     }
 }
@@ -113,42 +129,6 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes the group in every tree, with its controllers enabled and its cpuset usable.
-    ///
-    /// The group must not exist, or be empty. On failure everything that was made is removed again,
-    /// except the groups above (`/minirun`), which containers share.
-    pub fn make(host: &Host, place: &Place) -> Result<Self, Error> {
-        let record = Record::of(host, place);
-        let made = Self::make_all(host, &record);
-        if made.is_err() {
-            // The error that matters is the first one.
-            let _ = Self::open(host, &record).and_then(|group| group.remove());
-        }
-        made
-    }
-
-    fn make_all(host: &Host, record: &Record) -> Result<Self, Error> {
-        let group = Self::each(host, record, |name, root| {
-            let dir = make_path(root, &record.path)?;
-            if name.split(',').any(|controller| controller == Controller::Cpuset.v1_name()) {
-                inherit_cpuset(root, &record.path)?;
-            }
-            Ok(Some(dir))
-        })
-        .map_err(|(step, cause)| Error::kernel(format!("make {step}"), cause))?;
-        for member in group.legacy.iter().chain([&group.unified]) {
-            if record.found.contains(&member.name) {
-                refuse_used(member)?;
-            }
-        }
-        // On a hybrid host the controllers of version 2 are systemd's business until a limit needs
-        // one that is there.
-        if host.layout() == Layout::Unified {
-            group.enable_all()?;
-        }
-        Ok(group)
-    }
-
     /// Opens the group that the state of a container names. Trees of version 1 in which it is gone
     /// are skipped; `ENOENT` when it is gone from version 2.
     pub fn open(host: &Host, record: &Record) -> Result<Self, Error> {
@@ -161,7 +141,7 @@ impl Cgroup {
     }
 
     /// The group in each tree of `record`, got by `get` from the tree's name and root.
-    fn each(
+    pub(super) fn each(
         host: &Host,
         record: &Record,
         get: impl Fn(&str, BorrowedFd<'_>) -> linux::Result<Option<OwnedFd>>,
@@ -184,6 +164,12 @@ impl Cgroup {
         Ok(Self { record: record.clone(), unified: unified.ok_or_else(gone)?, legacy })
     }
 
+    /// The same group, now that it is the container's.
+    pub(super) fn made(mut self) -> Self {
+        self.record.made = true;
+        self
+    }
+
     /// What to write into the container's state.
     pub fn record(&self) -> &Record {
         &self.record
@@ -197,6 +183,11 @@ impl Cgroup {
     /// The directory that a process is born into, for `CLONE_INTO_CGROUP`.
     pub fn birth_fd(&self) -> BorrowedFd<'_> {
         self.unified.dir.as_fd()
+    }
+
+    /// The group in every tree; that of version 2 is the last.
+    pub(super) fn members(&self) -> impl Iterator<Item = &Member> {
+        self.legacy.iter().chain([&self.unified])
     }
 
     /// The root of the tree of version 2.
@@ -240,34 +231,6 @@ impl Cgroup {
         }
         Ok(())
     }
-
-    /// Removes the group everywhere, and the groups that the container made below it.
-    ///
-    /// Waits for processes that have been killed and are not gone yet. Goes on after an error, and
-    /// reports all of them. Groups that were there before the container stay.
-    pub fn remove(&self) -> Result<(), Error> {
-        let (mut busy, mut errors) = (Vec::new(), Vec::new());
-        let members = self.legacy.iter().chain([&self.unified]);
-        for member in members.filter(|member| !self.record.found.contains(&member.name)) {
-            match path::remove_dir_at(member.root.as_fd(), &self.record.path) {
-                Err(cause) if cause.errno == Errno::EBUSY => busy.push(member),
-                Err(cause) if cause.errno != Errno::ENOENT => {
-                    errors.push(member.failed("remove", cause));
-                }
-                _ => {}
-            }
-        }
-        if !busy.is_empty() {
-            self.wait_until_empty(super::PATIENCE)?;
-        }
-        for member in busy {
-            let removed = remove_below(member.dir.as_fd()).and_then(|()| {
-                gone_is_fine(path::remove_dir_at(member.root.as_fd(), &self.record.path))
-            });
-            errors.extend(removed.err().map(|cause| member.failed("remove", cause)));
-        }
-        Error::of_many(errors)
-    }
 }
 
 impl Hierarchy {
@@ -278,111 +241,23 @@ impl Hierarchy {
     }
 }
 
-/// Makes the directory `path` below `root`, and what is missing above it.
-fn make_path(root: BorrowedFd<'_>, path: &Path) -> linux::Result<OwnedFd> {
-    match path::make_dir_at(root, path, 0o755) {
-        Err(error) if error.errno == Errno::ENOENT => {
-            for prefix in prefixes(path) {
-                match path::make_dir_at(root, &prefix, 0o755) {
-                    // Another minirun may be making the same parent just now.
-                    Err(error) if error.errno != Errno::EEXIST => return Err(error),
-                    _ => {}
-                }
-            }
-        }
-        Err(error) if error.errno != Errno::EEXIST => return Err(error),
-        _ => {}
-    }
-    path::open_at(root, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
-}
-
-/// `a`, `a/b`, `a/b/c` for `a/b/c`.
-pub(super) fn prefixes(path: &Path) -> Vec<PathBuf> {
-    let mut prefix = PathBuf::new();
-    let mut all = Vec::new();
-    for component in path.components() {
-        if let Component::Normal(name) = component {
-            prefix.push(name);
-            all.push(prefix.clone());
-        }
-    }
-    all
-}
-
-/// A new container must not be mixed with what runs already.
-fn refuse_used(member: &Member) -> Result<(), Error> {
-    let failed = |cause| member.failed("look into", cause);
-    let dir = member.dir.as_fd();
-    let processes = fd::read_file_at(dir, Path::new("cgroup.procs")).map_err(failed)?;
-    let below = directories(dir).map_err(failed)?;
-    let by = match (processes.lines().next(), below.first()) {
-        (None, None) => return Ok(()),
-        (None, Some(child)) => format!("groups below it ({})", Path::new(child).display()),
-        (Some(first), _) => {
-            let count = processes.lines().count();
-            format!("{count} processes in it (the first is {first})")
-        }
-    };
-    Err(Error::InUse { path: member.path.clone(), by })
-}
-
-/// A new group of the cpuset tree of version 1 has no CPUs and no memory nodes, and nothing can
-/// join it: give each level what the one above has.
-fn inherit_cpuset(root: BorrowedFd<'_>, path: &Path) -> linux::Result<()> {
-    const FILES: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
-    let read = |group: &Path, file: &str| fd::read_file_at(root, &group.join(file));
-    let mut above = PathBuf::new();
-    for group in prefixes(path) {
-        for file in FILES {
-            if read(&group, file)?.trim().is_empty() {
-                let inherited = read(&above, file)?;
-                fd::write_file_at(root, &group.join(file), inherited.trim().as_bytes())?;
-            }
-        }
-        above = group;
-    }
-    Ok(())
-}
-
-/// Removes the groups below `dir`, deepest first.
-fn remove_below(dir: BorrowedFd<'_>) -> linux::Result<()> {
-    let names = match directories(dir) {
-        Err(error) if error.errno == Errno::ENOENT => return Ok(()),
-        names => names?,
-    };
-    for name in names {
-        let name = Path::new(&name);
-        match path::open_at(dir, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY) {
-            Ok(child) => remove_below(child.as_fd())?,
-            Err(error) if error.errno == Errno::ENOENT => continue,
-            Err(error) => return Err(error),
-        }
-        gone_is_fine(path::remove_dir_at(dir, name))?;
-    }
-    Ok(())
-}
-
-fn gone_is_fine(result: linux::Result<()>) -> linux::Result<()> {
-    match result {
-        Err(error) if error.errno == Errno::ENOENT => Ok(()),
-        result => result,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_path_is_made_from_the_top() {
-        let all = prefixes(Path::new("/a/b/c"));
-        assert_eq!(all, ["a", "a/b", "a/b/c"].map(PathBuf::from));
-    }
 
     #[test]
     fn the_name_of_a_tree_says_its_controllers() {
         let both = [Controller::Cpu, Controller::Cpuacct];
         assert_eq!(Hierarchy::controllers_of("cpu,cpuacct"), both);
         assert!(Hierarchy::controllers_of("name=systemd").is_empty());
+    }
+
+    #[test]
+    fn a_record_says_no_more_than_it_has_to() {
+        let record = Record { path: "a/b".into(), ..Record::default() };
+        assert_eq!(
+            serde_json::to_string(&record).unwrap(),
+            r#"{"path":"a/b","trees":{},"made":false}"#
+        );
     }
 }

@@ -34,22 +34,36 @@
 //! See: cgroups(7), Documentation/admin-guide/cgroup-v2.rst, runtime-spec config-linux.md.
 
 mod apply;
+mod controller;
 mod devices;
 mod enable;
+mod entry;
 mod error;
 mod group;
 mod host;
 mod join;
 mod limits;
+mod make;
+mod mounts;
 mod oom;
+mod peek;
 mod place;
 mod processes;
+mod remove;
+mod stats;
+mod systemd;
 
+pub use entry::Entry;
 pub use error::{Error, Missing};
 pub use group::{Cgroup, Record};
 pub use host::{Controller, Hierarchy, Host, Layout, Unified, Version};
 pub use join::join;
 pub use limits::MINIMUM_BYTES;
-pub use oom::OomReport;
+pub use oom::{OomReport, OomWatch};
 pub use place::{Place, check_no_limits};
 pub use processes::PATIENCE;
+pub use stats::{
+    Blkio, BlkioEntry, Cpu, CpuUsage, Cpuset, Hugetlb, Memory, MemoryEntry, Pids, Pressure,
+    PressureLine, Stats, Throttling,
+};
+pub use systemd::Unit;

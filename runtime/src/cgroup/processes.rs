@@ -31,8 +31,12 @@ impl Cgroup {
     }
 
     /// Kills every process of the group and below it, with SIGKILL, also those that are being
-    /// forked or are frozen. Does not wait.
+    /// forked or are frozen. Does not wait. In a group that the container only meant to make
+    /// ([`Record::made`](super::Record)) it kills nobody.
     pub fn kill_all(&self) -> Result<(), Error> {
+        if !self.record().made {
+            return Ok(());
+        }
         match fd::write_file_at(self.birth_fd(), Path::new("cgroup.kill"), b"1") {
             // Linux 5.13 and older.
             Err(cause) if cause.errno == Errno::ENOENT => self.kill_frozen(),

@@ -125,12 +125,12 @@ fn problems(global: &Global, plan: &Plan) -> Result<Vec<String>> {
     if !global.cgroups {
         return Ok(problems);
     }
-    match Host::detect()? {
+    match Host::get()? {
         None => problems.push("cgroups: no tree is mounted".into()),
-        Some(host) => match Place::new(&host, plan.cgroups_path.as_deref(), "check")? {
+        Some(host) => match Place::new(host, plan.cgroups_path.as_deref(), "check")? {
             None => problems.push("a delegated part of the cgroup tree (only for limits)".into()),
             Some(place) => {
-                let missing = place.missing(&host, &plan.resources)?;
+                let missing = place.missing(host, &plan.resources)?;
                 problems.extend(missing.iter().map(ToString::to_string));
             }
         },

@@ -66,6 +66,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     let options = Options {
         root: &root,
         config: &loaded.bytes,
+        files: &[],
         wait_for_start: true,
         foreground: false,
         console_socket: path_of(matches, "console-socket"),

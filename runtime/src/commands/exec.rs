@@ -131,8 +131,7 @@ fn process_of(home: &Home, matches: &ArgMatches) -> Result<Process> {
 
 fn read_process(path: &Path) -> Result<Config> {
     let bytes = std::fs::read(path).map_err(Error::file(format!("read {}", path.display())))?;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Error::Config(format!("{}: {error}", path.display())))
+    crate::json::read(&bytes).map_err(|error| Error::Config(format!("{}: {error}", path.display())))
 }
 
 fn changed(spec: &Spec, matches: &ArgMatches) -> Result<Config> {
@@ -181,7 +180,7 @@ fn changed(spec: &Spec, matches: &ArgMatches) -> Result<Config> {
 fn add_capabilities(config: &mut Config, names: &[String]) -> Result<()> {
     let mut sets = config.capabilities().clone().unwrap_or_default();
     for name in names {
-        let known = serde_json::from_value(serde_json::Value::from(name.to_ascii_uppercase()));
+        let known = crate::json::typed(&name.to_ascii_uppercase().into());
         let capability: oci_spec::runtime::Capability =
             known.map_err(|_| Error::Config(format!("unknown capability {name:?}")))?;
         for set in [sets.bounding().clone(), sets.effective().clone(), sets.permitted().clone()]

@@ -108,7 +108,7 @@ fn memory(resources: &mut LinuxResources, matches: &ArgMatches) -> Result<()> {
         memory.set_limit(Some(limit));
         // Unless somebody asks for swap, a memory limit means memory. (v1 hosts often cannot count
         // swap, and there a limit that nobody asked for must not become an error.)
-        let unified = matches!(Host::detect(), Ok(Some(host)) if host.layout() == Layout::Unified);
+        let unified = matches!(Host::get(), Ok(Some(host)) if host.layout() == Layout::Unified);
         if unified && memory.swap().is_none() {
             memory.set_swap(Some(limit));
         }
@@ -130,11 +130,12 @@ fn cpu(resources: &mut LinuxResources, matches: &ArgMatches) -> Result<()> {
         let (quota, period) = units::cpus(text).map_err(|why| wrong("cpus", &why))?;
         cpu.set_quota(Some(quota)).set_period(Some(period));
     }
-    if let Some(list) = text_of(matches, "cpuset") {
-        cpu.set_cpus(Some(list.to_owned()));
+    if let Some(text) = text_of(matches, "cpuset") {
+        let list = units::number_list(text).map_err(|why| wrong("cpuset", &why))?;
+        cpu.set_cpus(Some(list.to_string()));
     }
     if let Some(weight) = matches.get_one::<u64>("cpu-weight") {
-        if matches!(Host::detect(), Ok(Some(host)) if host.layout() == Layout::Unified) {
+        if matches!(Host::get(), Ok(Some(host)) if host.layout() == Layout::Unified) {
             let mut unified = resources.unified().clone().unwrap_or_default();
             unified.insert("cpu.weight".into(), weight.to_string());
             resources.set_unified(Some(unified));
@@ -193,7 +194,7 @@ fn throttles(matches: &ArgMatches, name: &str) -> Result<Option<Vec<LinuxThrottl
                 "minor": linux::device::minor(numbers),
                 "rate": rate,
             });
-            serde_json::from_value::<LinuxThrottleDevice>(throttle)
+            crate::json::typed::<LinuxThrottleDevice>(&throttle)
                 .map_err(|error| wrong(name, &error.to_string()))
         })
         .collect();

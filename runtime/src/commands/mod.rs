@@ -1,6 +1,7 @@
 //! The verbs, one file each.
 
 mod check;
+mod connect;
 mod create;
 mod delete;
 mod exec;
@@ -8,6 +9,7 @@ mod features;
 mod flags;
 mod kill;
 mod list;
+mod network;
 mod pause;
 mod ps;
 mod run;
@@ -54,6 +56,7 @@ pub(crate) const VERBS: &[Verb] = &[
     pause::RESUME,
     update::VERB,
     wait::VERB,
+    network::VERB,
     spec::VERB,
     check::VERB,
     features::VERB,

@@ -10,6 +10,7 @@ use linux::pidfd::{self, Exit};
 use linux::signal::Signals;
 use oci_spec::runtime::Spec;
 
+use super::connect::{self, Network};
 use super::create::{bundle_of, common_arguments, plan_of, preserved};
 use super::{Verb, flag, flags, path_of, path_value, text_of, value};
 use crate::cgroup::{Cgroup, OomReport};
@@ -22,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::explain::{Journal, Narrator};
 use crate::plan::Plan;
 use crate::steps::Step;
-use crate::{report, spec};
+use crate::{report, spec, steps};
 
 pub(super) const VERB: Verb = Verb {
     name: "run",
@@ -56,6 +57,7 @@ fn arguments(command: Command) -> Command {
         .arg(flag("explain", "Show how the container is built, step by step"))
         .arg(path_value("trace", "FILE", "Append the steps to a file, as JSON lines"))
         .args(flags::arguments())
+        .args(connect::arguments())
         .after_help(
             "A target with a `/` in it, or a directory with a config.json while this one has none, \
              is a bundle. Otherwise it is a name, and the bundle is the current directory.",
@@ -71,12 +73,15 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
         narrator.open(&target.id, &target.bundle);
     }
     let mut journal = Journal::parent(narrator.as_mut());
-    let (plan, config) = decide(global, matches, &target, &mut journal)?;
+    let mut network = Network::of(matches)?;
+    let (plan, config) = decide(global, matches, &target, network.as_mut(), &mut journal)?;
+    let files = network.as_ref().map_or(Ok(Vec::new()), Network::files)?;
     let detach = matches.get_flag("detach");
     check_terminal(&plan, detach, matches)?;
     let options = Options {
         root: &root,
         config: &config,
+        files: &files,
         wait_for_start: false,
         foreground: !detach,
         console_socket: path_of(matches, "console-socket"),
@@ -89,9 +94,10 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     };
     let capture = || Signals::capture().map_err(Error::kernel("capture signals"));
     let signals = if detach { None } else { Some(capture()?) };
-    let created = create(&plan, &options, &mut journal)?;
+    let mut created = create(&plan, &options, &mut journal)?;
     created.warnings.iter().for_each(|warning| global.log.warning(warning));
-    let started = start_program(&created, &mut journal);
+    let started = connect_to_networks(global, &mut created, network.as_ref(), &mut journal)
+        .and_then(|()| start_program(&created, &mut journal));
     if let Err(error) = started {
         drop(pidfd::signal(&created.child.pidfd, 9));
         drop(pidfd::wait(&created.child.pidfd));
@@ -111,12 +117,13 @@ fn decide(
     global: &Global,
     matches: &ArgMatches,
     target: &Target,
+    network: Option<&mut Network>,
     journal: &mut Journal<'_>,
 ) -> Result<(Plan, Vec<u8>)> {
     let mut decided = None;
     let what = || "config.json and decide everything".into();
     let result = journal.step(Step::Plan, what, || -> std::result::Result<(), crate::Cause> {
-        decided = Some(decide_now(global, matches, target));
+        decided = Some(decide_now(global, matches, target, network));
         match &decided {
             Some(Err(error)) => Err(crate::Cause::new(error.to_string())),
             _ => Ok(()),
@@ -129,7 +136,12 @@ fn decide(
     }
 }
 
-fn decide_now(global: &Global, matches: &ArgMatches, target: &Target) -> Result<(Plan, Vec<u8>)> {
+fn decide_now(
+    global: &Global,
+    matches: &ArgMatches,
+    target: &Target,
+    network: Option<&mut Network>,
+) -> Result<(Plan, Vec<u8>)> {
     let loaded = spec::load(&target.bundle)?;
     loaded.warnings.iter().for_each(|warning| global.log.warning(warning));
     let mut config = loaded.spec;
@@ -137,7 +149,16 @@ fn decide_now(global: &Global, matches: &ArgMatches, target: &Target) -> Result<
     if linux::credentials::effective_user() != 0 {
         changed |= without_privileges(&mut config);
     }
-    let plan = plan_of(&config, &target.id, &target.bundle)?;
+    let root = global.state_root()?;
+    let mut network = network;
+    if let Some(network) = &mut network {
+        network.shape(&mut config, &root, &target.id)?;
+        changed = true;
+    }
+    let mut plan = plan_of(&config, &target.id, &target.bundle)?;
+    if let Some(network) = network {
+        network.mount_files(&mut plan, &root);
+    }
     let bytes = if changed { spec::to_text(&config)?.into_bytes() } else { loaded.bytes };
     Ok((plan, bytes))
 }
@@ -160,6 +181,40 @@ fn check_terminal(plan: &Plan, detach: bool, matches: &ArgMatches) -> Result<()>
         _ => return Ok(()),
     };
     Err(Error::Config(text.into()))
+}
+
+/// Gives the waiting container what `--net` and its kin ask for.
+fn connect_to_networks(
+    global: &Global,
+    created: &mut Created,
+    network: Option<&Network>,
+    journal: &mut Journal<'_>,
+) -> Result<()> {
+    let Some(network) = network else { return Ok(()) };
+    let Created { home, state, child, .. } = created;
+    let what = || network.wanted.mode.to_string();
+    let connected = journal.step(Step::Network, what, || {
+        steps::network::connect(
+            &network.wanted,
+            home.id(),
+            child.pid.as_raw(),
+            &child.pidfd,
+            home.path(),
+        )
+        .map_err(|error| crate::Cause::new(network::in_one_line(&error)))
+    })?;
+    for change in &connected.attachment.changes {
+        global.log.notice(&format!("changed a setting of this host: {change}"));
+    }
+    connected.attachment.warnings.iter().for_each(|warning| global.log.warning(warning));
+    if network.chooses_ports() {
+        for port in &connected.published {
+            global.log.notice(&format!("published {port}"));
+        }
+    }
+    network.complete(home.path(), &connected)?;
+    state.network = Some(connected);
+    home.save(state)
 }
 
 fn start_program(created: &Created, journal: &mut Journal<'_>) -> Result<()> {

@@ -10,6 +10,7 @@ use crate::cli::Global;
 use crate::container::open_cgroup;
 use crate::container::state::Status;
 use crate::error::{Error, Result};
+use crate::json;
 use crate::spec::units;
 
 pub(super) const VERB: Verb = Verb {
@@ -78,11 +79,11 @@ fn resources_of(matches: &ArgMatches) -> Result<LinuxResources> {
             std::fs::read_to_string(source).map(|all| text = all)
         };
         read.map_err(Error::file(format!("read resources from {source}")))?;
-        return serde_json::from_str(&text)
+        return json::read(text.as_bytes())
             .map_err(|error| Error::Config(format!("resources of {source}: {error}")));
     }
-    let mut resources: LinuxResources = serde_json::from_str("{}")
-        .map_err(|error| Error::Config(format!("no resources: {error}")))?;
+    let mut resources: LinuxResources =
+        json::read(b"{}").map_err(|error| Error::Config(format!("no resources: {error}")))?;
     resources.set_memory(memory(matches)?);
     resources.set_cpu(cpu(matches));
     if let Some(limit) = matches.get_one::<i64>("pids-limit") {

@@ -1,7 +1,8 @@
 //! `minirun wait`: wait for the end of a container and print its exit status.
 
 use clap::{ArgMatches, Command};
-use linux::{pidfd, poll};
+use linux::pidfd::{self, Exit};
+use linux::poll;
 
 use super::{Verb, container, id_argument, print};
 use crate::cli::Global;
@@ -32,22 +33,49 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
         )));
     };
     poll::wait_readable(&process, None).map_err(Error::kernel("wait for the container"))?;
-    // Ended is not yet reaped, and only then the kernel tells the status; a parent that never reaps
-    // must not hold us for ever.
-    let hung_up = poll::Ready::default();
-    let limit = Some(std::time::Duration::from_secs(5));
-    use std::os::fd::AsFd;
-    poll::wait(&[(process.as_fd(), hung_up)], limit)
-        .map_err(Error::kernel("wait for its reaper"))?;
-    match pidfd::exit_of_any(&process) {
+    // Until its parent reaps it, procfs tells the status; from then on, the pidfd does.
+    let known = || pidfd::exit_of_any(&process);
+    let exit = known().or_else(|| exit_of_zombie(init.pid)).or_else(known);
+    match exit {
         Some(exit) => {
             print(&format!("{}\n", exit.status()));
             Ok(0)
         }
         None => Err(Error::Unsupported(format!(
-            "container {} has ended; its exit status is known only to its parent (Linux before \
-             6.15, or the parent has not asked for it yet)",
+            "container {} has ended; its exit status is known only to its parent (this kernel is \
+             older than 6.15)",
             home.id()
         ))),
+    }
+}
+
+/// The status of a process that has ended and is not reaped yet, proc_pid_stat(5) field 52.
+fn exit_of_zombie(pid: i32) -> Option<Exit> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    zombie_status(&stat)
+}
+
+fn zombie_status(stat: &str) -> Option<Exit> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    // The first after the command is field 3, the state.
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    if fields.first() != Some(&"Z") {
+        return None;
+    }
+    fields.get(49)?.parse().ok().map(Exit::from_wait_status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_zombies_status_is_the_last_field() {
+        let stat =
+            |state: &str, code: &str| format!("7 (a) b) {state} {} {code}\n", ["0"; 48].join(" "));
+        assert_eq!(zombie_status(&stat("Z", "9")), Some(Exit::Signal(9)));
+        assert_eq!(zombie_status(&stat("Z", "1792")), Some(Exit::Code(7)));
+        assert_eq!(zombie_status(&stat("S", "0")), None);
+        assert_eq!(zombie_status(""), None);
     }
 }

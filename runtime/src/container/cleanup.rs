@@ -1,4 +1,5 @@
-//! Undoing a container, however far it got: kill, cgroup, writable layer, state.
+//! Undoing a container, however far it got: kill, cgroup, writable layer, network,
+//! state.
 //!
 //! Nothing here stops at the first failure: that would leave everything after it.
 
@@ -25,6 +26,11 @@ pub(crate) fn remove(home: &Home, state: Option<&State>, cgroup: Option<Cgroup>)
         && let Err(error) = remove_writable_layer(dir)
     {
         failures.push(error);
+    }
+    if let Some(connected) = state.and_then(|state| state.network.as_ref())
+        && let Err(error) = crate::steps::network::disconnect(connected)
+    {
+        failures.push(Error::Config(network::in_one_line(&error)));
     }
     if failures.is_empty() {
         return home.remove();

@@ -32,6 +32,9 @@ pub(crate) struct Options<'a> {
     pub(crate) root: &'a StateRoot,
     /// The bytes of config.json, kept with the container.
     pub(crate) config: &'a [u8],
+    /// Files that are mounted into the container, by name: kept beside the state, and readable for
+    /// everybody inside.
+    pub(crate) files: &'a [(&'static str, String)],
     /// Whether `start` is a command of its own.
     pub(crate) wait_for_start: bool,
     /// Whether the container dies with its creator.
@@ -116,21 +119,22 @@ type Made = (Line, Option<OwnedFd>, Vec<String>);
 impl Half<'_> {
     fn make(&mut self, journal: &mut Journal<'_>) -> Result<Made> {
         let plan = self.plan;
-        let host = if self.options.cgroups { Host::detect()? } else { None };
-        let place = match &host {
+        let host = if self.options.cgroups { Host::get()? } else { None };
+        let place = match host {
             Some(host) => Place::new(host, plan.cgroups_path.as_deref(), &plan.id)?,
             None => None,
         };
         let what = || format!("state in {}", self.home.path().display());
-        let record = host.as_ref().zip(place.as_ref()).map(|(h, p)| cgroup::Record::of(h, p));
+        let record = host.zip(place.as_ref()).map(|(h, p)| cgroup::Record::of(h, p));
+        let record = record.transpose()?;
         let state = journal.step(Step::Record, what, || self.record(record))?;
         self.state = Some(state);
-        self.make_cgroup(journal, host.as_ref(), place.as_ref())?;
+        self.make_cgroup(journal, host, place.as_ref())?;
         if let Some(overlay) = plan.rootfs.overlay.as_ref().filter(|o| o.writable.is_some()) {
             let what = || "(writable layer)".into();
             journal.step(Step::Rootfs, what, || rootfs::make_writable_layer(overlay))?;
         }
-        let (line, current) = self.clone_init(journal, host.as_ref())?;
+        let (line, current) = self.clone_init(journal, host)?;
         let mut talk = Talk { line, current, terminal: None, warnings: Vec::new() };
         self.limit(journal, &talk)?;
         if plan.has_early_hooks() {
@@ -154,6 +158,9 @@ impl Half<'_> {
             !plan.hooks_of("poststart").is_empty() || !plan.hooks_of("poststop").is_empty();
         state.annotations = plan.annotations.clone();
         self.home.write("config.json", self.options.config)?;
+        for (name, text) in self.options.files {
+            self.home.write_for_all(name, text.as_bytes())?;
+        }
         self.home.save(&state)?;
         Ok(state)
     }
@@ -164,14 +171,19 @@ impl Half<'_> {
         host: Option<&Host>,
         place: Option<&Place>,
     ) -> Result<()> {
-        let (Some(host), Some(place)) = (host, place) else {
+        let record = self.state.as_ref().and_then(|state| state.cgroup.clone());
+        let (Some(host), Some(place), Some(record)) = (host, place, record) else {
             if asks_for_limits(self.plan) {
                 return Err(Error::Unsupported(no_cgroup_here(self.options.cgroups)));
             }
             return Ok(());
         };
         let path = || place.shown().display().to_string();
-        let made = journal.step(Step::Cgroup, path, || Cgroup::make(host, place))?;
+        let made = journal.step(Step::Cgroup, path, || Cgroup::make_recorded(host, &record))?;
+        if let Some(state) = &mut self.state {
+            // Written down with the next save: from then on what is in the group is ours to kill.
+            state.cgroup = Some(made.record().clone());
+        }
         self.cgroup = Some(made);
         Ok(())
     }
@@ -182,11 +194,14 @@ impl Half<'_> {
         host: Option<&Host>,
     ) -> Result<(Line, SharedNumber)> {
         let plan = self.plan;
-        let joined = journal.step(
-            Step::Namespaces,
-            || "existing namespaces (open)".into(),
-            || namespaces::open(&plan.namespaces),
-        )?;
+        let joined = match plan.namespaces.join.is_empty() {
+            true => Vec::new(),
+            false => journal.step(
+                Step::Namespaces,
+                || "existing namespaces (open)".into(),
+                || namespaces::open(&plan.namespaces),
+            )?,
+        };
         let failed = |what: &'static str| Error::kernel(what);
         let (line, inner) = Line::pair().map_err(failed("make the line to init"))?;
         let current = SharedNumber::new().map_err(failed("make the shared page"))?;
@@ -261,7 +276,7 @@ impl Half<'_> {
         }
         let process = &plan.process;
         if !process.rlimits.is_empty() {
-            let what = || format!("{} resource limits", process.rlimits.len());
+            let what = || format!("what one process may use ({} rlimits)", process.rlimits.len());
             let set = || limits::set_rlimits(pid, &process.rlimits);
             // An init that is gone already has something better to say.
             journal.step(Step::Limits, what, set).or_else(|failure| talk.excuse(failure))?;

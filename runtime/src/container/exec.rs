@@ -187,7 +187,7 @@ impl Outside<'_> {
 
     fn enter_and_clone(&self, line: &Line) -> Result<(), Failure> {
         let mut journal = Journal::init(line, self.current);
-        journal.step(Step::Cgroup, || "join".into(), || self.settle(line))?;
+        journal.step(Step::Settle, || "in its cgroup".into(), || self.settle(line))?;
         let container = || "the container's namespaces".into();
         journal.step(Step::Enter, container, || self.enter())?;
         let trusted = self.needs_proc();

@@ -82,7 +82,7 @@ impl Inside<'_> {
     fn build(&mut self, journal: &mut Journal<'_>, line: &Line) -> Result<Built, Failure> {
         let plan = self.plan;
         let new = plan.namespaces.new;
-        journal.step(Step::Cgroup, || "join".into(), || self.settle(line))?;
+        journal.step(Step::Settle, || "in its cgroup and session".into(), || self.settle(line))?;
         if !self.joined.is_empty() {
             let list = || shown_kinds(self.joined.iter().map(|(kind, _)| *kind));
             journal.step(Step::Namespaces, list, || namespaces::enter(&self.joined))?;
@@ -105,13 +105,13 @@ impl Inside<'_> {
         }
         let old_root = self.change_root(journal, &root)?;
         drop(root);
-        let program = journal.step(
+        let program = journal.quietly(
             Step::Handover,
             || shown_program(&plan.process),
             || handover::find_program(&plan.process),
         )?;
         let master: Vec<_> = terminal.iter().map(AsFd::as_fd).collect();
-        journal.step(
+        journal.quietly(
             Step::Handover,
             || "(ready)".into(),
             || line.say_with(&Message::Ready, &master),
@@ -153,11 +153,15 @@ impl Inside<'_> {
             return journal.step(Step::Rootfs, path, || Root::open(&plan.rootfs.path));
         }
         let in_user_namespace = plan.namespaces.has(Kind::User);
-        let taken = journal.step(
-            Step::Mounts,
-            || "shared sources".into(),
-            || mounts::take_shared(&plan.mounts),
-        )?;
+        let taken = match plan.mounts.iter().any(mounts::is_shared) {
+            true => journal.step(
+                Step::Mounts,
+                || "(take shared sources)".into(),
+                || mounts::take_shared(&plan.mounts),
+            )?,
+            false => Vec::new(),
+        };
+        let taken = taken.into_iter().chain(std::iter::repeat_with(|| None));
         let root =
             journal.step(Step::Rootfs, path, || rootfs::attach(&plan.rootfs, in_user_namespace))?;
         for (mount, taken) in plan.mounts.iter().zip(taken) {
@@ -167,7 +171,7 @@ impl Inside<'_> {
             })?;
         }
         self.fill_dev(journal, &root)?;
-        let masked = || format!("{} paths", plan.masked.len());
+        let masked = || format!("{} paths from being seen", plan.masked.len());
         journal.step(Step::Hide, masked, || hide::mask(&root, &plan.masked))?;
         let read_only = || format!("{} paths from writing", plan.read_only.len());
         journal.step(Step::Hide, read_only, || hide::make_read_only(&root, &plan.read_only))?;
@@ -258,7 +262,7 @@ impl Inside<'_> {
             || {
                 let proc = TrustedProc::mount()?;
                 identity::set_parameters(&proc, &plan.sysctl)?;
-                Ok::<_, linux::Error>(proc)
+                Ok::<_, Cause>(proc)
             },
         )?;
         Ok(labels.then_some(proc))
@@ -401,7 +405,7 @@ pub(crate) fn drop_power(
     let environment: &Strings = home.as_ref().unwrap_or(environment);
     journal.step(
         Step::Handover,
-        || "(in the working directory)".into(),
+        || shown_program(process),
         || {
             handover::enter_working_directory(&process.working_directory)?;
             if last.dies_with_parent {

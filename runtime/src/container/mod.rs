@@ -15,6 +15,5 @@ use crate::cgroup::{Cgroup, Host, Record};
 
 /// The cgroup that was written down, if it is still there.
 pub(crate) fn open_cgroup(record: Option<&Record>) -> Option<Cgroup> {
-    let host = Host::detect().ok()??;
-    Cgroup::open(&host, record?).ok()
+    Cgroup::open(Host::get().ok()??, record?).ok()
 }

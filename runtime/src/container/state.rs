@@ -52,6 +52,9 @@ pub struct State {
     pub writable: Option<PathBuf>,
     /// Whether the configuration has poststart or poststop hooks: only then is it read again.
     pub late_hooks: bool,
+    /// How it is connected, where minirun did that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) network: Option<crate::steps::network::Connected>,
     /// The configuration's annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
@@ -296,6 +299,15 @@ impl Home {
         std::fs::rename(&temporary, self.path.join(name)).map_err(failed)
     }
 
+    /// Writes a file of the directory that everybody may read who gets to see it.
+    pub fn write_for_all(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        use std::os::unix::fs::PermissionsExt;
+        self.write(name, bytes)?;
+        let path = self.path.join(name);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))
+            .map_err(Error::file(format!("open {} to all", path.display())))
+    }
+
     /// Writes the state.
     pub fn save(&self, state: &State) -> Result<()> {
         let bytes = serde_json::to_vec(state)
@@ -311,7 +323,7 @@ impl Home {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::file(format!("read {}", path.display()))(error)),
         };
-        let state: State = serde_json::from_slice(&bytes)
+        let state: State = crate::json::read(&bytes)
             .map_err(|error| Error::Config(format!("{}: {error}", path.display())))?;
         if state.format != FORMAT {
             return Err(Error::Unsupported(format!(
@@ -353,6 +365,7 @@ impl State {
             cgroup: None,
             writable: None,
             late_hooks: false,
+            network: None,
             annotations: BTreeMap::new(),
         }
     }
@@ -372,14 +385,12 @@ impl State {
     }
 
     fn is_frozen(&self) -> bool {
-        let opened = super::open_cgroup(self.cgroup.as_ref());
-        opened.is_some_and(|cgroup| cgroup.is_frozen().unwrap_or(false))
+        self.cgroup.as_ref().is_some_and(cgroup::Record::is_frozen)
     }
 
     /// How often the kernel has killed in the container because its memory was used up.
     pub fn oom_kills(&self) -> u64 {
-        let opened = super::open_cgroup(self.cgroup.as_ref());
-        opened.map_or(0, |cgroup| cgroup.oom().kills)
+        self.cgroup.as_ref().map_or(0, cgroup::Record::oom_kills)
     }
 }
 

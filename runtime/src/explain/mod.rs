@@ -129,6 +129,24 @@ impl<'a> Journal<'a> {
         result
     }
 
+    /// Does something that is worth naming in an error and not worth telling.
+    pub(crate) fn quietly<T, E: Into<Cause>>(
+        &mut self,
+        step: Step,
+        object: impl Fn() -> String,
+        work: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, Failure> {
+        if let Some(current) = self.current {
+            current.set(step as u32);
+        }
+        let result = work().map_err(|cause| {
+            let Cause { text, errno, remedy } = cause.into();
+            Failure { step, object: object(), cause: text, errno, remedy }
+        });
+        let _ = linux::trace::take();
+        result
+    }
+
     /// Passes on what the other side has told.
     pub(crate) fn tell(&mut self, record: Record) {
         match &mut self.listener {

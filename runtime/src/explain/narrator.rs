@@ -98,9 +98,15 @@ impl Narrator {
         if record.step != self.last {
             text += &format!("             {}\n", paint(style, ITALIC, record.step.why()));
         }
-        for call in &record.calls {
-            text +=
-                &format!("             {} {}\n", paint(style, DIM, "│"), paint(style, DIM, call));
+        let bar = paint(style, DIM, "│");
+        let all = record.calls.len();
+        let shown = if all > CALLS_MAX + 1 { CALLS_MAX } else { all };
+        for call in record.calls.iter().take(shown) {
+            text += &format!("             {bar} {}\n", paint(style, DIM, call));
+        }
+        if shown < all {
+            let more = format!("… {} more; --trace FILE has all", all - shown);
+            text += &format!("             {bar} {}\n", paint(style, DIM, &more));
         }
         if let Some(failed) = &record.failed {
             text += &format!("             {} {failed}\n", paint(style, RED, "failed:"));
@@ -108,6 +114,9 @@ impl Narrator {
         text
     }
 }
+
+/// How many syscalls of one step are shown to a person.
+const CALLS_MAX: usize = 7;
 
 const BOLD: &str = "1";
 const DIM: &str = "2";

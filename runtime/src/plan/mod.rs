@@ -269,7 +269,7 @@ trait OrEmpty<T> {
 
 impl OrEmpty<oci_spec::runtime::Linux> for Option<oci_spec::runtime::Linux> {
     fn unwrap_or_default_empty(self) -> oci_spec::runtime::Linux {
-        self.unwrap_or_else(|| serde_json::from_str("{}").unwrap_or_default())
+        self.unwrap_or_else(|| crate::json::read(b"{}").unwrap_or_default())
     }
 }
 

@@ -83,7 +83,8 @@ fn one(
     if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
         return Err(super::unsupported(&format!("mounts[{index}].uidMappings")));
     }
-    if let Some(option) = options.data.iter().find(|o| ["idmap", "ridmap"].contains(&o.as_str())) {
+    let asked = [("idmap", options.idmap.is_some()), ("remount", options.remount)];
+    if let Some((option, _)) = asked.iter().find(|(_, asked)| *asked) {
         return Err(super::unsupported(&format!("mounts[{index}]: option {option}")));
     }
     let kind = mount.typ().clone().unwrap_or_default();

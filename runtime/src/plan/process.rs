@@ -92,7 +92,7 @@ impl Process {
                 groups: user.additional_gids().clone().unwrap_or_default(),
                 umask: user.umask(),
             },
-            capabilities: process.capabilities().as_ref().map(sets),
+            capabilities: process.capabilities().as_ref().map(sets).transpose()?,
             rlimits: rlimits(process)?,
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             apparmor: process.apparmor_profile().clone().filter(|label| !label.is_empty()),
@@ -134,22 +134,25 @@ fn refuse_unsupported(process: &oci_spec::runtime::Process) -> Result<()> {
     }
 }
 
-fn sets(capabilities: &oci_spec::runtime::LinuxCapabilities) -> Sets {
+fn sets(capabilities: &oci_spec::runtime::LinuxCapabilities) -> Result<Sets> {
     let set = |names: &Option<Capabilities>| {
         let mut set = Set::default();
         for name in names.iter().flatten() {
-            // The parser has already dropped what linux::capability does not know.
-            set.insert(&name.to_string());
+            // The parser's names are the kernel's without the prefix.
+            let name = format!("CAP_{name}");
+            if !set.insert(&name) {
+                return Err(wrong(&format!("capabilities: {name} is unknown to this program")));
+            }
         }
-        set
+        Ok(set)
     };
-    Sets {
-        effective: set(capabilities.effective()),
-        permitted: set(capabilities.permitted()),
-        inheritable: set(capabilities.inheritable()),
-        bounding: set(capabilities.bounding()),
-        ambient: set(capabilities.ambient()),
-    }
+    Ok(Sets {
+        effective: set(capabilities.effective())?,
+        permitted: set(capabilities.permitted())?,
+        inheritable: set(capabilities.inheritable())?,
+        bounding: set(capabilities.bounding())?,
+        ambient: set(capabilities.ambient())?,
+    })
 }
 
 fn rlimits(process: &oci_spec::runtime::Process) -> Result<Vec<Limit>> {

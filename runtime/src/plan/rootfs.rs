@@ -74,7 +74,7 @@ fn overlay(spec: &Spec, at: &Circumstances<'_>, read_only: bool) -> Result<Optio
     let Some(text) = annotation(LOWERDIRS_ANNOTATION) else { return Ok(None) };
     let wrong =
         |what: String| Error::Config(format!("config.json: {LOWERDIRS_ANNOTATION}: {what}"));
-    let lower: Vec<PathBuf> = serde_json::from_str(text)
+    let lower: Vec<PathBuf> = crate::json::read(text.as_bytes())
         .map_err(|error| wrong(format!("not a JSON array of paths: {error}")))?;
     if lower.is_empty() {
         return Err(wrong("no layer".into()));

@@ -24,6 +24,10 @@ fn the_default_configuration_is_a_plan() {
     let plan = decide(|_| {}).unwrap();
     assert_eq!(plan.namespaces.new.iter().count(), 6);
     assert!(plan.process.filter.is_some());
+    let sets = plan.process.capabilities.unwrap();
+    assert_eq!(sets.effective.names().len(), 8);
+    assert!(sets.bounding.contains("CAP_CHOWN") && !sets.bounding.contains("CAP_SYS_ADMIN"));
+    assert!(sets.inheritable.is_empty() && sets.ambient.is_empty());
     assert!(plan.mounts.iter().any(|mount| mount.source == Source::Cgroup));
 }
 

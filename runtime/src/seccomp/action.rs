@@ -78,6 +78,19 @@ impl Action {
     }
 }
 
+/// The actions that a profile can name.
+pub(super) const NAMED: [LinuxSeccompAction; 9] = [
+    LinuxSeccompAction::ScmpActAllow,
+    LinuxSeccompAction::ScmpActErrno,
+    LinuxSeccompAction::ScmpActKill,
+    LinuxSeccompAction::ScmpActKillProcess,
+    LinuxSeccompAction::ScmpActKillThread,
+    LinuxSeccompAction::ScmpActLog,
+    LinuxSeccompAction::ScmpActNotify,
+    LinuxSeccompAction::ScmpActTrace,
+    LinuxSeccompAction::ScmpActTrap,
+];
+
 const ALLOW: u32 = Action::ALLOW.0;
 const LOG: u32 = Action::LOG.0;
 const ERRNO: u32 = 0x0005_0000;

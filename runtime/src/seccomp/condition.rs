@@ -5,12 +5,12 @@ use std::fmt;
 
 use oci_spec::runtime::{LinuxSeccompArg, LinuxSeccompOperator};
 
-/// How an argument is compared. Equality looks at the bits of a mask only.
-///
-/// Of two neighbours on the same value, the first lets less through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// How an argument is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Test {
     Equal,
+    /// Equal in the bits of the mask.
+    MaskedEqual,
     NotEqual,
     Greater,
     GreaterOrEqual,
@@ -25,8 +25,10 @@ pub(super) struct Condition {
     pub(super) argument: u8,
     pub(super) test: Test,
     pub(super) value: u64,
-    /// The bits that count. All of them but for `SCMP_CMP_MASKED_EQ`.
+    /// The bits that count: all that there are, but for [`Test::MaskedEqual`].
     pub(super) mask: u64,
+    /// Whether arguments have 64 bits.
+    wide: bool,
 }
 
 impl Condition {
@@ -34,7 +36,7 @@ impl Condition {
     pub(super) fn of_profile(written: &LinuxSeccompArg) -> Option<Self> {
         use LinuxSeccompOperator as Named;
         let argument = u8::try_from(written.index()).ok().filter(|index| *index < 6)?;
-        let plain = |test| Self { argument, test, value: written.value(), mask: u64::MAX };
+        let plain = |test| Self { argument, test, ..Self::equal(argument, written.value()) };
         Some(match written.op() {
             Named::ScmpCmpEq => plain(Test::Equal),
             Named::ScmpCmpNe => plain(Test::NotEqual),
@@ -45,14 +47,20 @@ impl Condition {
             // Here `value` is the mask. Bits of `valueTwo` outside of it do not count.
             Named::ScmpCmpMaskedEq => {
                 let (mask, value) = (written.value(), written.value_two().unwrap_or(0));
-                Self { argument, test: Test::Equal, value: value & mask, mask }
+                let test = Test::MaskedEqual;
+                Self { argument, test, value: value & mask, mask, wide: true }
             }
         })
     }
 
+    /// The condition that an argument has exactly this value.
+    pub(super) fn equal(argument: u8, value: u64) -> Self {
+        Self { argument, test: Test::Equal, value, mask: u64::MAX, wide: true }
+    }
+
     /// The condition as a 32-bit architecture can check it: on the lower half of everything.
     pub(super) fn narrow(self) -> Self {
-        Self { value: self.value & LOW, mask: self.mask & LOW, ..self }
+        Self { value: self.value & LOW, mask: self.mask & LOW, wide: false, ..self }
     }
 
     /// Whether no argument can fail this.
@@ -64,7 +72,7 @@ impl Condition {
     pub(super) fn holds(self, arguments: &[u64; 6]) -> bool {
         let argument = arguments[usize::from(self.argument)] & self.mask;
         match self.test {
-            Test::Equal => argument == self.value,
+            Test::Equal | Test::MaskedEqual => argument == self.value,
             Test::NotEqual => argument != self.value,
             Test::Greater => argument > self.value,
             Test::GreaterOrEqual => argument >= self.value,
@@ -74,46 +82,67 @@ impl Condition {
     }
 
     /// Which of two conditions libseccomp checks first: the later argument, then equality before
-    /// "below" before "above", then the value that lets less through. What libseccomp leaves to the
-    /// order of the rules is settled here by test and mask, so that only equals are `Equal`.
+    /// "below" before "above", then the value that lets less through. `Equal` is a draw.
+    ///
+    /// Values are compared by halves, the upper one first, and go on to the lower one only where
+    /// both conditions can share the comparison of the upper one.
     pub(super) fn precedence(self, other: Self) -> Ordering {
-        let by_value = || match self.test {
-            Test::Less | Test::LessOrEqual => self.value.cmp(&other.value),
-            _ => other.value.cmp(&self.value),
+        let by = |shift: u32| {
+            let half = |value: u64| value >> shift & LOW;
+            match self.test {
+                Test::Less | Test::LessOrEqual => half(self.value).cmp(&half(other.value)),
+                _ => half(other.value).cmp(&half(self.value)),
+            }
         };
+        let shared = !self.wide
+            || self.mask >> 32 == other.mask >> 32 && self.is_masked() == other.is_masked();
         (other.argument.cmp(&self.argument))
             .then_with(|| self.kind().cmp(&other.kind()))
-            .then_with(by_value)
-            .then_with(|| self.test.cmp(&other.test))
-            .then_with(|| other.mask.cmp(&self.mask))
+            .then_with(|| by(32))
+            .then_with(|| if shared { by(0) } else { Ordering::Equal })
+    }
+
+    fn is_masked(self) -> bool {
+        self.test == Test::MaskedEqual
     }
 
     fn kind(self) -> u8 {
         match self.test {
-            Test::Equal | Test::NotEqual => 0,
+            Test::Equal | Test::MaskedEqual | Test::NotEqual => 0,
             Test::Less | Test::LessOrEqual => 1,
             Test::Greater | Test::GreaterOrEqual => 2,
         }
     }
 }
 
+/// The operators that a profile can name.
+pub(super) const NAMED: [LinuxSeccompOperator; 7] = [
+    LinuxSeccompOperator::ScmpCmpEq,
+    LinuxSeccompOperator::ScmpCmpGe,
+    LinuxSeccompOperator::ScmpCmpGt,
+    LinuxSeccompOperator::ScmpCmpLe,
+    LinuxSeccompOperator::ScmpCmpLt,
+    LinuxSeccompOperator::ScmpCmpMaskedEq,
+    LinuxSeccompOperator::ScmpCmpNe,
+];
+
 const LOW: u64 = 0xffff_ffff;
 
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { argument, test, value, mask } = *self;
+        let Self { argument, test, value, mask, .. } = *self;
         let sign = match test {
-            Test::Equal => "==",
+            Test::Equal | Test::MaskedEqual => "==",
             Test::NotEqual => "!=",
             Test::Greater => ">",
             Test::GreaterOrEqual => ">=",
             Test::Less => "<",
             Test::LessOrEqual => "<=",
         };
-        if mask == u64::MAX || mask == LOW {
-            write!(f, "arg{argument} {sign} {value:#x}")
-        } else {
+        if self.is_masked() {
             write!(f, "(arg{argument} & {mask:#x}) {sign} {value:#x}")
+        } else {
+            write!(f, "arg{argument} {sign} {value:#x}")
         }
     }
 }

@@ -22,7 +22,7 @@
 //! * **What nobody calls any more**: uselib, sysfs, ustat, nfsservctl, vm86 …
 
 use oci_spec::runtime::{
-    Capability, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder,
+    LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder,
     LinuxSeccompOperator, LinuxSyscall,
 };
 
@@ -100,29 +100,31 @@ const ALWAYS: &[&str] = &[
      uprobe",
 ];
 
+const SYS_ADMIN: &str = "CAP_SYS_ADMIN";
+
 /// What a capability brings back: the kernel asks for that capability anyway, and a container has
 /// it only because somebody gave it.
-const WITH_CAPABILITY: &[(Capability, &str)] = &[
+const WITH_CAPABILITY: &[(&str, &str)] = &[
     (
-        Capability::SysAdmin,
+        SYS_ADMIN,
         "mount mount_setattr umount umount2 move_mount open_tree open_tree_attr fsopen fsconfig \
          fsmount fspick pivot_root setns unshare clone clone3 sethostname setdomainname quotactl \
          quotactl_fd bpf perf_event_open fanotify_init lookup_dcookie syslog lsm_get_self_attr \
          lsm_set_self_attr lsm_list_modules",
     ),
-    (Capability::SysPtrace, "kcmp pidfd_getfd process_madvise"),
-    (Capability::SysChroot, "chroot"),
-    (Capability::DacReadSearch, "open_by_handle_at"),
-    (Capability::SysNice, "get_mempolicy set_mempolicy set_mempolicy_home_node mbind"),
-    (Capability::SysTime, "settimeofday stime clock_settime clock_settime64"),
-    (Capability::Bpf, "bpf"),
-    (Capability::Perfmon, "perf_event_open"),
-    (Capability::Syslog, "syslog"),
-    (Capability::SysBoot, "reboot"),
-    (Capability::SysModule, "init_module finit_module delete_module"),
-    (Capability::SysPacct, "acct"),
-    (Capability::SysRawio, "iopl ioperm"),
-    (Capability::SysTtyConfig, "vhangup"),
+    ("CAP_SYS_PTRACE", "kcmp pidfd_getfd process_madvise"),
+    ("CAP_SYS_CHROOT", "chroot"),
+    ("CAP_DAC_READ_SEARCH", "open_by_handle_at"),
+    ("CAP_SYS_NICE", "get_mempolicy set_mempolicy set_mempolicy_home_node mbind"),
+    ("CAP_SYS_TIME", "settimeofday stime clock_settime clock_settime64"),
+    ("CAP_BPF", "bpf"),
+    ("CAP_PERFMON", "perf_event_open"),
+    ("CAP_SYSLOG", "syslog"),
+    ("CAP_SYS_BOOT", "reboot"),
+    ("CAP_SYS_MODULE", "init_module finit_module delete_module"),
+    ("CAP_SYS_PACCT", "acct"),
+    ("CAP_SYS_RAWIO", "iopl ioperm"),
+    ("CAP_SYS_TTY_CONFIG", "vhangup"),
 ];
 
 /// All namespaces that clone(2) can make: mount, cgroup, UTS, IPC, user, PID, network.
@@ -135,16 +137,17 @@ const AF_VSOCK: u64 = 40;
 /// Linux, and 32-bit Linux, each with and without the 2.6 version number; and "tell me".
 const PERSONALITIES: [u64; 5] = [0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
-/// The default profile for a container whose bounding set has the capabilities for which `granted`
-/// is true.
-pub fn default_profile(granted: impl Fn(Capability) -> bool) -> LinuxSeccomp {
+/// The default profile for a container that can have these capabilities (`CAP_SYS_ADMIN`, …): those
+/// of its bounding set.
+pub fn default_profile<S: AsRef<str>>(capabilities: &[S]) -> LinuxSeccomp {
+    let granted = |name: &str| capabilities.iter().any(|granted| granted.as_ref() == name);
     let mut syscalls = vec![allow(ALWAYS.iter().flat_map(|group| group.split_whitespace()))];
     for (capability, names) in WITH_CAPABILITY {
-        if granted(*capability) {
+        if granted(capability) {
             syscalls.push(allow(names.split_whitespace()));
         }
     }
-    if !granted(Capability::SysAdmin) {
+    if !granted(SYS_ADMIN) {
         syscalls.extend(without_namespaces());
     }
     syscalls.extend(sockets());

@@ -54,12 +54,10 @@ pub enum Error {
     },
     /// Two answers to one question.
     #[error(
-        "syscalls[{}] and syscalls[{}] disagree about {syscall} under the same conditions: \
-         remove one of them", rules[0], rules[1]
+        "syscalls[{}] and syscalls[{}] decide differently about the same call under the same \
+         conditions: remove one of them", rules[0], rules[1]
     )]
     Conflict {
-        /// The system call.
-        syscall: String,
         /// The indices of the two rules.
         rules: [usize; 2],
     },

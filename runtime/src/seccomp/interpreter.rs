@@ -1,7 +1,7 @@
 //! The kernel's filter machine, as much of it as filters for system calls may use.
 //!
-//! With it a program can be asked about a call that nobody makes: the tests compare programs by
-//! it, and `explain` shows that its answer is the program's answer, too.
+//! With it a program can be asked about a call that nobody makes. The tests compare programs by it:
+//! ours with libseccomp's, and ours with what the profile says.
 
 use std::fmt;
 

@@ -15,6 +15,8 @@ mod architecture;
 mod condition;
 mod default_profile;
 mod error;
+mod explain;
+mod flags;
 mod interpreter;
 mod multiplexed;
 mod policy;
@@ -25,15 +27,45 @@ mod syscalls;
 use std::path::PathBuf;
 
 use linux::seccomp::{Flags, SockFilter};
-use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompFilterFlag};
+use oci_spec::runtime::{Arch, LinuxSeccomp};
 
 pub use action::Action;
 pub use architecture::Architecture;
 pub use default_profile::default_profile;
 pub use error::Error;
+pub use explain::{Reason, Verdict, explain, explain_on};
 pub use interpreter::{Call, Fault, run};
 
 use policy::Policy;
+
+/// The actions that a profile can name, sorted.
+pub fn action_names() -> Vec<String> {
+    action::NAMED.iter().map(ToString::to_string).collect()
+}
+
+/// The operators that a profile can name, sorted.
+pub fn operator_names() -> Vec<String> {
+    condition::NAMED.iter().map(ToString::to_string).collect()
+}
+
+/// The architectures that a profile can name with effect on this machine, sorted.
+pub fn architecture_names() -> Vec<String> {
+    let family = Architecture::NATIVE.family().iter();
+    let mut names: Vec<_> = family.map(|architecture| architecture.oci().to_string()).collect();
+    names.sort_unstable();
+    names
+}
+
+/// The flags that a profile can name, sorted.
+pub fn flag_names() -> Vec<String> {
+    flags::NAMED.iter().map(|(named, _)| named.to_string()).collect()
+}
+
+/// Those of [`flag_names`] that this kernel knows.
+pub fn supported_flag_names() -> Vec<String> {
+    let supported = flags::NAMED.iter().filter(|(_, flag)| linux::seccomp::supports(*flag));
+    supported.map(|(named, _)| named.to_string()).collect()
+}
 
 /// A filter, ready to be loaded.
 #[derive(Debug, Clone)]
@@ -80,7 +112,7 @@ pub fn compile_for(profile: &LinuxSeccomp, native: Architecture) -> Result<Compi
     if instructions.len() > linux::seccomp::MAX_INSTRUCTIONS {
         return Err(Error::TooLong { instructions: instructions.len() });
     }
-    let flags = flags(profile, policy.notifies);
+    let flags = flags::of(profile, policy.notifies);
     let program = Program { instructions, flags, listener };
     Ok(Compiled { program, skipped: policy.skipped, unreachable: policy.unreachable })
 }
@@ -93,22 +125,6 @@ fn listener(profile: &LinuxSeccomp, notifies: bool) -> Result<Option<Listener>, 
         None if metadata.is_some() => Err(Error::MetadataWithoutListener),
         None => Ok(None),
     }
-}
-
-fn flags(profile: &LinuxSeccomp, notifies: bool) -> Flags {
-    use LinuxSeccompFilterFlag as Named;
-    let mut flags = if notifies { Flags::NEW_LISTENER } else { Flags::NONE };
-    for flag in profile.flags().iter().flatten() {
-        flags |= match flag {
-            Named::SeccompFilterFlagLog => Flags::LOG,
-            Named::SeccompFilterFlagTsync => Flags::TSYNC,
-            Named::SeccompFilterFlagSpecAllow => Flags::SPEC_ALLOW,
-            // It is about waiting for the listener. The kernel refuses it where there is none.
-            Named::SeccompFilterFlagWaitKillableRecv if notifies => Flags::WAIT_KILLABLE_RECV,
-            Named::SeccompFilterFlagWaitKillableRecv => Flags::NONE,
-        };
-    }
-    flags
 }
 
 #[cfg(test)]

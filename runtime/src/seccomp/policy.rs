@@ -8,15 +8,13 @@
 //!   argument, each becomes a rule of its own ("or"), because that is what runc has always done.
 //! * Rules about one call are alternatives. One without conditions beats all that have some; of
 //!   two without, the first one counts.
-//! * Where rules overlap and disagree, the more special one decides ([`Condition::precedence`]).
-//!   Two with the same conditions and different actions are an error.
+//! * Where rules overlap and disagree, the more special one decides ([`Condition::precedence`]), at
+//!   last the first. Two with the same conditions and different actions are an error.
 //! * On 32-bit architectures (x32 is one) only the lower half of values and masks counts.
-
-use std::cmp::Ordering;
 
 use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSyscall};
 
-use super::condition::{Condition, Test};
+use super::condition::Condition;
 use super::syscalls::{self, Syscall};
 use super::{Action, Architecture, Error, multiplexed};
 
@@ -136,7 +134,9 @@ fn sections(profile: &LinuxSeccomp, native: Architecture) -> (Vec<Section>, Vec<
     }
     architectures.sort_unstable();
     architectures.dedup();
-    let section = |architecture| Section { architecture, rules: Vec::new(), last: None };
+    let names = profile.syscalls().iter().flatten().map(|rule| rule.names().len()).sum();
+    let section =
+        |architecture| Section { architecture, rules: Vec::with_capacity(names), last: None };
     (architectures.into_iter().map(section).collect(), unreachable)
 }
 
@@ -178,9 +178,7 @@ impl Section {
             && let Some(number) = call.number(self.architecture)
         {
             known = true;
-            let value = u64::from(selector);
-            let selector = Condition { argument: 0, test: Test::Equal, value, mask: u64::MAX };
-            self.push(number, Some(selector), entry);
+            self.push(number, Some(Condition::equal(0, selector.into())), entry);
         }
         known
     }
@@ -189,47 +187,44 @@ impl Section {
         if entry.redundant {
             return;
         }
-        for alternative in &entry.alternatives {
-            let own = alternative.iter().filter(|own| selector.is_none() || own.argument != 0);
-            let wide = self.architecture.has_wide_arguments();
-            let conditions = (selector.iter().chain(own))
-                .map(|condition| if wide { *condition } else { condition.narrow() })
-                .filter(|condition| !condition.is_void())
-                .collect();
+        let derived = selector.is_some();
+        for own in &entry.alternatives {
+            let simple = own.is_empty() && !derived;
+            let conditions = if simple { Vec::new() } else { self.conditions(selector, own) };
             let (action, source) = (entry.action, entry.source);
-            let derived = selector.is_some();
             self.rules.push(Rule { number, conditions, action, source, derived });
         }
     }
 
-    /// Puts the rules into the order in which they decide, and drops those that never will.
-    fn arrange(&mut self, native: Architecture) -> Result<(), Error> {
-        self.rules.sort_by(Rule::order);
-        self.rules.dedup_by(|later, earlier| {
-            later.number == earlier.number && earlier.conditions.is_empty()
-        });
-        if self.architecture == native {
-            self.refuse_conflicts()?;
-        }
-        self.rules.dedup_by(|later, earlier| {
-            later.number == earlier.number && later.conditions == earlier.conditions
-        });
-        Ok(())
+    /// The conditions as this architecture can check them; a selector takes the first argument.
+    fn conditions(&self, selector: Option<Condition>, own: &[Condition]) -> Vec<Condition> {
+        let wide = self.architecture.has_wide_arguments();
+        let own = own.iter().filter(|own| selector.is_none() || own.argument != 0);
+        (selector.iter().chain(own))
+            .map(|condition| if wide { *condition } else { condition.narrow() })
+            .filter(|condition| !condition.is_void())
+            .collect()
     }
 
-    /// Fails when two rules decide differently about exactly the same calls. On the other
-    /// architectures, where shortened values can coincide, the stronger action decides.
-    fn refuse_conflicts(&self) -> Result<(), Error> {
-        for pair in self.rules.windows(2) {
-            let [one, other] = pair else { continue };
-            let same = one.number == other.number && one.conditions == other.conditions;
-            let derived = one.derived || other.derived;
-            if same && !derived && one.action != other.action {
-                let name = syscalls::name_of(self.architecture, one.number).unwrap_or_default();
-                let rules = [one.source.min(other.source), one.source.max(other.source)];
-                return Err(Error::Conflict { syscall: name.into(), rules });
+    /// Puts the rules into the order in which they decide, and drops those that never will.
+    fn arrange(&mut self, native: Architecture) -> Result<(), Error> {
+        self.rules.sort_by_key(|rule| rule.number);
+        for rules in self.rules.chunk_by_mut(|one, other| one.number == other.number) {
+            insert_in_order(rules);
+        }
+        let mut kept: Vec<Rule> = Vec::with_capacity(self.rules.len());
+        for rule in std::mem::take(&mut self.rules) {
+            let start = kept.partition_point(|other| other.number < rule.number);
+            let covers = |other: &&mut Rule| {
+                other.conditions.is_empty() || other.conditions == rule.conditions
+            };
+            match kept[start..].iter_mut().find(covers) {
+                None => kept.push(rule),
+                Some(other) if other.conditions.is_empty() => {}
+                Some(other) => other.settle_with(rule, self.architecture == native)?,
             }
         }
+        self.rules = kept;
         Ok(())
     }
 
@@ -241,23 +236,39 @@ impl Section {
     }
 }
 
+/// Brings the rules about one call into order: each comes before the first that it overtakes. (This
+/// is no sort, because draws are not transitive; the outcome depends on the profile's order.)
+fn insert_in_order(rules: &mut [Rule]) {
+    for next in 1..rules.len() {
+        if let Some(place) = rules[..next].iter().position(|other| rules[next].overtakes(other)) {
+            rules[place..=next].rotate_right(1);
+        }
+    }
+}
+
 impl Rule {
-    fn order(&self, other: &Self) -> Ordering {
-        let conditions = || {
-            let pairs = self.conditions.iter().zip(&other.conditions);
-            pairs
-                .map(|(own, others)| own.precedence(*others))
-                .find(|order| order.is_ne())
-                .unwrap_or_else(|| self.conditions.len().cmp(&other.conditions.len()))
-        };
-        let strength = || match self.conditions.is_empty() {
-            true => Ordering::Equal,
-            false => self.action.rank().cmp(&other.action.rank()),
-        };
-        (self.number.cmp(&other.number))
-            .then_with(conditions)
-            .then_with(strength)
-            .then_with(|| self.source.cmp(&other.source))
+    /// Whether this rule must be tried before `other`, which the profile has earlier.
+    fn overtakes(&self, other: &Self) -> bool {
+        let mut pairs = self.conditions.iter().zip(&other.conditions);
+        match pairs.find(|(own, others)| own != others) {
+            Some((own, others)) => own.precedence(*others).is_lt(),
+            None => self.conditions.len() < other.conditions.len(),
+        }
+    }
+
+    /// Fails when `other` decides differently under the same conditions. Only the stronger action
+    /// stays where nobody meant that: among rules on behalf of other calls, and on architectures
+    /// other than the native one, whose shortened values can coincide.
+    fn settle_with(&mut self, other: Self, native: bool) -> Result<(), Error> {
+        let meant = native && !self.derived && !other.derived;
+        if meant && self.action != other.action {
+            let rules = [self.source.min(other.source), self.source.max(other.source)];
+            return Err(Error::Conflict { rules });
+        }
+        if other.action.rank() < self.action.rank() {
+            *self = other;
+        }
+        Ok(())
     }
 
     /// Whether this rule decides about a call with these arguments.

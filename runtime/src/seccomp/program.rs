@@ -177,14 +177,16 @@ impl<'p> Assembler<'p> {
     }
     /// Continues at `held` when the condition holds, else at `failed`.
     fn condition(&mut self, condition: Condition, held: Label, failed: Label) -> Label {
-        let Condition { argument, test, value, mask } = condition;
+        let Condition { argument, test, value, mask, .. } = condition;
         let (yes, no) = match test {
-            Test::Equal | Test::Greater | Test::GreaterOrEqual => (held, failed),
+            Test::Equal | Test::MaskedEqual | Test::Greater | Test::GreaterOrEqual => {
+                (held, failed)
+            }
             Test::NotEqual | Test::LessOrEqual | Test::Less => (failed, held),
         };
         let (high, low) = (Half::high(argument, value, mask), Half::low(argument, value, mask));
         match test {
-            Test::Equal | Test::NotEqual => {
+            Test::Equal | Test::MaskedEqual | Test::NotEqual => {
                 let low = self.compare(code::IF_EQUAL, low, yes, no);
                 self.compare(code::IF_EQUAL, high, low, no)
             }

@@ -1,9 +1,9 @@
 //! The rules of one architecture, laid out over all possible call numbers.
 //!
-//! A profile names some hundred calls, but neighbours mostly share their fate: Docker's default
-//! profile has 323 names on x86_64 and 58 ranges. A search tree over ranges is what makes our
-//! programs short, and it makes loading them fast: the kernel runs a new filter once for every
-//! call number of the native architecture, to learn which are always allowed.
+//! A profile names some hundred calls, but neighbours mostly share their fate: the default profile
+//! has 276 rules for aarch64, and 76 ranges. A search tree over ranges is what makes our
+//! programs short, and it makes loading them fast: the kernel runs a new filter once for every call
+//! number of the native architecture, to learn which are always allowed.
 
 use super::policy::{Policy, Rule, Section};
 use super::{Action, Architecture};
@@ -86,6 +86,9 @@ impl Section {
         numbers: std::ops::Range<u32>,
         ranges: &mut Vec<Range<'p>>,
     ) {
+        if numbers.is_empty() {
+            return;
+        }
         let (default, newer) = (policy.default, policy.newer.unwrap_or(policy.default));
         let private = self.architecture.private_numbers();
         let new = self.last.map_or(private, |last| last + 1)..private;

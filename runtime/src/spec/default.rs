@@ -1,9 +1,10 @@
 //! The configuration that `minirun spec` writes: small, safe, and enough for most programs.
 
-use oci_spec::runtime::{Capability, LinuxNamespace, LinuxNamespaceType, Spec};
-use serde_json::{Value, json};
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
+use serde_json::{Value, json as literal};
 
 use crate::error::{Error, Result};
+use crate::json;
 
 /// What a program in a container keeps of root's power: enough to own files, to change users and to
 /// listen on low ports; nothing over the machine. (The engines' usual list without `CAP_NET_RAW`,
@@ -57,7 +58,7 @@ pub fn rootless_config(user: u32, group: u32) -> Spec {
         linux.insert("uidMappings".into(), mapping(user));
         linux.insert("gidMappings".into(), mapping(group));
         if let Some(namespaces) = linux.get_mut("namespaces").and_then(Value::as_array_mut) {
-            namespaces.push(json!({"type": "user"}));
+            namespaces.push(literal!({"type": "user"}));
         }
         linux.remove("resources");
     }
@@ -77,7 +78,7 @@ pub fn rootless_config(user: u32, group: u32) -> Spec {
 /// run to run.
 pub fn to_text(config: &Spec) -> Result<String> {
     let failed = |error: serde_json::Error| Error::Config(format!("write config.json: {error}"));
-    let mut value = serde_json::to_value(config).map_err(failed)?;
+    let mut value = json::untyped(config).map_err(failed)?;
     let sets = value.pointer_mut("/process/capabilities").and_then(Value::as_object_mut);
     for names in sets.into_iter().flatten().filter_map(|(_, names)| names.as_array_mut()) {
         names.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
@@ -98,8 +99,8 @@ pub fn make_rootless(config: &mut Spec, user: u32, group: u32) -> bool {
     namespace.set_typ(LinuxNamespaceType::User);
     namespaces.push(namespace);
     linux.set_namespaces(Some(namespaces));
-    linux.set_uid_mappings(serde_json::from_value(mapping(user)).ok());
-    linux.set_gid_mappings(serde_json::from_value(mapping(group)).ok());
+    linux.set_uid_mappings(json::typed(&mapping(user)).ok());
+    linux.set_gid_mappings(json::typed(&mapping(group)).ok());
     if let Some(resources) = linux.resources_mut() {
         // Device rules need privileges; without any device node of its own the container has only
         // those that are bound into it.
@@ -114,14 +115,13 @@ pub fn make_rootless(config: &mut Spec, user: u32, group: u32) -> bool {
 }
 
 fn mapping(id: u32) -> Value {
-    json!([{"containerID": 0, "hostID": id, "size": 1}])
+    literal!([{"containerID": 0, "hostID": id, "size": 1}])
 }
 
 fn parsed(document: Value) -> Spec {
     // A document of our own, and a test parses it.
-    let mut spec: Spec = serde_json::from_value(document).unwrap_or_default();
-    let granted = |capability: Capability| CAPABILITIES.contains(&capability.to_string().as_str());
-    let seccomp = crate::seccomp::default_profile(granted);
+    let mut spec: Spec = json::typed(&document).unwrap_or_default();
+    let seccomp = crate::seccomp::default_profile(&CAPABILITIES);
     if let Some(linux) = spec.linux_mut() {
         linux.set_seccomp(Some(seccomp));
     }
@@ -129,7 +129,7 @@ fn parsed(document: Value) -> Spec {
 }
 
 fn document() -> Value {
-    json!({
+    literal!({
         "ociVersion": super::VERSION,
         "process": {
             "terminal": false,
@@ -166,7 +166,7 @@ fn document() -> Value {
 
 fn mounts() -> Value {
     let safe = ["nosuid", "noexec", "nodev"];
-    json!([
+    literal!([
         {"destination": "/proc", "type": "proc", "source": "proc", "options": safe},
         {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
          "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},

@@ -6,6 +6,7 @@ use oci_spec::runtime::Spec;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::json;
 
 /// The version of the runtime specification that this program implements.
 pub const VERSION: &str = "1.3.0";
@@ -43,7 +44,7 @@ pub fn load(bundle: &Path) -> Result<Loaded> {
 
 /// Parses a configuration; `file` is for the messages only.
 pub fn parse(bytes: &[u8], file: &Path) -> Result<(Spec, Vec<String>)> {
-    let (spec, warnings) = match serde_json::from_slice::<Spec>(bytes) {
+    let (spec, warnings) = match json::read::<Spec>(bytes) {
         Ok(spec) => (spec, Vec::new()),
         Err(error) => parse_again(bytes, file, &error)?,
     };
@@ -69,7 +70,7 @@ fn parse_again(
             first.column()
         ))
     };
-    let mut value: Value = serde_json::from_slice(bytes).map_err(|_| refused())?;
+    let mut value: Value = json::read(bytes).map_err(|_| refused())?;
     let known = linux::capability::all_names();
     let mut warnings = Vec::new();
     let sets = value.pointer_mut("/process/capabilities").and_then(Value::as_object_mut);
@@ -88,7 +89,7 @@ fn parse_again(
         return Err(refused());
     }
     // What else is wrong has lost its position now; it still has its name.
-    let spec = serde_json::from_value(value)
+    let spec = json::typed(&value)
         .map_err(|error| Error::Config(format!("{}: {error}", file.display())))?;
     Ok((spec, warnings))
 }
@@ -101,6 +102,13 @@ fn check_version(version: &str, file: &Path) -> Result<()> {
         numbers.split('.').count() == 3 && numbers.split('.').all(|n| n.parse::<u32>().is_ok());
     if major == "1" && well_formed {
         return Ok(());
+    }
+    if version.is_empty() {
+        return Err(Error::Config(format!(
+            "{}: ociVersion is missing: is this a configuration of a container? `minirun spec` \
+             writes one",
+            file.display()
+        )));
     }
     Err(Error::Config(format!(
         "{}: ociVersion {version:?} is not supported: minirun knows 1.0.0 to {VERSION}",

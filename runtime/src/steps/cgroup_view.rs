@@ -94,6 +94,7 @@ impl View {
             return attach(&self.one(tree)?, attributes, target);
         }
         let context = FileSystem::open("tmpfs")?;
+        context.set("source", "cgroup")?;
         context.set("mode", "755")?;
         context.set("size", "64k")?;
         let base = context.mount(Attributes::NO_SUID | Attributes::NO_DEV | Attributes::NO_EXEC)?;
@@ -116,6 +117,7 @@ impl View {
         }
         let kind = if tree.name.is_empty() { "cgroup2" } else { "cgroup" };
         let context = FileSystem::open(kind)?;
+        context.set("source", "cgroup")?;
         match tree.name.strip_prefix("name=") {
             Some(name) => {
                 context.flag("none")?;

@@ -22,7 +22,9 @@
 use std::collections::BTreeMap;
 
 use linux::proc::TrustedProc;
-use linux::{namespace, netdev};
+use linux::{Errno, namespace, netdev};
+
+use crate::error::Cause;
 
 /// Sets host and domain name.
 pub(crate) fn set_names(host: Option<&str>, domain: Option<&str>) -> linux::Result<()> {
@@ -44,6 +46,12 @@ pub(crate) fn bring_loopback_up() -> linux::Result<()> {
 pub(crate) fn set_parameters(
     proc: &TrustedProc,
     parameters: &BTreeMap<String, String>,
-) -> linux::Result<()> {
-    parameters.iter().try_for_each(|(name, value)| proc.write(&format!("sys/{name}"), value))
+) -> Result<(), Cause> {
+    parameters.iter().try_for_each(|(name, value)| {
+        proc.write(&format!("sys/{name}"), value).map_err(|error| match error.errno {
+            Errno::ENOENT => Cause::from(error)
+                .remedy(format!("this kernel has no parameter {name}: look below /proc/sys")),
+            _ => Cause::from(error).remedy(format!("{value:?} may be no value for {name}")),
+        })
+    })
 }

@@ -18,6 +18,7 @@ pub(crate) mod identity_map;
 pub(crate) mod limits;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
+pub(crate) mod network;
 pub(crate) mod pivot;
 pub(crate) mod rootfs;
 pub(crate) mod terminal;
@@ -39,6 +40,8 @@ pub enum Step {
     Cgroup,
     /// Clone the init process into its namespaces and cgroup.
     Clone,
+    /// Join the cgroup, die with the creator, leave its session.
+    Settle,
     /// Map user and group numbers.
     IdentityMap,
     /// Write the limits.
@@ -67,6 +70,8 @@ pub enum Step {
     Credentials,
     /// Load the system call filter.
     Filter,
+    /// Cables, addresses, routes, published ports.
+    Network,
     /// Become the program.
     Handover,
     /// Enter a running container.
@@ -75,12 +80,13 @@ pub enum Step {
 
 impl Step {
     /// Every step, in order.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::Nothing,
         Self::Plan,
         Self::Record,
         Self::Cgroup,
         Self::Clone,
+        Self::Settle,
         Self::IdentityMap,
         Self::Limits,
         Self::Namespaces,
@@ -95,6 +101,7 @@ impl Step {
         Self::Confine,
         Self::Credentials,
         Self::Filter,
+        Self::Network,
         Self::Handover,
         Self::Enter,
     ];
@@ -112,19 +119,21 @@ impl Step {
             Self::Record => "record",
             Self::Cgroup => "make cgroup",
             Self::Clone => "clone",
+            Self::Settle => "settle",
             Self::IdentityMap => "map",
             Self::Limits => "limit",
             Self::Namespaces | Self::Enter => "enter",
             Self::Rootfs => "attach root file system",
             Self::Mounts => "mount",
             Self::Devices => "make device",
-            Self::Hide => "hide",
+            Self::Hide => "protect",
             Self::Hooks => "run hook",
             Self::Pivot => "pivot to",
             Self::Identity | Self::Confine => "set",
             Self::Terminal => "open terminal",
             Self::Credentials => "become",
             Self::Filter => "load",
+            Self::Network => "connect to",
             Self::Handover => "exec",
         }
     }
@@ -142,6 +151,7 @@ impl Step {
                 "One process is born inside new namespaces: its own view of processes, mounts, \
                  network and names."
             }
+            Self::Settle => "Whatever happens to its creator from here on, nothing is left over.",
             Self::IdentityMap => "Root inside becomes an ordinary user outside.",
             Self::Limits => "The kernel enforces these for everything in the cgroup, from now on.",
             Self::Namespaces => "Some views are shared with others instead of new.",
@@ -160,6 +170,9 @@ impl Step {
             Self::Confine => "Keys, labels and priorities that must not come from us.",
             Self::Credentials => "Root's power is cut into pieces, and all but a few are given up.",
             Self::Filter => "Each system call that is not on the list now fails.",
+            Self::Network => {
+                "A cable to a bridge, and an address: now others can reach it, and it them."
+            }
             Self::Handover => {
                 "Nothing of us is left in the process: no descriptor, no signal setting."
             }
@@ -175,6 +188,7 @@ impl Step {
             Self::Record => "record",
             Self::Cgroup => "cgroup",
             Self::Clone => "clone",
+            Self::Settle => "settle",
             Self::IdentityMap => "identity_map",
             Self::Limits => "limits",
             Self::Namespaces => "namespaces",
@@ -189,6 +203,7 @@ impl Step {
             Self::Confine => "confine",
             Self::Credentials => "credentials",
             Self::Filter => "filter",
+            Self::Network => "network",
             Self::Handover => "handover",
             Self::Enter => "enter",
         }

@@ -45,7 +45,8 @@ pub(crate) fn take_shared(mounts: &[Mount]) -> Result<Vec<Option<OwnedFd>>, Caus
         .collect()
 }
 
-fn is_shared(mount: &Mount) -> bool {
+/// Whether a mount shares its changes with the host.
+pub(crate) fn is_shared(mount: &Mount) -> bool {
     let keeps_link =
         |(kind, _): &(Propagation, bool)| matches!(kind, Propagation::Shared | Propagation::Slave);
     mount.options.propagation.iter().any(keeps_link)
@@ -73,7 +74,9 @@ pub(crate) fn mount_one(
             cgroups.mount(root, &mount.destination, target.as_fd(), attributes)
         }
         Source::Mqueue => {
-            let tree = FileSystem::open("mqueue")?.mount(attributes.set)?;
+            let context = FileSystem::open("mqueue")?;
+            context.set("source", "mqueue")?;
+            let tree = context.mount(attributes.set)?;
             let target = directory(root, mount)?;
             finish(tree.as_fd(), target.as_fd(), mount)
         }
@@ -97,6 +100,9 @@ fn file_system(kind: &str, name: Option<&str>, mount: &Mount) -> Result<OwnedFd,
     })?;
     if let Some(name) = name.filter(|name| !name.is_empty()) {
         context.set("source", name)?;
+    }
+    for flag in &mount.options.superblock {
+        context.flag(flag)?;
     }
     for option in &mount.options.data {
         // Every devpts is a new instance since Linux 4.7, and the new interface knows no option.
@@ -151,13 +157,20 @@ fn refused_link(destination: &Path, error: linux::Error) -> Cause {
         Errno::ENOTDIR => "the image has something there that is not a directory".to_owned(),
         _ => return error.into(),
     };
-    Cause { text, errno: error.errno as i32, remedy: None }.remedy(format!(
-        "{} must be a real directory: a link there could send the mount anywhere",
-        destination.display()
-    ))
+    let place = destination.display();
+    let remedy = match error.errno {
+        Errno::ELOOP => {
+            format!("{place} must be a real directory: a link there could send the mount anywhere")
+        }
+        _ => format!("{place} must be a directory: remove from the image what is there"),
+    };
+    Cause { text, errno: error.errno as i32, remedy: Some(remedy) }
 }
 
 fn no_place(destination: &Path, error: linux::Error) -> Cause {
+    if error.errno == Errno::ENOTDIR {
+        return refused_link(destination, error);
+    }
     let read_only = error.errno == Errno::EROFS;
     let cause = Cause::from(error);
     if read_only {

@@ -41,7 +41,7 @@ pub(crate) fn open(plan: &NamespacePlan) -> Result<Opened, Cause> {
             let opened = namespace::open(path, *kind);
             opened.map(|fd| (*kind, fd)).map_err(|error| {
                 Cause::from(error).remedy(format!(
-                    "{} must be a {} namespace, like /proc/PID/ns/{}",
+                    "{} must be a namespace of kind {}, like /proc/PID/ns/{}",
                     path.display(),
                     kind.proc_name(),
                     kind.proc_name()

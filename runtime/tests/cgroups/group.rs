@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use libtest_mimic::{Failed, Trial};
 use linux::clone::{Birth, Child, Strings, spawn};
@@ -24,9 +25,10 @@ impl Deref for Group {
     }
 }
 
-/// Where the groups of this run are.
-pub(crate) fn parent() -> PathBuf {
-    PathBuf::from(format!("/minirun-test-{}", std::process::id()))
+/// Where the groups of this run are, also of the processes that it clones.
+pub(crate) fn parent() -> &'static Path {
+    static PARENT: OnceLock<PathBuf> = OnceLock::new();
+    PARENT.get_or_init(|| PathBuf::from(format!("/minirun-cgroups-{}", std::process::id())))
 }
 
 pub(crate) fn place(host: &Host, name: &str) -> Place {
@@ -80,7 +82,8 @@ impl Group {
 
     /// Whether the kernel has that controller at all, in either version.
     pub(crate) fn offers(&self, controller: Controller) -> bool {
-        let unified = self.record().trees["unified"].join("cgroup.controllers");
+        let base = self.record().trees["unified"].join(&self.record().delegated);
+        let unified = base.join("cgroup.controllers");
         let v2 = std::fs::read_to_string(unified).unwrap();
         self.is_v1(controller) || v2.split_whitespace().any(|name| name == controller.v2_name())
     }
@@ -127,18 +130,29 @@ impl Drop for Group {
         let _ = self.group.thaw();
         let _ = self.group.kill_all();
         let _ = self.group.remove();
-        for mount in self.group.record().trees.values() {
-            let _ = std::fs::remove_dir(mount.join(parent().strip_prefix("/").unwrap()));
+        let record = self.group.record();
+        for mount in record.trees.values() {
+            let _ = std::fs::remove_dir(mount.join(record.path.parent().unwrap()));
         }
     }
 }
 
-/// A test that needs root; without it, it shows as ignored.
+/// Whether this process may have groups at all: as root, or in a group that was delegated to it.
+fn has_a_place() -> bool {
+    let host = Host::detect().ok().flatten();
+    host.is_some_and(|host| matches!(Place::new(&host, None, "probe"), Ok(Some(_))))
+}
+
+/// A test that needs a group; where there can be none, it shows as ignored.
 pub(crate) fn test(name: &str, act: fn()) -> Trial {
-    let is_root = linux::credentials::effective_user() == 0;
     let run = move || -> Result<(), Failed> {
         act();
         Ok(())
     };
-    Trial::test(name, run).with_ignored_flag(!is_root)
+    Trial::test(name, run).with_ignored_flag(!has_a_place())
+}
+
+/// A test that only root can make.
+pub(crate) fn test_of_root(name: &str, act: fn()) -> Trial {
+    test(name, act).with_ignored_flag(linux::credentials::effective_user() != 0)
 }

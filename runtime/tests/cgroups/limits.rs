@@ -1,23 +1,26 @@
 //! Every limit as the kernel shows it afterwards, and as a process feels it.
 
 use std::path::Path;
+use std::time::Duration;
 
 use libtest_mimic::Trial;
 use minirun::cgroup::Controller::{Cpu, Cpuset, Devices, Hugetlb, Io, Memory, NetCls, Pids};
 
-use super::group::{Group, resources, test, wait};
+use super::group::{Group, resources, test, test_of_root, wait};
 
 pub(crate) fn all() -> Vec<Trial> {
     vec![
         test("memory_is_what_was_asked", memory),
         test("too_much_memory_is_death_and_is_reported", out_of_memory),
         test("cpu_is_what_was_asked", cpu),
+        test("cpus_are_those_that_were_asked_for", cpu_set),
         test("processes_are_limited", processes),
         test("io_is_what_was_asked", io),
         test("huge_pages_are_what_was_asked", huge_pages),
-        test("devices_are_denied_and_allowed", devices),
+        test_of_root("devices_are_denied_and_allowed", devices),
         test("what_cannot_be_set_is_an_error_with_a_remedy", refused),
         test("a_missing_controller_is_named", missing),
+        test("usage_is_told_as_the_kernel_counts_it", stats),
         test("an_update_goes_up_and_down_and_leaves_the_rest", update),
         test("an_update_below_what_is_in_use_can_be_refused", checked_update),
     ]
@@ -54,21 +57,23 @@ fn out_of_memory() {
     };
     let group = Group::with("oom", json);
     assert_eq!(group.oom().kills, 0);
+    let mut watch = group.watch_oom().unwrap();
+    assert!(!watch.wait(Some(Duration::ZERO)).unwrap());
     let child = group.run(|| {
         let block = vec![1_u8; 64 << 20];
         i32::from(std::hint::black_box(&block)[77])
     });
+    assert!(watch.wait(Some(Duration::from_secs(60))).unwrap());
     assert_eq!(wait(&child).status(), 137);
+    assert_eq!(watch.take(), Some(1));
     let report = group.oom();
     assert_eq!((report.kills, report.limit_bytes), (1, Some(16 << 20)));
     assert!(report.peak_bytes.is_none_or(|peak| peak > 15 << 20), "{report:?}");
 }
 
 fn cpu() {
-    let json = r#"{"cpu":{"shares":2048,"quota":150000,"period":100000,"cpus":"0","mems":"0"}}"#;
+    let json = r#"{"cpu":{"shares":2048,"quota":150000,"period":100000}}"#;
     let group = Group::with("cpu", json);
-    assert_eq!(group.shows(Cpuset, "cpuset.cpus", "cpuset.cpus"), "0");
-    assert_eq!(group.shows(Cpuset, "cpuset.mems", "cpuset.mems"), "0");
     if group.is_v1(Cpu) {
         assert_eq!(group.shows(Cpu, "", "cpu.shares"), "2048");
         assert_eq!(group.shows(Cpu, "", "cpu.cfs_quota_us"), "150000");
@@ -77,8 +82,6 @@ fn cpu() {
         assert_eq!(group.shows(Cpu, "cpu.weight", ""), "174");
         assert_eq!(group.shows(Cpu, "cpu.max", ""), "150000 100000");
     }
-    let status = group.shell_status("grep -q 'Cpus_allowed_list:.0$' /proc/self/status");
-    assert_eq!(status, 0);
     let burst = if group.is_v1(Cpu) { "cpu.cfs_burst_us" } else { "cpu.max.burst" };
     if group.dir(Cpu).join(burst).exists() {
         group.update(&resources(r#"{"cpu":{"burst":50000}}"#)).unwrap();
@@ -87,6 +90,21 @@ fn cpu() {
         group.update(&resources(r#"{"cpu":{"quota":20000,"burst":10000}}"#)).unwrap();
         assert_eq!(group.shows(Cpu, burst, burst), "10000");
     }
+}
+
+fn cpu_set() {
+    let group = Group::new("cpuset");
+    let wanted = resources(r#"{"cpu":{"cpus":"0","mems":"0"}}"#);
+    if !group.place.missing(&group.host, &wanted).unwrap().is_empty() {
+        let error = group.apply(&wanted).unwrap_err().to_string();
+        assert!(error.contains("`cpuset` is missing") && error.contains("Delegate="), "{error}");
+        return;
+    }
+    group.apply(&wanted).unwrap();
+    assert_eq!(group.shows(Cpuset, "cpuset.cpus", "cpuset.cpus"), "0");
+    assert_eq!(group.shows(Cpuset, "cpuset.mems", "cpuset.mems"), "0");
+    let status = group.shell_status("grep -q 'Cpus_allowed_list:.0$' /proc/self/status");
+    assert_eq!(status, 0);
 }
 
 fn processes() {
@@ -197,6 +215,22 @@ fn missing() {
     assert!(error.contains("net_cls") && error.contains("nftables"), "{error}");
 }
 
+fn stats() {
+    let group = Group::with("stats", r#"{"memory":{"limit":67108864},"pids":{"limit":9}}"#);
+    let child = group.shell("i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done");
+    assert_eq!(wait(&child).status(), 0);
+    let stats = group.stats();
+    let usage = &stats.cpu.usage;
+    assert!(usage.total > 1_000_000 && usage.user > 0, "{usage:?}");
+    assert_eq!(stats.memory.usage.limit, 67_108_864);
+    assert!(stats.memory.usage.usage < 67_108_864);
+    assert!(stats.memory.raw.contains_key("pgfault"));
+    assert_eq!((stats.pids.current, stats.pids.limit), (0, 9));
+    assert!(!stats.cpuset.cpus.is_empty());
+    let pressure = group.record().trees["unified"].join("cpu.pressure");
+    assert_eq!(stats.cpu.psi.is_some(), pressure.exists());
+}
+
 fn update() {
     let group = Group::with(
         "update",
@@ -233,7 +267,7 @@ fn checked_update() {
     let child = group.run(|| {
         let block = vec![1_u8; 20 << 20];
         std::fs::write(&ready, "").unwrap();
-        std::thread::sleep(std::time::Duration::from_secs(100));
+        std::thread::sleep(Duration::from_secs(10_000));
         i32::from(std::hint::black_box(&block)[77])
     });
     while !ready.exists() {

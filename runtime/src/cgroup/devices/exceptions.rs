@@ -44,8 +44,8 @@ fn fold(rules: &[Rule]) -> Result<(bool, BTreeMap<Devices, Access>), Error> {
                 }
                 if !covers(devices, *excepted) {
                     let why = format!(
-                        "cgroup v1 cannot take {devices} {} out of the earlier rule for {excepted}; \
-                         name the devices one by one, or use a host with cgroup v2",
+                        "cgroup v1 cannot take {devices} {} out of the earlier rule for \
+                         {excepted}; name the devices one by one, or use a host with cgroup v2",
                         rule.access
                     );
                     return Err(Error::invalid(ASKED, why));

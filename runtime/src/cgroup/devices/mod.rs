@@ -65,5 +65,5 @@ pub(super) fn apply(group: &Cgroup, configured: &[LinuxDeviceCgroup]) -> Result<
 }
 
 fn refused(cause: linux::Error, remedy: &str) -> Error {
-    Error::Refused { asked: ASKED.to_owned(), cause, remedy: remedy.to_owned() }
+    Error::Refused { asked: ASKED.to_owned(), cause: Box::new(cause), remedy: remedy.to_owned() }
 }

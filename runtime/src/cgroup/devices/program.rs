@@ -1,8 +1,8 @@
 //! The rules as a program that the kernel runs at each open and mknod of a device.
 //!
 //! The kernel hands over the kind of device, its numbers, and the access as bits; several at once
-//! when a file is opened for reading and writing. The program keeps the bits that nobody has decided
-//! about yet, and goes through the rules from the last to the first: a rule that matches and allows
+//! when a file is opened for reading and writing. The program keeps the bits that nobody has
+//! decided about yet, and goes through the rules from the last to the first: a rule that matches and allows
 //! takes its bits away, one that denies ends it with "no" if it has one of them. No bits left is
 //! "yes"; no rules left is "no".
 

@@ -37,7 +37,7 @@ fn contradictions_are_refused_unless_a_rule_without_conditions_settles_them() {
     let profile =
         |more: &str| format!(r#"{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{rules}{more}]}}"#);
     let error = refusal(&profile(""));
-    assert_eq!(error, Error::Conflict { syscall: "read".into(), rules: [0, 1] });
+    assert_eq!(error, Error::Conflict { rules: [0, 1] });
     let settled = parse(&profile(r#",{"names":["read"],"action":"SCMP_ACT_ERRNO"}"#));
     let calls: [(u32, u32, &[u64]); 1] = [(X86_64, 0, &[1])];
     assert_eq!(answers(&settled, Architecture::X86_64, &calls), [ERRNO | 1]);
@@ -81,6 +81,35 @@ fn flags_are_those_of_the_kernel() {
     let flags = compile(&profile).unwrap().program.flags;
     assert_eq!(flags, Flags::LOG | Flags::SPEC_ALLOW | Flags::TSYNC);
     assert_eq!(flags.bits(), 0b1_0111);
+}
+
+#[test]
+fn without_a_list_of_flags_speculation_stays_as_it_was() {
+    let absent = parse(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#);
+    assert_eq!(compile(&absent).unwrap().program.flags, Flags::SPEC_ALLOW);
+    let empty = parse(r#"{"defaultAction":"SCMP_ACT_ALLOW","flags":[]}"#);
+    assert_eq!(compile(&empty).unwrap().program.flags, Flags::NONE);
+}
+
+#[test]
+fn all_names_are_listed_sorted_and_understood() {
+    for names in [action_names(), operator_names(), architecture_names(), flag_names()] {
+        assert!(names.is_sorted_by(|one, next| one < next), "{names:?}");
+    }
+    assert!(architecture_names().contains(&Architecture::NATIVE.oci().to_string()));
+    assert!(supported_flag_names().contains(&"SECCOMP_FILTER_FLAG_LOG".to_owned()));
+    for action in action_names() {
+        let json = format!(
+            r#"{{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/agent",
+                "syscalls":[{{"names":["read"],"action":"{action}"}}]}}"#
+        );
+        assert!(compile(&parse(&json)).is_ok(), "{action}");
+    }
+    for operator in operator_names() {
+        let json = format!(r#"{{"index":0,"value":1,"op":"{operator}"}}"#);
+        let argument = serde_json::from_str(&json).unwrap();
+        assert!(condition::Condition::of_profile(&argument).is_some(), "{operator}");
+    }
 }
 
 #[test]

@@ -1,0 +1,325 @@
+//! Requests to the kernel's network code and its answers, rtnetlink(7).
+//!
+//! One [`Connection`] belongs to the network namespace in which it was opened and keeps talking to
+//! that one. Requests are collected in a [`Batch`] and go to the kernel with one system call: the
+//! kernel executes them in order and answers each, so that the whole set-up of an interface costs
+//! one round trip, and an error still names the request that failed.
+//!
+//! The message formats come from `netlink-packet-route`; this module wraps them once, because that
+//! crate changes its types with every release.
+
+mod address;
+mod link;
+mod neighbour;
+mod qdisc;
+mod route;
+mod rule;
+
+use std::os::fd::BorrowedFd;
+
+use linux::netlink::{Netlink, Protocol};
+use linux::{Errno, namespace, trace};
+use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+
+pub use address::AssignedAddress;
+pub use link::{Bridge, Link, LinkChange, Traffic, Veth};
+pub use neighbour::Neighbour;
+pub(crate) use qdisc::attribute;
+pub use qdisc::{InstalledQdisc, Qdisc};
+pub use route::Route;
+pub use rule::MarkRule;
+
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_ACK: u16 = 0x4;
+const NLM_F_REPLACE: u16 = 0x100;
+const NLM_F_EXCL: u16 = 0x200;
+const NLM_F_DUMP: u16 = 0x300;
+const NLM_F_CREATE: u16 = 0x400;
+const NLM_F_ACK_TLVS: u16 = 0x200;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLMSGERR_ATTR_MSG: u16 = 1;
+const HEADER_BYTES: usize = 16;
+
+/// Make it; it must not exist.
+const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
+/// Make it, or make it so.
+const REPLACE: u16 = NLM_F_CREATE | NLM_F_REPLACE;
+
+/// What can fail with a name: the request, its object, the kernel's answer.
+pub type Result<T> = linux::Result<T>;
+
+/// Requests that go to the kernel together.
+#[derive(Debug, Default)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    requests: Vec<Described>,
+}
+
+#[derive(Debug)]
+struct Described {
+    name: &'static str,
+    arguments: String,
+    /// An answer that is as good as success (`EEXIST` for what may exist already).
+    tolerated: Option<Errno>,
+}
+
+impl Batch {
+    /// No requests.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    fn push(
+        &mut self,
+        name: &'static str,
+        arguments: String,
+        flags: u16,
+        message: RouteNetlinkMessage,
+    ) -> &mut Self {
+        let sequence = u32::try_from(self.requests.len()).unwrap_or(u32::MAX);
+        append(&mut self.bytes, flags | NLM_F_ACK, sequence, message);
+        self.requests.push(Described { name, arguments, tolerated: None });
+        self
+    }
+
+    /// Takes this answer to the last request as success.
+    pub fn unless(&mut self, errno: Errno) -> &mut Self {
+        if let Some(last) = self.requests.last_mut() {
+            last.tolerated = Some(errno);
+        }
+        self
+    }
+}
+
+fn append(bytes: &mut Vec<u8>, flags: u16, sequence: u32, message: RouteNetlinkMessage) {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | flags;
+    header.sequence_number = sequence;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+    message.finalize();
+    let start = bytes.len();
+    // Every message begins at a multiple of four bytes, netlink(7).
+    bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
+    message.serialize(&mut bytes[start..]);
+}
+
+/// A way to the network code of one network namespace.
+#[derive(Debug)]
+pub struct Connection(Netlink);
+
+impl Connection {
+    /// To that of the current network namespace.
+    pub fn open() -> Result<Self> {
+        Netlink::open(Protocol::Route).map(Self)
+    }
+
+    /// To that of the network namespace behind `file`.
+    pub fn open_in(file: BorrowedFd<'_>) -> Result<Self> {
+        namespace::visit_network(file, Self::open)?
+    }
+
+    /// Executes all requests of the batch. The first error is reported; the kernel has tried the
+    /// others as well.
+    pub fn execute(&mut self, batch: &Batch) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.0.send(&batch.bytes, || match &batch.requests[..] {
+            [one] => format!("{} {}", one.name, one.arguments),
+            several => format!("{} requests", several.len()),
+        })?;
+        let mut first_error = None;
+        let mut answered = 0;
+        while answered < batch.requests.len() {
+            for message in Messages(self.0.receive()?) {
+                if message.kind != NLMSG_ERROR {
+                    continue;
+                }
+                answered += 1;
+                let index = usize::try_from(message.sequence).unwrap_or(usize::MAX);
+                if let Some(request) = batch.requests.get(index)
+                    && let Err(error) = request.judge(&message)
+                {
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        first_error.map_or(Ok(()), Err)
+    }
+
+    /// Asks for one object.
+    fn ask(
+        &mut self,
+        name: &'static str,
+        arguments: &str,
+        message: RouteNetlinkMessage,
+    ) -> Result<RouteNetlinkMessage> {
+        let mut request = Vec::new();
+        append(&mut request, 0, 0, message);
+        self.0.send(&request, || format!("{name} {arguments}"))?;
+        let described = Described { name, arguments: arguments.to_owned(), tolerated: None };
+        for message in Messages(self.0.receive()?) {
+            if message.kind == NLMSG_ERROR {
+                described.judge(&message)?;
+            } else {
+                return message.decode(name);
+            }
+        }
+        Err(linux::Error::new(name, arguments, Errno::ENODATA))
+    }
+
+    /// Asks for all objects of a kind; `keep` chooses and converts.
+    fn dump<T>(
+        &mut self,
+        name: &'static str,
+        message: RouteNetlinkMessage,
+        mut keep: impl FnMut(RouteNetlinkMessage) -> Option<T>,
+    ) -> Result<Vec<T>> {
+        let mut request = Vec::new();
+        append(&mut request, NLM_F_DUMP, 0, message);
+        self.0.send(&request, || format!("{name} all"))?;
+        let described = Described { name, arguments: "all".into(), tolerated: None };
+        let mut found = Vec::new();
+        loop {
+            for message in Messages(self.0.receive()?) {
+                match message.kind {
+                    NLMSG_DONE => return Ok(found),
+                    NLMSG_ERROR => described.judge(&message)?,
+                    _ => found.extend(message.decode(name).ok().and_then(&mut keep)),
+                }
+            }
+        }
+    }
+}
+
+impl Described {
+    fn judge(&self, answer: &Message<'_>) -> Result<()> {
+        let (errno, says) = answer.verdict();
+        let result = match errno {
+            0 => Ok(()),
+            number => Err(Errno::from_raw(-number)),
+        };
+        let result = trace::observe(self.name, || self.arguments.clone(), result);
+        match result {
+            Err(error) if Some(error.errno) == self.tolerated => Ok(()),
+            Err(error) => Err(error.with_kernel_log(says)),
+            Ok(()) => Ok(()),
+        }
+    }
+}
+
+/// One message of the kernel, still in its bytes.
+struct Message<'a> {
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    whole: &'a [u8],
+}
+
+impl Message<'_> {
+    fn decode(&self, name: &'static str) -> Result<RouteNetlinkMessage> {
+        let unreadable = || linux::Error::new(name, "unreadable answer", Errno::EBADMSG);
+        match NetlinkMessage::deserialize(self.whole).map_err(|_| unreadable())?.payload {
+            NetlinkPayload::InnerMessage(message) => Ok(message),
+            _ => Err(unreadable()),
+        }
+    }
+
+    /// The errno (negative, or 0) and the kernel's words of an `NLMSG_ERROR`.
+    fn verdict(&self) -> (i32, Option<String>) {
+        let errno = number(self.whole, HEADER_BYTES).map_or(-libc_eio(), u32::cast_signed);
+        // The errno is followed by the header of the request, then by attributes.
+        let attributes = self.whole.get(HEADER_BYTES + 4 + HEADER_BYTES..);
+        let says = attributes.filter(|_| self.flags & NLM_F_ACK_TLVS != 0).and_then(|bytes| {
+            let text = attributes_of(bytes).find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG)?.1;
+            let text = text.strip_suffix(&[0]).unwrap_or(text);
+            Some(String::from_utf8_lossy(text).into_owned())
+        });
+        (errno, says)
+    }
+}
+
+fn libc_eio() -> i32 {
+    Errno::EIO as i32
+}
+
+/// The attributes in `bytes`: kind and value of each, netlink(7).
+pub(crate) fn attributes_of(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let (length, kind) = (half(bytes, 0)?, half(bytes, 2)?);
+        let value = bytes.get(4..usize::from(length))?;
+        bytes = bytes.get(usize::from(length).next_multiple_of(4)..).unwrap_or(&[]);
+        Some((kind & 0x3fff, value))
+    })
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
+}
+
+fn half(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes)
+}
+
+/// The messages of one datagram.
+struct Messages<'a>(&'a [u8]);
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = Message<'a>;
+
+    fn next(&mut self) -> Option<Message<'a>> {
+        let length = usize::try_from(number(self.0, 0)?).ok()?;
+        let whole = self.0.get(..length).filter(|whole| whole.len() >= HEADER_BYTES)?;
+        self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or(&[]);
+        Some(Message {
+            kind: half(whole, 4)?,
+            flags: half(whole, 6)?,
+            sequence: number(whole, 8)?,
+            whole,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn datagrams_are_cut_at_their_lengths_and_never_read_past_the_end() {
+        let mut bytes = Vec::new();
+        for kind in [NLMSG_ERROR, NLMSG_DONE] {
+            bytes.extend(20_u32.to_ne_bytes());
+            bytes.extend(kind.to_ne_bytes());
+            bytes.extend([0; 10]);
+            bytes.extend((-17_i32).to_ne_bytes());
+        }
+        let kinds: Vec<_> = Messages(&bytes).map(|message| message.kind).collect();
+        assert_eq!(kinds, [NLMSG_ERROR, NLMSG_DONE]);
+        assert_eq!(Messages(&bytes).next().unwrap().verdict(), (-17, None));
+        assert_eq!(Messages(&bytes[..39]).count(), 1);
+        bytes[0] = 8;
+        assert_eq!(Messages(&bytes).count(), 0);
+    }
+
+    #[test]
+    fn the_kernels_words_are_read() {
+        let mut bytes = vec![0; 6];
+        bytes.extend(NLM_F_ACK_TLVS.to_ne_bytes());
+        bytes.extend([0; 8]);
+        bytes.extend((-22_i32).to_ne_bytes());
+        bytes.extend([0; 16]);
+        bytes.extend(8_u16.to_ne_bytes());
+        bytes.extend(NLMSGERR_ATTR_MSG.to_ne_bytes());
+        bytes.extend(b"why\0");
+        let whole = &bytes[..];
+        let message = Message { kind: NLMSG_ERROR, flags: NLM_F_ACK_TLVS, sequence: 0, whole };
+        assert_eq!(message.verdict(), (-22, Some("why".into())));
+    }
+}

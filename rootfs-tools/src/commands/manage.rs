@@ -1,0 +1,168 @@
+//! `tag`, `rm`, `gc`, `df`: what is in the store, and for how long.
+
+use super::text;
+use clap::Args;
+use rootfs_tools::{Context, Error, Reference, Result, Store};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::io::Write;
+
+/// Gives an image one more name
+#[derive(Debug, Args)]
+pub(crate) struct Tag {
+    /// The image
+    image: Reference,
+    /// Its other name; another image that has it loses it
+    name: Reference,
+}
+
+impl Tag {
+    pub(crate) fn run(&self, store: &Store) -> Result<()> {
+        let image = store.image(&self.image)?;
+        if self.name.digest.is_some() {
+            return Err(Error::Invalid("a digest is not a name that can be given".into()));
+        }
+        store.set_name(&self.name, image.descriptor)
+    }
+}
+
+/// Takes names away from images; `gc` then frees what nothing needs
+#[derive(Debug, Args)]
+pub(crate) struct Rm {
+    /// The names
+    #[arg(required = true)]
+    names: Vec<Reference>,
+}
+
+impl Rm {
+    pub(crate) fn run(&self, store: &Store) -> Result<()> {
+        for name in &self.names {
+            store.remove_name(name)?;
+            writeln!(std::io::stdout(), "{name}: removed")?;
+        }
+        Ok(())
+    }
+}
+
+/// Frees what no image, no bundle and no running container needs
+#[derive(Debug, Args)]
+pub(crate) struct Gc {
+    /// Only says what would be freed
+    #[arg(long)]
+    dry_run: bool,
+    /// Prints a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Gc {
+    pub(crate) fn run(&self, store: Store) -> Result<()> {
+        let collected = store.collect(self.dry_run).context(|| "collect garbage".into())?;
+        let mut output = std::io::stdout();
+        if self.json {
+            let report = json!({
+                "blobs": collected.blobs,
+                "layers": collected.layers,
+                "bytes": collected.bytes,
+                "dryRun": self.dry_run,
+            });
+            return Ok(writeln!(output, "{report}")?);
+        }
+        let verb = if self.dry_run { "would free" } else { "freed" };
+        let (blobs, layers) = (collected.blobs.len(), collected.layers.len());
+        let size = text::size(collected.bytes);
+        Ok(writeln!(output, "{verb} {size}: {blobs} blobs, {layers} unpacked layers")?)
+    }
+}
+
+/// Shows what the store needs of the disk, and what sharing saves
+#[derive(Debug, Args)]
+pub(crate) struct Df {
+    /// Prints a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// The sizes of one layer.
+#[derive(Debug, Clone, Copy, Default)]
+struct Use {
+    images: u64,
+    compressed: u64,
+    unpacked: u64,
+}
+
+impl Df {
+    pub(crate) fn run(&self, store: &Store) -> Result<()> {
+        let images = store.images()?;
+        let mut layers = BTreeMap::new();
+        for image in &images {
+            for (chain_id, blob) in image.chain().into_iter().zip(&image.manifest.layers) {
+                let unpacked = store.layer(&chain_id)?.map_or(0, |record| record.bytes);
+                let entry = layers.entry(chain_id).or_insert(Use::default());
+                *entry = Use { images: entry.images + 1, compressed: blob.size, unpacked };
+            }
+        }
+        let sum = |size: fn(&Use) -> u64| layers.values().map(size).sum::<u64>();
+        let compressed = sum(|layer| layer.compressed);
+        let unpacked = sum(|layer| layer.unpacked);
+        let saved = sum(|layer| (layer.images - 1) * (layer.compressed + layer.unpacked));
+        let shared = layers.values().filter(|layer| layer.images > 1).count();
+        if self.json {
+            let report = json!({
+                "images": images.len(),
+                "layers": layers.len(),
+                "sharedLayers": shared,
+                "compressed": compressed,
+                "unpacked": unpacked,
+                "savedBySharing": saved,
+            });
+            return Ok(writeln!(std::io::stdout(), "{report}")?);
+        }
+        let row = |what: &str, count: usize, size: u64| {
+            [what.to_owned(), count.to_string(), text::size(size)]
+        };
+        let rows = [
+            row("layers as they came", layers.len(), compressed),
+            row("layers unpacked", layers.len(), unpacked),
+            row("saved by sharing", shared, saved),
+        ];
+        writeln!(std::io::stdout(), "{} images in {}", images.len(), store.root().display())?;
+        text::table(["WHAT", "COUNT", "SIZE"], &rows)
+    }
+}
+
+/// Checks that images are still what they were: every digest, every unpacked file
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// The images; all, when none is named
+    names: Vec<Reference>,
+}
+
+impl Verify {
+    pub(crate) fn run(&self, store: &Store) -> Result<()> {
+        let images = match self.names.as_slice() {
+            [] => store.images()?,
+            names => names.iter().map(|name| store.image(name)).collect::<Result<_>>()?,
+        };
+        let mut output = std::io::stdout();
+        let mut damaged = Vec::new();
+        for image in &images {
+            let wrong = rootfs_tools::store::verify::image(store, image)
+                .context(|| format!("verify image `{}`", image.name))?;
+            for line in &wrong {
+                writeln!(output, "{}: {line}", image.name)?;
+            }
+            match wrong.is_empty() {
+                true => writeln!(output, "{}: as it was", image.name)?,
+                false => damaged.push(image.name.clone()),
+            }
+        }
+        if damaged.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Conflict(format!(
+            "damaged: {}; `rm` the name, `gc`, and import the image again",
+            damaged.join(", ")
+        )))
+    }
+}

@@ -1,0 +1,86 @@
+//! `pull` and `push`: images of registries.
+
+use super::{LimitArgs, import, text};
+use clap::Args;
+use rootfs_tools::image::platform::Platform;
+use rootfs_tools::registry::{Options, pull, push};
+use rootfs_tools::{Context, Reference, Result, Store};
+use std::io::Write;
+use std::path::PathBuf;
+
+/// How a registry is reached.
+#[derive(Debug, Args)]
+struct RegistryArgs {
+    /// Speaks HTTP without TLS, to a registry on this machine only
+    #[arg(long)]
+    insecure: bool,
+    /// A file with certificates (PEM) to trust besides those of the system
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+}
+
+/// Pulls an image from a registry
+#[derive(Debug, Args)]
+pub(crate) struct Pull {
+    /// The image, with its registry: registry.example/team/web:v2
+    image: Reference,
+    /// The name in the store [default: the same]
+    name: Option<Reference>,
+    /// What the image shall run on [default: this machine]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<Platform>,
+    /// A registry to ask first; may be repeated
+    #[arg(long = "mirror", value_name = "HOST[:PORT]")]
+    mirrors: Vec<String>,
+    #[command(flatten)]
+    registry: RegistryArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
+}
+
+impl Pull {
+    pub(crate) fn run(&self, store: &Store) -> Result<()> {
+        let step = || format!("pull {}", self.image);
+        let options = Options {
+            insecure: self.registry.insecure,
+            ca: self.registry.ca.clone(),
+            mirrors: self.mirrors.clone(),
+        };
+        let platform = self.platform.clone().unwrap_or_else(Platform::host);
+        let source = pull::find(store, &self.image, &platform, &options).context(step)?;
+        let name = self.name.as_ref().unwrap_or(&self.image);
+        let limits = self.limits.limits();
+        let imported = rootfs_tools::import::import(store, &source, name, limits).context(step)?;
+        import::report(name, &imported)
+    }
+}
+
+/// Pushes an image to a registry
+#[derive(Debug, Args)]
+pub(crate) struct Push {
+    /// The image in the store
+    image: Reference,
+    /// Where to: registry.example/team/web:v2 [default: the same]
+    target: Option<Reference>,
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+impl Push {
+    pub(crate) fn run(&self, store: &Store) -> Result<()> {
+        let target = self.target.as_ref().unwrap_or(&self.image);
+        let options = Options {
+            insecure: self.registry.insecure,
+            ca: self.registry.ca.clone(),
+            mirrors: Vec::new(),
+        };
+        let pushed = push::push(store, &self.image, target, &options)
+            .context(|| format!("push {} to {target}", self.image))?;
+        let size = text::size(pushed.bytes);
+        let (sent, present) = (pushed.sent, pushed.present);
+        Ok(writeln!(
+            std::io::stdout(),
+            "{target}: {sent} blobs sent ({size}), {present} there already"
+        )?)
+    }
+}

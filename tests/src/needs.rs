@@ -1,0 +1,91 @@
+//! What a test needs of the machine that it runs on.
+
+use std::fmt;
+use std::path::Path;
+
+use crate::programs;
+
+/// Something that not every machine has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// To be root.
+    Root,
+    /// Cgroup v2 with every controller that limits use.
+    CgroupV2,
+    /// The memory controller in version 1.
+    CgroupV1,
+    /// A kernel of at least this version.
+    Kernel(u32, u32),
+    /// A program.
+    Program(&'static str),
+    /// The project's source.
+    Source,
+    /// So much free memory, in MiB.
+    Memory(u64),
+    /// A kernel that lets ordinary users make user namespaces.
+    UserNamespaces,
+    /// This kind of namespace.
+    Namespace(&'static str),
+}
+
+impl Need {
+    /// Whether it is there.
+    pub(crate) fn is_met(self) -> bool {
+        match self {
+            Self::Root => rustix::process::geteuid().is_root(),
+            Self::CgroupV2 => {
+                let read = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers");
+                let offered = read.unwrap_or_default();
+                ["cpu", "io", "memory", "pids"]
+                    .iter()
+                    .all(|name| offered.split_whitespace().any(|one| one == *name))
+            }
+            Self::CgroupV1 => Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists(),
+            Self::Kernel(major, minor) => kernel() >= (major, minor),
+            Self::Program(name) => programs::find(name).is_some(),
+            Self::Source => programs::source().is_some(),
+            Self::Memory(mib) => available_mib() >= mib,
+            Self::UserNamespaces => user_namespaces(),
+            Self::Namespace(kind) => Path::new("/proc/self/ns").join(kind).exists(),
+        }
+    }
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => f.write_str("root"),
+            Self::CgroupV2 => f.write_str("cgroup v2"),
+            Self::CgroupV1 => f.write_str("cgroup v1"),
+            Self::Kernel(major, minor) => write!(f, "Linux {major}.{minor}"),
+            Self::Program(name) => write!(f, "the program {name}"),
+            Self::Source => f.write_str("the source"),
+            Self::Memory(mib) => write!(f, "{mib} MiB of memory"),
+            Self::UserNamespaces => f.write_str("unprivileged user namespaces"),
+            Self::Namespace(kind) => write!(f, "{kind} namespaces"),
+        }
+    }
+}
+
+fn kernel() -> (u32, u32) {
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+fn available_mib() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) / 1024
+}
+
+fn user_namespaces() -> bool {
+    let number = |file: &str| -> Option<u64> {
+        std::fs::read_to_string(format!("/proc/sys/{file}")).ok()?.trim().parse().ok()
+    };
+    number("user/max_user_namespaces").is_some_and(|most| most > 0)
+        && number("kernel/unprivileged_userns_clone") != Some(0)
+        && number("kernel/apparmor_restrict_unprivileged_userns") != Some(1)
+}
