@@ -12,7 +12,9 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use minisup_core::name::{Revision, ServiceName};
 use minisup_core::restart::RestartPolicy;
-use minisup_core::spec::{Order, Probes, Project, Reserve, Service, Startup, StopPolicy, Timing};
+use minisup_core::spec::{
+    Need, Order, Probes, Project, Reserve, Service, Startup, StopPolicy, Timing,
+};
 use minisup_core::time::Span;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -37,8 +39,16 @@ pub(crate) struct ServiceSpec {
     pub(crate) command: Option<Vec<String>>,
     /// Added to the bundle's environment, `NAME=value`.
     pub(crate) env: Vec<String>,
-    /// The memory limit and reservation of one container.
+    /// The memory limit of one container, in bytes.
     pub(crate) memory_bytes: Option<u64>,
+    /// The memory one container is promised; `None` is as much as its limit.
+    pub(crate) reserved_bytes: Option<u64>,
+    /// The CPU limit of one container, in thousandths of a CPU.
+    pub(crate) cpu_millis: Option<u64>,
+    /// The CPU time one container is promised, in thousandths of a CPU.
+    pub(crate) reserved_cpu_millis: u64,
+    /// How many processes and threads one container may have.
+    pub(crate) pids: Option<i64>,
     /// Host ports and what they lead to.
     pub(crate) publish: Vec<Publish>,
     /// How its health is found out; by default, connecting to the first published port.
@@ -55,6 +65,8 @@ pub(crate) struct ServiceSpec {
     pub(crate) order: Order,
     /// How many slots an update takes out at a time.
     pub(crate) parallelism: u32,
+    /// The services that must be there before the first start.
+    pub(crate) needs: BTreeMap<String, Need>,
 }
 
 /// A host port that leads to a port of every replica.
@@ -158,8 +170,11 @@ impl ServiceSpec {
                 drain: Span::from_ms(self.drain_ms),
                 grace: Span::from_ms(self.stop_grace_ms),
             },
-            needs: BTreeMap::new(),
-            reserve: Reserve { memory_bytes: self.memory_bytes.unwrap_or_default(), cpu_millis: 0 },
+            needs: self.needs.iter().map(|(on, need)| (on.as_str().into(), *need)).collect(),
+            reserve: Reserve {
+                memory_bytes: self.reserved_bytes.or(self.memory_bytes).unwrap_or_default(),
+                cpu_millis: self.reserved_cpu_millis,
+            },
             routed: !self.publish.is_empty(),
         }
     }
@@ -224,6 +239,11 @@ mod tests {
             command: None,
             env: vec![],
             memory_bytes: None,
+            reserved_bytes: None,
+            cpu_millis: None,
+            reserved_cpu_millis: 0,
+            pids: None,
+            needs: BTreeMap::new(),
             publish: vec![Publish {
                 host: ([0, 0, 0, 0], 8080).into(),
                 port: 3000,

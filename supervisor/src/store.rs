@@ -231,6 +231,8 @@ mod tests {
         let down = step(&mut state, &Input::Command(Command::Down), Mono::from_ms(1));
         store.append(&down.events, 0, &state).unwrap();
         assert_eq!(Store::open(&file).unwrap().restore().unwrap(), state);
-        std::fs::remove_file(&file).unwrap();
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{suffix}", file.display()));
+        }
     }
 }

@@ -321,6 +321,45 @@ fn scaling_drains_and_a_taken_port_is_refused() {
     stage.down();
 }
 
+#[test]
+#[ignore = "needs root and a runtime"]
+fn a_compose_file_is_followed_and_what_cannot_be_is_refused_with_its_place() {
+    let stage = Stage::new("compose", 28_086);
+    let file = stage.dir.join("bundle/compose.yaml");
+    let text = |web: &str| {
+        format!(
+            "services:\n  web:\n    image: .\n    ports: [\"127.0.0.1:{}:3000\"]\n    \
+             depends_on: {{db: {{condition: service_healthy}}}}\n    \
+             deploy: {{replicas: 2, resources: {{limits: {{memory: 64m}}}}}}\n{web}  \
+             db:\n    image: .\n    healthcheck: {{test: [CMD, /hello, --help], interval: 1s}}\n",
+            stage.port
+        )
+    };
+    std::fs::write(&file, text("    volumes: [\"/tmp:/x\"]\n")).unwrap();
+    let runtime = beside("minirun");
+    let up = ["up", "--file", file.to_str().unwrap(), "--runtime", runtime.to_str().unwrap()];
+    let refused = stage.minisup(&[&up[..], &["-d"]].concat());
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success(), "{error}");
+    assert!(error.contains("compose.yaml:7:") && error.contains("not supported yet"), "{error}");
+    std::fs::write(&file, text("").replace("/hello, --help", "/hello, check")).unwrap();
+    stage.ok(&[&up[..], &["-d", "--wait"]].concat());
+    let events = stage.ok(&["events"]);
+    let place = |who: &str, what: &str| {
+        let words = |line: &str| line.split_whitespace().skip(1).take(2).eq([who, what]);
+        events.lines().position(words).unwrap_or_else(|| panic!("no {who} {what}: {events}"))
+    };
+    assert!(place("web.1", "waiting") < place("db.1.1", "became-ready"));
+    assert!(place("db.1.1", "became-ready") < place("web.1.1", "launching"));
+    let mut reader = BufReader::new(TcpStream::connect(("127.0.0.1", stage.port)).unwrap());
+    assert!(ask(&mut reader).unwrap().starts_with("web."));
+    let before = stage.pids();
+    stage.ok(&[&up[..], &["-d", "--wait"]].concat());
+    assert_eq!(stage.pids(), before, "a second up changes nothing");
+    std::fs::remove_file(&file).unwrap();
+    stage.down();
+}
+
 const CONFIG: &str = r#"{
   "ociVersion": "1.0.2",
   "root": {"path": "rootfs", "readonly": true},

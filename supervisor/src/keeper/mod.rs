@@ -65,6 +65,7 @@ struct Keeper {
 /// `plane` is the data plane that is already there.
 pub(crate) fn run(project: &str, heritage: Option<i32>, plane: Option<i32>) -> Result<()> {
     prctl::set_name(c"minisup-keeper")?;
+    linux::rlimit::raise_open_files()?;
     prctl::set_child_subreaper(true)?;
     let signals = Signals::capture()?;
     let open = |pid: i32| Some((pid, pidfd::open(Pid::from_raw(pid)).ok()?));
