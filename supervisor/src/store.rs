@@ -205,6 +205,10 @@ mod tests {
         store.snapshot_next();
         store.append(&turn.events, 0, &state).unwrap();
         assert_eq!(Store::open(&file).unwrap().restore().unwrap(), state);
+        drop(store);
+        for suffix in ["-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{suffix}", file.display()));
+        }
         std::fs::write(&file, b"this is not a database, and never was").unwrap();
         let error = Store::open(&file).unwrap_err();
         assert!(!Store::is_busy(&error), "{error:#}");
