@@ -10,6 +10,7 @@
 //!     bundles/INSTANCE/config.json  what a container was made from
 //! /var/lib/minisup/PROJECT/         survives a reboot; gone after `down`
 //!     history.db                    SQLite: events with their reasons, specifications
+//!     stack.json                    what was asked for last; enough to start without history
 //!     logs/INSTANCE.log             JSON lines: {"log","stream","time"}
 //! ```
 //!
@@ -126,6 +127,10 @@ impl Layout {
 
     pub(crate) fn history(&self) -> PathBuf {
         self.state.join("history.db")
+    }
+
+    pub(crate) fn stack(&self) -> PathBuf {
+        self.state.join("stack.json")
     }
 
     pub(crate) fn logs(&self) -> PathBuf {

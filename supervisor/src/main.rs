@@ -7,6 +7,7 @@ mod brain;
 mod client;
 mod clock;
 mod commands;
+mod compose;
 mod keeper;
 mod layout;
 mod model;

@@ -6,11 +6,15 @@
 //! revision.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use anyhow::{Result, bail};
 use minisup_core::name::{Revision, ServiceName};
 use minisup_core::restart::RestartPolicy;
-use minisup_core::spec::{Order, Probes, Project, Reserve, Service, Startup, StopPolicy, Timing};
+use minisup_core::spec::{
+    Need, Order, Probes, Project, Reserve, Service, Startup, StopPolicy, Timing,
+};
 use minisup_core::time::Span;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -35,8 +39,16 @@ pub(crate) struct ServiceSpec {
     pub(crate) command: Option<Vec<String>>,
     /// Added to the bundle's environment, `NAME=value`.
     pub(crate) env: Vec<String>,
-    /// The memory limit and reservation of one container.
+    /// The memory limit of one container, in bytes.
     pub(crate) memory_bytes: Option<u64>,
+    /// The memory one container is promised; `None` is as much as its limit.
+    pub(crate) reserved_bytes: Option<u64>,
+    /// The CPU limit of one container, in thousandths of a CPU.
+    pub(crate) cpu_millis: Option<u64>,
+    /// The CPU time one container is promised, in thousandths of a CPU.
+    pub(crate) reserved_cpu_millis: u64,
+    /// How many processes and threads one container may have.
+    pub(crate) pids: Option<i64>,
     /// Host ports and what they lead to.
     pub(crate) publish: Vec<Publish>,
     /// How its health is found out; by default, connecting to the first published port.
@@ -53,13 +65,15 @@ pub(crate) struct ServiceSpec {
     pub(crate) order: Order,
     /// How many slots an update takes out at a time.
     pub(crate) parallelism: u32,
+    /// The services that must be there before the first start.
+    pub(crate) needs: BTreeMap<String, Need>,
 }
 
 /// A host port that leads to a port of every replica.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Publish {
     /// The address to listen at.
-    pub(crate) host: std::net::SocketAddr,
+    pub(crate) host: SocketAddr,
     /// The port inside the container.
     pub(crate) port: u16,
     /// What is spoken there.
@@ -156,8 +170,11 @@ impl ServiceSpec {
                 drain: Span::from_ms(self.drain_ms),
                 grace: Span::from_ms(self.stop_grace_ms),
             },
-            needs: BTreeMap::new(),
-            reserve: Reserve { memory_bytes: self.memory_bytes.unwrap_or_default(), cpu_millis: 0 },
+            needs: self.needs.iter().map(|(on, need)| (on.as_str().into(), *need)).collect(),
+            reserve: Reserve {
+                memory_bytes: self.reserved_bytes.or(self.memory_bytes).unwrap_or_default(),
+                cpu_millis: self.reserved_cpu_millis,
+            },
             routed: !self.publish.is_empty(),
         }
     }
@@ -186,6 +203,22 @@ impl Health {
 }
 
 impl Stack {
+    /// Checks that no host port is published twice.
+    ///
+    /// # Errors
+    /// The port and both services.
+    pub(crate) fn check_ports(&self) -> Result<()> {
+        let mut taken: BTreeMap<SocketAddr, &str> = BTreeMap::new();
+        for (name, spec) in &self.services {
+            for publish in &spec.publish {
+                if let Some(other) = taken.insert(publish.host, name) {
+                    bail!("{} is published by {other} and by {name}", publish.host);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// What decisions depend on.
     pub(crate) fn to_core(&self) -> Project {
         let service = |(name, spec): (&String, &ServiceSpec)| {
@@ -206,6 +239,11 @@ mod tests {
             command: None,
             env: vec![],
             memory_bytes: None,
+            reserved_bytes: None,
+            cpu_millis: None,
+            reserved_cpu_millis: 0,
+            pids: None,
+            needs: BTreeMap::new(),
             publish: vec![Publish {
                 host: ([0, 0, 0, 0], 8080).into(),
                 port: 3000,
@@ -229,6 +267,14 @@ mod tests {
         assert_eq!(one.revision(), more.revision());
         assert_ne!(one.revision(), other.revision());
         assert_eq!(one.revision().as_str().len(), 12);
+    }
+
+    #[test]
+    fn a_host_port_has_one_owner() {
+        let two = [("a".to_string(), spec()), ("b".to_string(), spec())];
+        let stack = Stack { runtime: "r".into(), services: BTreeMap::from(two) };
+        let error = stack.check_ports().unwrap_err().to_string();
+        assert_eq!(error, "0.0.0.0:8080 is published by a and by b");
     }
 
     #[test]

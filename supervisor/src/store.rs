@@ -73,6 +73,21 @@ impl Store {
         Ok(Store { db, since_snapshot: 0 })
     }
 
+    /// Whether an error says that somebody else holds the file, not that it is broken.
+    pub(crate) fn is_busy(error: &anyhow::Error) -> bool {
+        let code =
+            error.downcast_ref::<rusqlite::Error>().and_then(rusqlite::Error::sqlite_error_code);
+        matches!(
+            code,
+            Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked)
+        )
+    }
+
+    /// Events are missing in the history: the next append also writes the whole state.
+    pub(crate) fn snapshot_next(&mut self) {
+        self.since_snapshot = SNAPSHOT_EVERY;
+    }
+
     /// The state that the history leads to.
     pub(crate) fn restore(&mut self) -> Result<State> {
         let snapshot: Option<(i64, String)> = self
@@ -179,6 +194,30 @@ mod tests {
     use minisup_core::time::Mono;
 
     #[test]
+    fn a_hole_in_the_history_is_bridged_by_a_snapshot() {
+        let file = std::env::temp_dir().join(format!("minisup-hole-{}.db", std::process::id()));
+        let _ = std::fs::remove_file(&file);
+        let mut state = State::default();
+        let mut store = Store::open(&file).unwrap();
+        let host = |n| Input::Host(Host { memory_bytes: n, cpu_millis: 1 });
+        step(&mut state, &host(7), Mono::from_ms(1)); // never stored
+        let turn = step(&mut state, &Input::Command(Command::Down), Mono::from_ms(2));
+        store.snapshot_next();
+        store.append(&turn.events, 0, &state).unwrap();
+        assert_eq!(Store::open(&file).unwrap().restore().unwrap(), state);
+        drop(store);
+        for suffix in ["-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{suffix}", file.display()));
+        }
+        std::fs::write(&file, b"this is not a database, and never was").unwrap();
+        let error = Store::open(&file).unwrap_err();
+        assert!(!Store::is_busy(&error), "{error:#}");
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{suffix}", file.display()));
+        }
+    }
+
+    #[test]
     fn what_was_appended_is_restored_from_a_snapshot_and_the_rest() {
         let file = std::env::temp_dir().join(format!("minisup-store-{}.db", std::process::id()));
         let _ = std::fs::remove_file(&file);
@@ -196,6 +235,8 @@ mod tests {
         let down = step(&mut state, &Input::Command(Command::Down), Mono::from_ms(1));
         store.append(&down.events, 0, &state).unwrap();
         assert_eq!(Store::open(&file).unwrap().restore().unwrap(), state);
-        std::fs::remove_file(&file).unwrap();
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{suffix}", file.display()));
+        }
     }
 }

@@ -20,6 +20,9 @@ use crate::layout::Layout;
 use crate::model::{ServiceSpec, Stack};
 use crate::plane::protocol::Order;
 
+/// How many dead instances of a slot keep their logs.
+const LOGS: u64 = 5;
+
 /// Everything a launch needs, so that it can go on beside the loop.
 struct Launch {
     instance: InstanceId,
@@ -168,6 +171,10 @@ impl Brain {
         self.running.remove(instance);
         for stream in ["stdout", "stderr"] {
             self.keeper.release(&format!("{stream}/{instance}"));
+        }
+        // The last words of the latest instances are kept, not those of all there ever were.
+        if let Some(old) = instance.serial.checked_sub(LOGS).filter(|serial| *serial > 0) {
+            log::remove(&self.layout.log(&instance.slot.instance(old).to_string()));
         }
     }
 

@@ -45,11 +45,25 @@ pub(crate) fn config(
     let linux = object(top, "linux");
     linux.insert("cgroupsPath".into(), json!(cgroup(project, instance)));
     own_namespaces(linux);
-    if let Some(bytes) = spec.memory_bytes {
-        let memory = object(object(linux, "resources"), "memory");
-        memory.insert("limit".into(), json!(bytes));
-    }
+    limit(linux, spec);
     Ok(serde_json::to_string_pretty(&config)?)
+}
+
+/// Writes the limits that were given; those of the bundle stay otherwise.
+fn limit(linux: &mut Map<String, Value>, spec: &ServiceSpec) {
+    /// The usual period over which CPU time is counted, in microseconds.
+    const PERIOD: u64 = 100_000;
+    if let Some(bytes) = spec.memory_bytes {
+        object(object(linux, "resources"), "memory").insert("limit".into(), json!(bytes));
+    }
+    if let Some(pids) = spec.pids {
+        object(object(linux, "resources"), "pids").insert("limit".into(), json!(pids));
+    }
+    if let Some(millis) = spec.cpu_millis {
+        let cpu = object(object(linux, "resources"), "cpu");
+        cpu.insert("period".into(), json!(PERIOD));
+        cpu.insert("quota".into(), json!(millis * PERIOD / 1000));
+    }
 }
 
 /// The cgroup of an instance, from the root of the hierarchy.
@@ -120,6 +134,8 @@ mod tests {
     fn made(text: &str, change: impl FnOnce(&mut ServiceSpec)) -> Result<Value> {
         let mut spec: ServiceSpec = serde_json::from_value(json!({
             "bundle": "/b", "replicas": 1, "command": null, "env": [], "memory_bytes": null,
+            "reserved_bytes": null, "cpu_millis": null, "reserved_cpu_millis": 0, "pids": null,
+            "needs": {},
             "publish": [], "health": null, "stop_signal": "TERM", "stop_grace_ms": 1,
             "drain_ms": 1, "restart": minisup_core::restart::RestartPolicy::default(),
             "order": "start-first", "parallelism": 1
@@ -138,6 +154,7 @@ mod tests {
         let made = made(BUNDLE, |spec| {
             spec.env = vec!["A=2".into()];
             spec.memory_bytes = Some(1 << 20);
+            spec.cpu_millis = Some(1500);
         })
         .unwrap();
         assert_eq!(made["root"], json!({"path": "/b/rootfs", "readonly": true}));
@@ -146,6 +163,8 @@ mod tests {
         assert_eq!(made["process"]["env"], json!(["PATH=/bin", "A=2", "MINISUP_SLOT=web.2"]));
         assert_eq!(made["linux"]["cgroupsPath"], "/minisup/shop/web.2.7");
         assert_eq!(made["linux"]["resources"]["memory"]["limit"], 1 << 20);
+        let cpu = &made["linux"]["resources"]["cpu"];
+        assert_eq!(*cpu, json!({"period": 100_000, "quota": 150_000}));
         let namespaces = made["linux"]["namespaces"].as_array().unwrap();
         assert_eq!(namespaces.len(), 5, "{namespaces:?}");
         assert_eq!(namespaces[1], json!({"type": "network", "path": "/x"}), "joined, not new");

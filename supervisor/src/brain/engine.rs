@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use minisup_core::action::Role;
-use minisup_core::event::Event;
+use minisup_core::event::{Change, Event, Reason, Rule};
 use minisup_core::input::{Command, Followed, Input};
 use minisup_core::name::InstanceId;
 use minisup_core::restart::ExitCause;
@@ -30,6 +30,8 @@ use crate::store::Store;
 
 /// Ends remembered of processes that no container is known to have.
 const ENDS: usize = 4096;
+/// Events kept in memory while they cannot be stored; beyond, a snapshot has to do.
+const UNSTORED: usize = 10_000;
 /// How long the keeper may take to tell how a process ended.
 const STATUS_WAIT: Duration = Duration::from_millis(200);
 
@@ -95,13 +97,9 @@ impl Brain {
 
     /// Starts: history, host, what there is.
     pub(crate) async fn wake(&mut self, followed: Option<Followed>) -> Result<()> {
-        let mut store = Store::open(&self.layout.history())?;
-        self.state = store.restore()?;
-        if let Some(json) = store.spec("stack")? {
-            self.stack = serde_json::from_str(&json).context("the stored project")?;
-            self.runtime.program.clone_from(&self.stack.runtime);
-        }
-        self.store = Some(store);
+        self.stack = read_stack(&self.layout)?;
+        self.runtime.program.clone_from(&self.stack.runtime);
+        self.remember_past();
         self.listen_again();
         let seen = self.observe_at_start(followed).await;
         self.feed(&Input::Observed(seen));
@@ -110,6 +108,61 @@ impl Brain {
             self.hear(word);
         }
         Ok(())
+    }
+
+    /// Reads the history. One that is broken is put aside, one that is locked is done without for
+    /// now: what was asked for and what runs are enough to go on from, and containers matter more
+    /// than their history.
+    fn remember_past(&mut self) {
+        let opened = Store::open(&self.layout.history()).and_then(|mut store| {
+            let state = store.restore()?;
+            Ok((store, state))
+        });
+        let error = match opened {
+            Ok((store, state)) => {
+                self.state = state;
+                self.store = Some(store);
+                return;
+            }
+            Err(error) => error,
+        };
+        eprintln!("minisup brain: going on without history: {error:#}");
+        if !Store::is_busy(&error) {
+            let aside = format!("{}.broken-{}", self.layout.history().display(), clock::wall_ms());
+            let _ = std::fs::rename(self.layout.history(), aside);
+            for journal in ["-wal", "-shm"] {
+                let _ =
+                    std::fs::remove_file(format!("{}{journal}", self.layout.history().display()));
+            }
+        }
+        let reason = Reason { rule: Rule::Adoption, evidence: format!("no history: {error:#}") };
+        let change = Change::Configured(self.stack.to_core());
+        let event = Event { at: clock::now(), change, reason };
+        self.state.apply(&event);
+        self.unstored.push(event);
+        for spec in self.stack.services.values() {
+            self.specs.insert(spec.revision().as_str().to_string(), spec.clone());
+        }
+        self.reopen_store();
+    }
+
+    /// Tries to have a history again. What happened without one becomes a snapshot.
+    pub(crate) fn reopen_store(&mut self) {
+        if self.store.is_none()
+            && let Ok(mut store) = Store::open(&self.layout.history())
+        {
+            store.snapshot_next();
+            self.store = Some(store);
+            if let Err(error) = self.store_specs() {
+                eprintln!("minisup brain: {error:#}");
+            }
+        }
+    }
+
+    /// How the process ended, if the keeper has told.
+    pub(crate) fn end_of(&mut self, pid: i32) -> Option<ExitCause> {
+        self.keeper.forget(pid);
+        self.ends.remove(&pid)
     }
 
     pub(crate) fn next_deadline(&self) -> Duration {
@@ -146,10 +199,14 @@ impl Brain {
         let Some(store) = &mut self.store else { return };
         match store.append(&self.unstored, clock::wall_ms(), &self.state) {
             Ok(()) => self.unstored.clear(),
-            Err(error) => eprintln!(
-                "minisup brain: {} events are not stored yet: {error:#}",
-                self.unstored.len()
-            ),
+            Err(error) => {
+                let count = self.unstored.len();
+                eprintln!("minisup brain: {count} events are not stored yet: {error:#}");
+                if count > UNSTORED {
+                    self.unstored.drain(..count / 2);
+                    store.snapshot_next();
+                }
+            }
         }
         self.answer_waiting();
     }
@@ -251,10 +308,10 @@ impl Brain {
             self.keeper.release(&name);
         }
         self.answer_waiting();
+        self.keeper.bye(); // before anything that the keeper would mend
         self.link.tell(&Order::Leave, None);
         observe::remove_cgroups(&self.layout.project);
         self.layout.remove();
-        self.keeper.bye();
     }
 
     fn answer(&mut self, call: Call, reply: oneshot::Sender<Reply>) {
@@ -284,7 +341,7 @@ impl Brain {
         if let Some(error) = texts.filter_map(Result::err).next() {
             return Reply::refused(format!("{error:#}"));
         }
-        if let Err(error) = self.listen(&stack) {
+        if let Err(error) = stack.check_ports().and_then(|()| self.listen(&stack)) {
             return Reply::refused(format!("{error:#}"));
         }
         let before = std::mem::replace(&mut self.stack, stack);
@@ -295,6 +352,10 @@ impl Brain {
         if let Some(refused) = self.decide(&Input::Command(Command::Apply(project))) {
             self.stack = before;
             self.runtime.program.clone_from(&self.stack.runtime);
+            if let Err(error) = self.store_specs() {
+                eprintln!("minisup brain: {error:#}");
+            }
+            self.close_unpublished();
             return Reply::refused(refused);
         }
         self.close_unpublished();
@@ -311,7 +372,7 @@ impl Brain {
         for spec in self.stack.services.values() {
             store.put_spec(spec.revision().as_str(), &serde_json::to_string(spec)?)?;
         }
-        store.put_spec("stack", &serde_json::to_string(&self.stack)?)
+        write_stack(&self.layout, &self.stack)
     }
 
     /// What a revision is made of.
@@ -347,6 +408,23 @@ impl Brain {
             }
         }
     }
+}
+
+/// What was asked for last; nothing, if nothing ever was.
+fn read_stack(layout: &Layout) -> Result<Stack> {
+    match std::fs::read_to_string(layout.stack()) {
+        Ok(json) => serde_json::from_str(&json).context("stack.json cannot be understood"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Stack::default()),
+        Err(error) => Err(error).context("stack.json cannot be read"),
+    }
+}
+
+/// Writes down what was asked for, whole or not at all.
+fn write_stack(layout: &Layout, stack: &Stack) -> Result<()> {
+    let (file, new) = (layout.stack(), layout.stack().with_extension("new"));
+    std::fs::write(&new, serde_json::to_vec_pretty(stack)?).context("cannot write stack.json")?;
+    std::fs::File::open(&new)?.sync_all()?;
+    std::fs::rename(&new, &file).context("cannot write stack.json")
 }
 
 fn cause(exit: linux::pidfd::Exit) -> ExitCause {

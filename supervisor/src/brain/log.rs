@@ -63,6 +63,14 @@ impl Log {
     }
 }
 
+/// Removes an instance's log with its rotated parts.
+pub(crate) fn remove(path: &Path) {
+    let _ = std::fs::remove_file(path);
+    for n in 1..FILES {
+        let _ = std::fs::remove_file(format!("{}.{n}", path.display()));
+    }
+}
+
 /// Carries one stream to its end.
 pub(crate) async fn carry(pipe: Arc<OwnedFd>, stream: &'static str, log: Arc<Mutex<Log>>) {
     let _ = linux::fd::set_nonblocking(pipe.as_fd());

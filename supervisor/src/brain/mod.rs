@@ -82,6 +82,7 @@ pub(crate) enum News {
 /// Runs the brain of a project until it is told to leave.
 pub(crate) fn run(project: &str, keeper_fd: i32) -> Result<()> {
     prctl::set_name(c"minisup-brain")?;
+    linux::rlimit::raise_open_files()?;
     let layout = Layout::of(project)?;
     layout.make()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

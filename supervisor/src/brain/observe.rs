@@ -30,6 +30,15 @@ impl Brain {
                 }
             }
         }
+        for (id, container) in &mut seen.containers {
+            // It ended while there was no brain: the keeper knows how.
+            if let Status::Stopped(cause) = &mut container.status
+                && let Some(pid) = pid_of(&self.layout, id)
+                && let Some(known) = self.end_of(pid)
+            {
+                *cause = known;
+            }
+        }
         Observation {
             boot: boot_id(),
             containers: seen.containers,
@@ -41,6 +50,7 @@ impl Brain {
 
     /// Looks again, beside the loop. What is touched meanwhile is left out of the result.
     pub(crate) fn look(&mut self) {
+        self.reopen_store();
         self.touched = self.busy.clone();
         let (runtime, layout, news) =
             (self.runtime.clone(), self.layout.clone(), self.news.clone());
@@ -95,6 +105,12 @@ async fn look(runtime: &Runtime, layout: &Layout) -> anyhow::Result<Found> {
         found.containers.insert(instance, Container { revision, status });
     }
     Ok(found)
+}
+
+/// The first process of an instance, as the runtime wrote it down.
+fn pid_of(layout: &Layout, id: &InstanceId) -> Option<i32> {
+    let file = layout.bundle(&id.to_string()).join("pid");
+    std::fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
 fn status(listed: &Listed) -> Status {

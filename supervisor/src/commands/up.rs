@@ -13,6 +13,7 @@ use minisup_core::spec::Order;
 use super::events;
 use super::logs::Reader;
 use crate::client::Client;
+use crate::compose;
 use crate::layout::Layout;
 use crate::model::{Health, Probe, Protocol, Publish, ServiceSpec, Stack};
 use crate::quantity;
@@ -20,67 +21,70 @@ use crate::quantity;
 /// What `up` can be told.
 #[derive(Args, Debug)]
 pub(crate) struct Up {
-    /// The bundle: a directory with config.json and a root file system
-    bundle: PathBuf,
+    /// The bundle: a directory with config.json and a root file system [else compose.yaml counts]
+    bundle: Option<PathBuf>,
     /// The command, instead of the bundle's
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
+    /// A Compose file; several are laid over each other
+    #[arg(long, short, conflicts_with = "bundle")]
+    file: Vec<PathBuf>,
     /// The service's name [the bundle directory's]
-    #[arg(long)]
+    #[arg(requires = "bundle", long)]
     name: Option<String>,
     /// How many replicas
-    #[arg(long, default_value_t = 1)]
+    #[arg(requires = "bundle", long, default_value_t = 1)]
     replicas: u32,
     /// Publish a port of the replicas at a port of the host, balanced: 8080:3000
-    #[arg(long, short, value_parser = quantity::publish)]
+    #[arg(requires = "bundle", long, short, value_parser = quantity::publish)]
     publish: Vec<(std::net::SocketAddr, u16)>,
     /// What is spoken on published ports; auto looks at the client's first bytes
-    #[arg(long, default_value = "auto", value_parser = ["auto", "http", "tcp"])]
+    #[arg(requires = "bundle", long, default_value = "auto", value_parser = ["auto", "http", "tcp"])]
     protocol: String,
     /// Set a variable in the containers: NAME=value
-    #[arg(long, short)]
+    #[arg(requires = "bundle", long, short)]
     env: Vec<String>,
     /// The memory limit and reservation of each replica: 512m
-    #[arg(long, value_parser = quantity::bytes)]
+    #[arg(requires = "bundle", long, value_parser = quantity::bytes)]
     memory: Option<u64>,
     /// Healthy is when this shell command succeeds in the container
-    #[arg(long, group = "health")]
+    #[arg(requires = "bundle", long, group = "health")]
     health_cmd: Option<String>,
     /// Healthy is a status of 200 to 399 at PORT/PATH: 3000/health
-    #[arg(long, group = "health")]
+    #[arg(requires = "bundle", long, group = "health")]
     health_http: Option<String>,
     /// Healthy is a connection to this port
-    #[arg(long, group = "health")]
+    #[arg(requires = "bundle", long, group = "health")]
     health_tcp: Option<u16>,
     /// The pause between two probes
-    #[arg(long, default_value = "1s", value_parser = quantity::duration_ms)]
+    #[arg(requires = "bundle", long, default_value = "1s", value_parser = quantity::duration_ms)]
     health_interval: u64,
     /// How long a probe may take
-    #[arg(long, default_value = "1s", value_parser = quantity::duration_ms)]
+    #[arg(requires = "bundle", long, default_value = "1s", value_parser = quantity::duration_ms)]
     health_timeout: u64,
     /// Failures in a row that mean unhealthy
-    #[arg(long, default_value_t = 3)]
+    #[arg(requires = "bundle", long, default_value_t = 3)]
     health_retries: u32,
     /// How long after the start failures do not count
-    #[arg(long, default_value = "30s", value_parser = quantity::duration_ms)]
+    #[arg(requires = "bundle", long, default_value = "30s", value_parser = quantity::duration_ms)]
     health_start_period: u64,
     /// When to start again: no, on-failure[:N], always
-    #[arg(long, default_value = "always")]
+    #[arg(requires = "bundle", long, default_value = "always")]
     restart: String,
     /// What asks the containers to stop
-    #[arg(long, default_value = "TERM")]
+    #[arg(requires = "bundle", long, default_value = "TERM")]
     stop_signal: String,
     /// How long they may take to stop
-    #[arg(long, default_value = "10s", value_parser = quantity::duration_ms)]
+    #[arg(requires = "bundle", long, default_value = "10s", value_parser = quantity::duration_ms)]
     stop_timeout: u64,
     /// How long requests in flight may take to finish before a stop
-    #[arg(long, default_value = "10s", value_parser = quantity::duration_ms)]
+    #[arg(requires = "bundle", long, default_value = "10s", value_parser = quantity::duration_ms)]
     drain: u64,
     /// How many replicas an update takes out at a time
-    #[arg(long, default_value_t = 1)]
+    #[arg(requires = "bundle", long, default_value_t = 1)]
     update_parallelism: u32,
     /// Whether a replacement starts before the old one stops
-    #[arg(long, default_value = "start-first", value_parser = ["start-first", "stop-first"])]
+    #[arg(requires = "bundle", long, default_value = "start-first", value_parser = ["start-first", "stop-first"])]
     update_order: String,
     /// The OCI runtime [minirun beside this program, or in PATH]
     #[arg(long)]
@@ -95,16 +99,31 @@ pub(crate) struct Up {
 
 /// Starts or changes a project.
 pub(crate) async fn run(named: Option<&str>, up: Up) -> Result<()> {
-    let bundle = up.bundle.canonicalize().with_context(|| {
-        format!("there is no bundle {}; `minirun spec` makes a config.json", up.bundle.display())
-    })?;
-    let name = up.name.clone().map_or_else(|| service_name(&bundle), Ok)?;
-    let layout = Layout::of(named.unwrap_or(&name))?;
-    let spec = service(&up, bundle)?;
     let runtime = runtime(up.runtime.as_deref())?;
-    let stack = Stack { runtime, services: BTreeMap::from([(name, spec)]) };
-    let client = Client { layout };
-    client.start().await?;
+    let (client, services) = match &up.bundle {
+        Some(bundle) => {
+            let bundle = bundle.canonicalize().with_context(|| {
+                format!("there is no bundle {}; `minirun spec` makes one", bundle.display())
+            })?;
+            let name = up.name.clone().map_or_else(|| service_name(&bundle), Ok)?;
+            let layout = Layout::of(named.unwrap_or(&name))?;
+            let spec = service(&up, bundle)?;
+            let client = Client { layout };
+            client.start().await?;
+            // What else the project has stays as it is.
+            let mut services = client.state().await?.stack.services;
+            services.insert(name, spec);
+            (client, services)
+        }
+        None => {
+            let loaded = compose::load(&up.file, named)?;
+            loaded.warnings.iter().for_each(|warning| eprintln!("{warning}"));
+            let client = Client { layout: Layout::of(&loaded.name)? };
+            client.start().await?;
+            (client, loaded.services)
+        }
+    };
+    let stack = Stack { runtime, services };
     let seen = last_event(&client).await?;
     if let Err(error) = client.apply(&stack).await {
         leave_if_empty(&client).await;
@@ -156,6 +175,11 @@ fn service(up: &Up, bundle: PathBuf) -> Result<ServiceSpec> {
         command: (!up.command.is_empty()).then(|| up.command.clone()),
         env: up.env.clone(),
         memory_bytes: up.memory,
+        reserved_bytes: None,
+        cpu_millis: None,
+        reserved_cpu_millis: 0,
+        pids: None,
+        needs: BTreeMap::new(),
         publish: up.publish.iter().map(publish).collect(),
         health: health(up)?,
         stop_signal: up.stop_signal.clone(),

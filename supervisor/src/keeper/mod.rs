@@ -65,6 +65,7 @@ struct Keeper {
 /// `plane` is the data plane that is already there.
 pub(crate) fn run(project: &str, heritage: Option<i32>, plane: Option<i32>) -> Result<()> {
     prctl::set_name(c"minisup-keeper")?;
+    linux::rlimit::raise_open_files()?;
     prctl::set_child_subreaper(true)?;
     let signals = Signals::capture()?;
     let open = |pid: i32| Some((pid, pidfd::open(Pid::from_raw(pid)).ok()?));
@@ -111,15 +112,17 @@ impl Keeper {
             let ready = poll::wait(&fds, pause)?;
             let line_ready = self.line.is_some() && ready.get(1).is_some_and(is_ready);
             let plane_ended = self.plane.inherited.is_some() && ready.last().is_some_and(is_ready);
+            // What the brain has said comes before its end: the last word may be goodbye.
+            if line_ready {
+                self.listen_to_all()?;
+            }
             while let Some(signal) = self.signals.next()? {
                 self.signalled(signal);
+                self.listen_to_all()?;
             }
             self.reap()?;
             if plane_ended {
                 self.plane.inherited = None;
-            }
-            if line_ready {
-                self.listen();
             }
         }
         self.end_plane();
@@ -185,6 +188,16 @@ impl Keeper {
             }
             self.ended.push_back((pid, exit));
             self.tell(&ended(pid, exit), &[]);
+        }
+        Ok(())
+    }
+
+    /// Hears everything that has been said so far.
+    fn listen_to_all(&mut self) -> Result<()> {
+        while let Some(line) = &self.line
+            && poll::wait_readable(line, Some(Duration::ZERO))?
+        {
+            self.listen();
         }
         Ok(())
     }

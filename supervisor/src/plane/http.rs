@@ -36,6 +36,9 @@ use pool::Sender;
 
 /// Bodies up to this size are kept at hand, requests to repeat them, answers to complete them.
 const AT_HAND: u64 = 64 << 10;
+/// What a connection may buffer in each direction: with many, memory is what they buffer. Fields
+/// longer than this are refused with 431.
+const BUFFER: usize = 32 << 10;
 /// How often an answer may be lost before the client is told.
 const LOSSES: u32 = 3;
 /// An instance that takes longer for its first byte is doubted; the request goes on waiting.
@@ -52,6 +55,7 @@ pub(crate) async fn serve(stream: TcpStream, client: SocketAddr, port: Rc<Port>)
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .half_close(true)
+        .max_buf_size(BUFFER)
         .pipeline_flush(true)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
@@ -251,7 +255,10 @@ async fn connect(backend: &Rc<Backend>, port: u16) -> Result<(Sender, bool), Lac
     let stream = crate::netns::connect(namespace, port, super::tcp::CONNECT)
         .await
         .map_err(|_| Lack::Unsent)?;
-    let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+    let shaken = hyper::client::conn::http1::Builder::new()
+        .max_buf_size(BUFFER)
+        .handshake(TokioIo::new(stream))
+        .await;
     let (sender, connection) = shaken.map_err(|_| Lack::Unsent)?;
     tokio::task::spawn_local(async move {
         // How it ended is told to whoever waits for an answer on it.

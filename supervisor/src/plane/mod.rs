@@ -42,6 +42,7 @@ pub(crate) struct Port {
 /// Runs the data plane of a project, for ever.
 pub(crate) fn run(project: &str) -> Result<()> {
     prctl::set_name(c"minisup-plane")?;
+    linux::rlimit::raise_open_files()?;
     let layout = Layout::of(project)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, serve(&layout))
