@@ -80,6 +80,12 @@ impl Record {
         is_empty(&self.delegated)
     }
 
+    /// Where the tree of version 1 is mounted that has this controller.
+    pub(super) fn tree_of(&self, controller: Controller) -> Option<&Path> {
+        let has = |name: &str| name.split(',').any(|part| part == controller.v1_name());
+        self.trees.iter().find(|(name, _)| has(name)).map(|(_, mount)| mount.as_path())
+    }
+
     fn existing(&self, host: &Host, tree: &str) -> Option<OwnedFd> {
         let mount = self.trees.get(tree).filter(|mount| mount.is_absolute());
         if mount.is_some_and(|mount| !mount.join(&self.path).exists()) {

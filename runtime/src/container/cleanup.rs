@@ -10,8 +10,8 @@ use super::state::{Home, State};
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
 
-/// Ends what runs and removes everything that the state knows of. The state goes last, and only when
-/// the rest is gone, so that what failed can be tried again.
+/// Ends what runs and removes everything that the state knows of. The state goes last, and only
+/// when the rest is gone, so that what failed can be tried again.
 pub(crate) fn remove(home: &Home, state: Option<&State>, cgroup: Option<Cgroup>) -> Result<()> {
     let recorded = state.and_then(|state| state.cgroup.as_ref());
     let cgroup = cgroup.or_else(|| super::open_cgroup(recorded));

@@ -98,6 +98,13 @@ pub(crate) fn create(
                 drop(pidfd::signal(&child.pidfd, 9));
                 drop(pidfd::wait(&child.pidfd));
             }
+            if half.cgroup.is_none()
+                && let Some(state) = &mut half.state
+            {
+                // What could not be made has been undone by its maker; and what others have put
+                // there meanwhile is not ours to end.
+                state.cgroup = None;
+            }
             drop(cleanup::remove(&half.home, half.state.as_ref(), half.cgroup));
             Err(error)
         }
@@ -213,14 +220,10 @@ impl Half<'_> {
             Some(cgroup) => cgroup.join_files()?,
             None => Vec::new(),
         };
-        let view = match host {
-            Some(host) => View::new(
-                host,
-                self.cgroup.as_ref().map(Cgroup::record),
-                plan.namespaces.has(Kind::Cgroup),
-            ),
-            None => View::none(),
-        };
+        let own = self.cgroup.as_ref().map(Cgroup::record);
+        let view = host.map_or_else(View::none, |host| {
+            View::new(host, own, plan.namespaces.has(Kind::Cgroup))
+        });
         let mut new = plan.namespaces.new;
         // Made later: the clocks are set first; and on v1 the groups are entered first.
         new.remove(Kind::Time);
@@ -292,6 +295,7 @@ impl Half<'_> {
     fn hooks_outside(&self, journal: &mut Journal<'_>) -> Result<()> {
         let pid = self.child.as_ref().map_or(0, |child| child.pid.as_raw());
         let state = self.plan.hook_state("creating", pid);
+        hooks::keep_descriptors_from_hooks()?;
         for moment in ["prestart", "createRuntime"] {
             for hook in self.plan.hooks_of(moment) {
                 let name = || format!("{moment} {}", hook.path().display());
