@@ -22,7 +22,8 @@ const UNIFIED: &str = "unified";
 ///
 /// It is complete before the first directory is made, so that a state file which holds it can
 /// undo a creation that was cut short at any point. Once the group is made it says so; save it
-/// again then, because only from that moment on a group of that name is known to be the container's own.
+/// again then, because only from that moment on a group of that name is known to be the container's
+/// own.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The group's path below the mount point of each tree.

@@ -96,6 +96,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     let signals = if detach { None } else { Some(capture()?) };
     let mut created = create(&plan, &options, &mut journal)?;
     created.warnings.iter().for_each(|warning| global.log.warning(warning));
+    created.terminal.iter().for_each(foreground::pass_size);
     let started = connect_to_networks(global, &mut created, network.as_ref(), &mut journal)
         .and_then(|()| start_program(&created, &mut journal));
     if let Err(error) = started {

@@ -98,13 +98,6 @@ pub(crate) fn create(
                 drop(pidfd::signal(&child.pidfd, 9));
                 drop(pidfd::wait(&child.pidfd));
             }
-            if half.cgroup.is_none()
-                && let Some(state) = &mut half.state
-            {
-                // What could not be made has been undone by its maker; and what others have put
-                // there meanwhile is not ours to end.
-                state.cgroup = None;
-            }
             drop(cleanup::remove(&half.home, half.state.as_ref(), half.cgroup));
             Err(error)
         }
