@@ -151,7 +151,6 @@ const CASES: &[Case] = &[
     ("overlay layer missing", |b| overlay(b, "[\"/no/such/layer\"]")),
     ("overlay is no JSON", |b| overlay(b, "/layer")),
     ("terminal detached without a socket", |b| b.set("/process/terminal", json!(true))),
-    ("apparmor without AppArmor", |b| b.set("/process/apparmorProfile", json!("no-such-profile"))),
     ("unsupported: intelRdt", |b| b.set("/linux/intelRdt", json!({"closID": "x"}))),
     ("unsupported: netDevices", |b| b.set("/linux/netDevices", json!({"eth7": {}}))),
 ];

@@ -63,9 +63,7 @@ fn a_directory_becomes_a_container(world: &World) {
 
 /// The answer of the application in container `id`, asked in its network namespace.
 fn ask(world: &World, id: &str, path: &str) -> Option<String> {
-    // The image has no client; the probe of the tests is not in it either. So the question goes
-    // through a descriptor of a socket that nsenter has made: a shell of the host in the container's
-    // network.
+    // The image has no client: so a shell of the host asks, in the container's network.
     let pid = world.state(id)["pid"].to_string();
     let script = format!(
         "exec 3<>/dev/tcp/127.0.0.1/3000 && printf 'GET {path} HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3"
