@@ -234,11 +234,13 @@ fn stand_by(global: &Global, created: Created, signals: &Signals, keep: bool) ->
         global.log.notice(&oom_text(home.id(), exit, &oom));
     }
     if !keep {
-        let lock = home.lock();
         drop(cgroup);
-        let removed = super::delete::remove(global, &home, Some(&state));
-        drop(lock);
-        removed?;
+        // Others may have deleted it meanwhile, and even made another of that name.
+        if let Ok(_lock) = home.lock()
+            && !matches!(home.load(), Ok(Some(now)) if now.created != state.created)
+        {
+            super::delete::remove(global, &home, Some(&state))?;
+        }
     }
     Ok(exit.status())
 }

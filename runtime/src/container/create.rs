@@ -75,7 +75,11 @@ pub(crate) fn create(
     journal: &mut Journal<'_>,
 ) -> Result<Created> {
     let home = options.root.make(&plan.id)?;
-    let lock = home.lock()?;
+    let lock = home.lock_anew()?;
+    if home.load()?.is_some() {
+        // Ours was deleted before we had locked it, and this is another's.
+        return Err(Error::AlreadyExists(plan.id.clone()));
+    }
     let mut half = Half { plan, options, home, state: None, cgroup: None, child: None };
     match half.make(journal) {
         Ok((line, terminal, warnings)) => match (half.state, half.child) {
