@@ -28,6 +28,8 @@ pub(crate) enum Need {
     Namespace(&'static str),
     /// To test what `cargo build --release` makes.
     ReleaseBuild,
+    /// systemd with sessions for users, and the user 1000.
+    UserSessions,
 }
 
 impl Need {
@@ -50,6 +52,11 @@ impl Need {
             }
             Self::Memory(mib) => available_mib() >= mib,
             Self::UserNamespaces => user_namespaces(),
+            Self::UserSessions => {
+                let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+                let known = passwd.lines().any(|line| line.split(':').nth(2) == Some("1000"));
+                known && Path::new("/run/systemd/system").is_dir()
+            }
             Self::ReleaseBuild => {
                 // Everything that release builds leave out, and no other build does.
                 std::fs::metadata(programs::minirun()).is_ok_and(|file| file.len() < 20_000_000)
@@ -70,6 +77,7 @@ impl fmt::Display for Need {
             Self::Workspace => f.write_str("the whole workspace"),
             Self::Memory(mib) => write!(f, "{mib} MiB of memory"),
             Self::UserNamespaces => f.write_str("unprivileged user namespaces"),
+            Self::UserSessions => f.write_str("systemd with a session for user 1000"),
             Self::ReleaseBuild => f.write_str("a release build"),
             Self::Namespace(kind) => write!(f, "{kind} namespaces"),
         }

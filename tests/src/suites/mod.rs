@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod budgets;
+mod concurrency;
 mod crash;
 mod exec;
 mod hostile;
@@ -33,6 +34,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Test>)> {
         ("terminal", terminal::tests()),
         ("lifecycle", lifecycle::tests()),
         ("exec", exec::tests()),
+        ("concurrency", concurrency::tests()),
         ("rootless", rootless::tests()),
         ("images", images::tests()),
         ("bad_input", bad_input::tests()),

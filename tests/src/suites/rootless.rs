@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::bundle::Bundle;
 use crate::call::Ran;
 use crate::needs::Need;
+use crate::programs;
 use crate::world::World;
 use crate::{Test, test};
 
@@ -21,6 +22,9 @@ pub(super) fn tests() -> Vec<Test> {
         user("life_cycle", life_cycle),
         user("what_is_not_theirs_stays_closed", what_is_not_theirs_stays_closed),
         user("limits_need_delegation", limits_need_delegation),
+        user("limits_where_systemd_delegates", limits_where_systemd_delegates)
+            .needs(Need::CgroupV2)
+            .needs(Need::UserSessions),
         user("overlay", overlay),
         user("ids_of_others_are_refused", ids_of_others_are_refused),
         user("no_state_directory", no_state_directory),
@@ -99,6 +103,40 @@ fn limits_need_delegation(world: &World) {
     assert_eq!(std::fs::read_dir(world.root()).expect("it is there").count(), 0);
 }
 
+/// What a person types: a scope of their own, in which minirun may make groups.
+fn limits_where_systemd_delegates(world: &World) {
+    let bundle = bundle_of_user(world, "c").args(&["/bin/probe", "wait"]);
+    world.program("/usr/bin/systemctl").args(&["start", "user@1000"]).run().exits(0);
+    let (minirun, root) = (programs::minirun(), world.root());
+    let scoped = |arguments: &[&str]| {
+        world
+            .program("/usr/bin/systemd-run")
+            .args(&["--user", "--scope", "--quiet", "-p", "Delegate=yes"])
+            .args(&[minirun.to_str().expect("UTF-8"), "--root", root.to_str().expect("UTF-8")])
+            .args(arguments)
+            .env("XDG_RUNTIME_DIR", "/run/user/1000")
+            .user(USER)
+            .run()
+    };
+    scoped(&["run", "-d", "--memory", "64m", "--pids", "20", bundle.path()]).ok();
+    let pid = call(world, &["state", "c"]).ok().json()["pid"].to_string();
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it runs");
+    let group = groups.trim().strip_prefix("0::").expect("version 2").to_owned();
+    assert!(group.contains("user@1000.service") && group.ends_with("/c"), "{group}");
+    let read = |file: &str| std::fs::read_to_string(format!("/sys/fs/cgroup{group}/{file}"));
+    assert_eq!(read("memory.max").expect("a limit").trim(), "67108864");
+    assert_eq!(read("pids.max").expect("a limit").trim(), "20");
+    call(world, &["pause", "c"]).ok();
+    assert_eq!(call(world, &["state", "c"]).ok().json()["status"], "paused");
+    call(world, &["resume", "c"]).ok();
+    call(world, &["delete", "-f", "c"]).ok();
+    assert!(!Path::new(&format!("/sys/fs/cgroup{group}")).exists(), "{group} is left");
+    // Killed for memory, in the foreground.
+    let bundle = bundle.args(&["/bin/probe", "alloc", "64"]);
+    let ran = scoped(&["run", "--memory", "32m", bundle.path()]).exits(137);
+    assert!(ran.errors.contains("memory limit of 32 MiB"), "{}", ran.errors);
+}
+
 fn overlay(world: &World) {
     let bundle = bundle_of_user(world, "c");
     let layer = world.path("layer");
@@ -128,13 +166,13 @@ fn ids_of_others_are_refused(world: &World) {
 fn no_state_directory(world: &World) {
     let bundle = bundle_of_user(world, "c").args(&["true"]);
     let ran = world.program("/usr/bin/env").args(&["-u", "XDG_RUNTIME_DIR"]).args(&[
-        crate::programs::minirun().to_str().expect("UTF-8"),
+        programs::minirun().to_str().expect("UTF-8"),
         "run",
         bundle.path(),
     ]);
     ran.user(USER).run().fails("set XDG_RUNTIME_DIR, or name a directory with --root");
     // With one, the state is there.
-    let ran = world.program(crate::programs::minirun()).args(&["run", bundle.path()]);
+    let ran = world.program(programs::minirun()).args(&["run", bundle.path()]);
     let runtime = world.root();
     ran.env("XDG_RUNTIME_DIR", runtime.as_os_str()).user(USER).run().ok();
     let ours = runtime.join("minirun");
