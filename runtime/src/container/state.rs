@@ -360,7 +360,7 @@ impl Home {
     }
 
     /// Removes the directory and all in it: the lock last, so that nobody who gets it finds half a
-    /// container. Whoever makes a new lock in the moment after that has the directory, and it stays.
+    /// container. Whoever makes a new lock in the moment after has the directory, and it stays.
     pub fn remove(&self) -> Result<()> {
         let failed = |error| Error::file(format!("remove {}", self.path.display()))(error);
         let entries = match std::fs::read_dir(&self.path) {
