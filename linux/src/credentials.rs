@@ -30,9 +30,9 @@ pub fn set_user(user: u32) -> Result<()> {
     observe("setresuid", || format!("{user}, {user}, {user}"), result)
 }
 
-/// Sets the file mode creation mask, umask(2).
-pub fn set_umask(mask: u32) {
-    nix::sys::stat::umask(Mode::from_bits_truncate(mask));
+/// Sets the file mode creation mask, umask(2), and gives the one before.
+pub fn set_umask(mask: u32) -> u32 {
+    nix::sys::stat::umask(Mode::from_bits_truncate(mask)).bits()
 }
 
 /// The effective user of this process.

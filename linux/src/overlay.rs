@@ -34,12 +34,18 @@ pub struct Layers<'a> {
 pub fn mount_over(target: BorrowedFd<'_>, layers: Layers<'_>) -> Result<()> {
     match detached(layers) {
         Ok(tree) => attach(tree.as_fd(), target),
-        // EINVAL at the first `lowerdir+`: a kernel that does not know it.
-        Err(error) if error.errno == Errno::EINVAL && error.arguments.contains("lowerdir+") => {
+        // A kernel that does not know `lowerdir+`. From 6.5 on it says so at once; before, it takes
+        // any parameter and refuses the whole in the end, without a word in its log.
+        Err(error) if error.errno == Errno::EINVAL && is_unknown_parameter(&error) => {
             mount_as_one_string(target, layers)
         }
         Err(error) => Err(error),
     }
+}
+
+fn is_unknown_parameter(error: &Error) -> bool {
+    let at_the_end = error.arguments.contains("FSCONFIG_CMD_CREATE");
+    error.arguments.contains("lowerdir+") || (at_the_end && error.kernel_says.is_none())
 }
 
 fn detached(layers: Layers<'_>) -> Result<OwnedFd> {

@@ -132,7 +132,7 @@ fn reap(pidfd: BorrowedFd<'_>, flags: libc::c_int) -> Result<Option<Exit>> {
 unsafe fn child_fields(info: &libc::siginfo_t) -> (libc::pid_t, libc::c_int) {
     // SAFETY: by this function's contract the SIGCHLD fields are valid.
     let pid = unsafe { info.si_pid() };
-    // SAFETY: as above.
+    // SAFETY: by this function's contract, as for the number.
     let status = unsafe { info.si_status() };
     (pid, status)
 }

@@ -19,7 +19,8 @@ impl SharedNumber {
     pub fn new() -> Result<Self> {
         const LENGTH: NonZeroUsize = NonZeroUsize::MIN;
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing else.
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing
+        // else.
         #[expect(unsafe_code, reason = "mmap is unsafe in every crate")]
         let address = unsafe { mmap_anonymous(None, LENGTH, access, MapFlags::MAP_SHARED) }
             .map_err(|errno| Error::new("mmap", "4096, MAP_SHARED|MAP_ANONYMOUS", errno))?;

@@ -54,10 +54,18 @@ impl AsFd for Signals {
 pub fn reset_all() -> Result<()> {
     /// One past the last signal number, `_NSIG`.
     const SIGNALS_END: i32 = 65;
+    /// The kernel's `struct sigaction` (not libc's): `SIG_DFL`, no flags, an empty mask.
+    const DEFAULT: [u64; 4] = [0; 4];
+    /// The size of its mask, in bytes.
+    const MASK_SIZE: usize = 8;
+    let (default, no_old) = (DEFAULT.as_ptr(), std::ptr::null::<u64>());
     for number in 1..SIGNALS_END {
-        // SAFETY: SIG_DFL is a valid disposition; numbers that cannot be set answer with EINVAL.
-        #[expect(unsafe_code, reason = "nix cannot name the real-time signals")]
-        let _ = unsafe { libc::signal(number, libc::SIG_DFL) };
+        // Not through libc, which keeps 32 and 33 for its threads: they would stay ignored.
+        // SAFETY: the kernel reads one structure, of no more than these 32 bytes, and writes
+        // nothing; the numbers that cannot be set answer with EINVAL.
+        #[expect(unsafe_code, reason = "a system call that no crate has")]
+        let _ =
+            unsafe { libc::syscall(libc::SYS_rt_sigaction, number, default, no_old, MASK_SIZE) };
     }
     let none = SigSet::empty();
     let result = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&none), None);

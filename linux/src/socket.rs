@@ -52,8 +52,8 @@ pub fn accept(listener: &OwnedFd) -> Result<OwnedFd> {
     observe("accept4", || number.to_string(), result)
 }
 
-/// Connects to the socket `name` in the directory `dir` that [`listen_at`] made. `ECONNREFUSED` when
-/// nobody listens any more.
+/// Connects to the socket `name` in the directory `dir` that [`listen_at`] made. `ECONNREFUSED`
+/// when nobody listens any more.
 pub fn connect_at(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
     let flags = SockFlag::SOCK_CLOEXEC;

@@ -31,7 +31,8 @@ impl Log {
     }
 
     /// Tells what is not as asked. The standard error of a detached container is the container's
-    /// own, so that a warning goes there only when a person looks; and a JSON log holds errors only.
+    /// own, so that a warning goes there only when a person looks; and a JSON log holds errors
+    /// only.
     pub(crate) fn warning(&self, text: &str) {
         if self.file.is_some() && !self.json {
             self.append("warning", text);

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use serde_json::{Value, json};
 
@@ -124,7 +124,7 @@ fn alloc(mib: usize) {
 fn fork(count: usize) {
     let mut made = Vec::new();
     for _ in 0..count {
-        match Command::new("/proc/self/exe").arg("wait").spawn() {
+        match Command::new("/proc/self/exe").arg("wait").stdout(Stdio::null()).spawn() {
             Ok(child) => made.push(child),
             Err(error) => {
                 say(&format!("stopped at {}: {error}", made.len()));

@@ -78,6 +78,21 @@ impl Call {
         Running { child, shown, output: self.output, errors }
     }
 
+    /// Starts it on a terminal, which becomes its controlling one.
+    pub(crate) fn spawn_on(self, terminal: &File) -> Running {
+        let Self { command, output } = self;
+        let mut on_it = Command::new("setsid");
+        on_it.args(["--ctty", "--wait"]).arg(command.get_program()).args(command.get_args());
+        if let Some(directory) = command.get_current_dir() {
+            on_it.current_dir(directory);
+        }
+        let same = || terminal.try_clone().expect("another descriptor");
+        on_it.stdin(same()).stdout(same()).stderr(same());
+        let shown = format!("{on_it:?}");
+        let child = on_it.spawn().unwrap_or_else(|error| panic!("{shown}: {error}"));
+        Running { child, shown, errors: output.with_extension("err"), output }
+    }
+
     /// Runs it to its end.
     pub(crate) fn run(self) -> Ran {
         self.spawn().wait()
@@ -218,4 +233,11 @@ pub(crate) fn wait_until(mut is_so: impl FnMut() -> bool) -> bool {
         std::thread::sleep(Duration::from_millis(5));
     }
     true
+}
+
+/// How long a test goes on that does the same again and again: as long as it says, or as long as
+/// `MINIRUN_TESTS_SECONDS` says.
+pub(crate) fn length_of_loop(usual: Duration) -> Duration {
+    let asked = std::env::var("MINIRUN_TESTS_SECONDS").ok().and_then(|text| text.parse().ok());
+    asked.map_or(usual, Duration::from_secs)
 }

@@ -12,6 +12,7 @@ mod call;
 mod leaks;
 mod needs;
 mod programs;
+mod pty;
 mod suites;
 mod world;
 
@@ -25,17 +26,24 @@ use world::World;
 
 /// One test: its name, what it needs, what it does.
 pub(crate) struct Test {
-    name: &'static str,
+    name: String,
     needs: Vec<Need>,
-    body: fn(&World),
+    body: Body,
 }
 
+type Body = Box<dyn Fn(&World) + Send>;
+
 /// A test that runs wherever there is root.
-pub(crate) fn test(name: &'static str, body: fn(&World)) -> Test {
-    Test { name, needs: vec![Need::Root], body }
+pub(crate) fn test(name: impl Into<String>, body: impl Fn(&World) + Send + 'static) -> Test {
+    Test { name: name.into(), needs: vec![Need::Root], body: Box::new(body) }
 }
 
 impl Test {
+    /// A test that needs no privileges.
+    fn anybody(name: impl Into<String>, body: impl Fn(&World) + Send + 'static) -> Self {
+        Self { needs: Vec::new(), ..test(name, body) }
+    }
+
     /// The test also needs this.
     fn needs(mut self, need: Need) -> Self {
         self.needs.push(need);
@@ -47,7 +55,7 @@ impl Test {
         let missing: Vec<_> = self.needs.iter().filter(|need| !need.is_met()).collect();
         let body = self.body;
         let within = name.clone();
-        let trial = Trial::test(name, move || run(&within, body));
+        let trial = Trial::test(name, move || run(&within, &body));
         match missing.first() {
             None => trial,
             Some(need) => trial.with_kind(format!("needs {need}")).with_ignored_flag(true),
@@ -55,7 +63,7 @@ impl Test {
     }
 }
 
-fn run(name: &str, body: fn(&World)) -> Result<(), Failed> {
+fn run(name: &str, body: &dyn Fn(&World)) -> Result<(), Failed> {
     let world = World::new(name);
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| body(&world)));
     let left = match outcome {

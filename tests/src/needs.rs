@@ -14,18 +14,22 @@ pub(crate) enum Need {
     CgroupV2,
     /// The memory controller in version 1.
     CgroupV1,
-    /// A kernel of at least this version.
-    Kernel(u32, u32),
     /// A program.
     Program(&'static str),
-    /// The project's source.
+    /// The runtime's source.
     Source,
+    /// The whole workspace.
+    Workspace,
     /// So much free memory, in MiB.
     Memory(u64),
     /// A kernel that lets ordinary users make user namespaces.
     UserNamespaces,
     /// This kind of namespace.
     Namespace(&'static str),
+    /// To test what `cargo build --release` makes.
+    ReleaseBuild,
+    /// systemd with sessions for users, and the user 1000.
+    UserSessions,
 }
 
 impl Need {
@@ -41,11 +45,22 @@ impl Need {
                     .all(|name| offered.split_whitespace().any(|one| one == *name))
             }
             Self::CgroupV1 => Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists(),
-            Self::Kernel(major, minor) => kernel() >= (major, minor),
             Self::Program(name) => programs::find(name).is_some(),
             Self::Source => programs::source().is_some(),
+            Self::Workspace => {
+                programs::source().is_some_and(|path| path.join("Cargo.toml").exists())
+            }
             Self::Memory(mib) => available_mib() >= mib,
             Self::UserNamespaces => user_namespaces(),
+            Self::UserSessions => {
+                let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+                let known = passwd.lines().any(|line| line.split(':').nth(2) == Some("1000"));
+                known && Path::new("/run/systemd/system").is_dir()
+            }
+            Self::ReleaseBuild => {
+                // Everything that release builds leave out, and no other build does.
+                std::fs::metadata(programs::minirun()).is_ok_and(|file| file.len() < 20_000_000)
+            }
             Self::Namespace(kind) => Path::new("/proc/self/ns").join(kind).exists(),
         }
     }
@@ -57,21 +72,16 @@ impl fmt::Display for Need {
             Self::Root => f.write_str("root"),
             Self::CgroupV2 => f.write_str("cgroup v2"),
             Self::CgroupV1 => f.write_str("cgroup v1"),
-            Self::Kernel(major, minor) => write!(f, "Linux {major}.{minor}"),
             Self::Program(name) => write!(f, "the program {name}"),
             Self::Source => f.write_str("the source"),
+            Self::Workspace => f.write_str("the whole workspace"),
             Self::Memory(mib) => write!(f, "{mib} MiB of memory"),
             Self::UserNamespaces => f.write_str("unprivileged user namespaces"),
+            Self::UserSessions => f.write_str("systemd with a session for user 1000"),
+            Self::ReleaseBuild => f.write_str("a release build"),
             Self::Namespace(kind) => write!(f, "{kind} namespaces"),
         }
     }
-}
-
-fn kernel() -> (u32, u32) {
-    let name = rustix::system::uname();
-    let release = name.release().to_string_lossy();
-    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse().ok());
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 fn available_mib() -> u64 {

@@ -218,7 +218,8 @@ impl<'a> Running<'a> {
         let ask = move || -> Result<String> {
             use std::os::fd::AsFd;
             if linux::credentials::effective_user() != 0 {
-                // Only possible for a process of one thread; an unprivileged demo cannot look inside.
+                // Only possible for a process of one thread; an unprivileged demo cannot look
+                // inside.
                 let _ = &user;
                 bail!("only root can look into a container's network");
             }

@@ -1,12 +1,270 @@
-//! `cargo xtask test`: everything that can be tested here.
+//! `cargo xtask test`: everything that can be tested, here and in guests.
+//!
+//! ```text
+//! packages      what the tests need of Debian, installed if it is missing
+//! unit          cargo test --workspace
+//! native        real containers on this host: the program minirun-tests
+//! guest 6.1     the same program, unchanged, in QEMU with that kernel and cgroup v2
+//! guest 6.12    and once more with systemd, for what users are delegated
+//! ```
+//! The last line is the sum: `N passed, N failed, N skipped`. What was skipped was named where it
+//! was skipped, with what it needs.
 
-use std::process::Command;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
+use linux::credentials::effective_user;
 
-use crate::programs::{run as call, workspace};
+use crate::programs::{build, run as call, workspace};
+
+/// The guests: the kernel, what is in it, and which tests (all when empty). The one with systemd
+/// runs those that the others cannot.
+const GUESTS: [(&str, &str, &str); 3] =
+    [("6.1", "quick", ""), ("6.12", "quick", ""), ("6.12", "full", "rootless::")];
+/// How long a test that goes on until its time is over may do so in a guest, in seconds.
+const GUEST_SECONDS: &str = "6";
+
+/// A file that a Debian package brings, and the package.
+const NEEDED: &[(&str, &str)] = &[
+    ("/bin/busybox", "busybox-static"),
+    ("/usr/bin/newuidmap", "uidmap"),
+    ("/usr/bin/python3", "python3"),
+    ("/usr/bin/setfattr", "attr"),
+    ("/usr/bin/setpriv", "util-linux"),
+    ("/usr/bin/skopeo", "skopeo"),
+    ("/usr/bin/strace", "strace"),
+    ("/usr/bin/umoci", "umoci"),
+    ("/usr/lib/x86_64-linux-gnu/libseccomp.so.2", "libseccomp2"),
+    ("/usr/sbin/ip", "iproute2"),
+];
 
 pub(crate) fn run() -> Result<()> {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    call(Command::new(cargo).current_dir(workspace()).args(["test", "--workspace"]))
+    let mut sum = Sum::default();
+    install()?;
+    heading("building");
+    let release = build(&["minirun", "rootfs-tools", "web", "leak"])?;
+    let debug = release.with_file_name("debug");
+    cargo(&["build", "--package", "minirun-tests", "--package", "vm"])?;
+    let artefacts = collect(&release, &debug)?;
+
+    heading("unit");
+    let mut units = Command::new(cargo_program());
+    units.current_dir(workspace()).args(["test", "--workspace", "--no-fail-fast"]);
+    sum.add("unit", watch("", &mut units)?);
+    if effective_user() == 0 {
+        heading("native");
+        let mut native = Command::new(artefacts.join("minirun-tests"));
+        native.env("MINIRUN_SOURCE", workspace());
+        sum.add("native", watch("", &mut native)?);
+    } else {
+        sum.skip("native", "containers with limits need root: run this with sudo as well");
+    }
+    heading("guests");
+    // Two at a time: each has one processor.
+    let (first, others) = (GUESTS[0], &GUESTS[1..]);
+    let (vm, shown) = (debug.join("vm"), artefacts.clone());
+    let beside = std::thread::spawn(move || guest(&vm, first, &shown));
+    for one in others {
+        sum.add(&name_of(*one), guest(&debug.join("vm"), *one, &artefacts)?);
+    }
+    let outcome = beside.join().map_err(|_| anyhow::anyhow!("the guest's thread ended"))?;
+    sum.add(&name_of(first), outcome?);
+    sum.tell()
+}
+
+fn heading(text: &str) {
+    println!("\n== {text}");
+}
+
+fn cargo_program() -> String {
+    std::env::var("CARGO").unwrap_or_else(|_| "cargo".into())
+}
+
+fn cargo(arguments: &[&str]) -> Result<()> {
+    call(Command::new(cargo_program()).current_dir(workspace()).args(arguments))
+}
+
+/// Installs what is missing, or names it.
+fn install() -> Result<()> {
+    let missing: Vec<&str> = NEEDED
+        .iter()
+        .filter(|(file, _)| !Path::new(file).exists())
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    if effective_user() != 0 || !Path::new("/usr/bin/apt-get").exists() {
+        bail!("the tests need programs of these Debian packages: {list}");
+    }
+    heading(&format!("installing {list}"));
+    let apt = |arguments: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.args(["-q", "-y", "--no-install-recommends"]).args(arguments);
+        call(command.env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null()))
+    };
+    let install: Vec<&str> = std::iter::once("install").chain(missing).collect();
+    // Fresh lists are fetched only when the old ones do not do.
+    apt(&install).or_else(|_| apt(&["update"]).and_then(|()| apt(&install)))
+}
+
+/// Puts everything that a guest needs into one directory, which it is shown.
+fn collect(release: &Path, debug: &Path) -> Result<PathBuf> {
+    let target = release.parent().and_then(Path::parent).context("the target directory")?;
+    let directory = target.join("suite");
+    if directory.exists() {
+        fs::remove_dir_all(&directory).context("empty the directory of artefacts")?;
+    }
+    fs::create_dir_all(directory.join("source")).context("make the directory of artefacts")?;
+    for name in ["minirun", "rootfs-tools", "web", "leak"] {
+        fs::copy(release.join(name), directory.join(name))
+            .with_context(|| format!("copy {name}"))?;
+    }
+    for name in ["minirun-tests", "probe"] {
+        fs::copy(debug.join(name), directory.join(name)).with_context(|| format!("copy {name}"))?;
+    }
+    // The lessons are read from the source; a guest is shown this directory and no other.
+    let source = workspace().join("runtime");
+    copy_tree(&source, &directory.join("source/runtime"))?;
+    Ok(directory)
+}
+
+fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("make {}", to.display()))?;
+    for entry in fs::read_dir(from).with_context(|| format!("read {}", from.display()))? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        match entry.file_type()?.is_dir() {
+            true => copy_tree(&entry.path(), &target)?,
+            false => drop(fs::copy(entry.path(), target)?),
+        }
+    }
+    Ok(())
+}
+
+fn name_of((kernel, profile, _): (&str, &str, &str)) -> String {
+    format!("guest {kernel} {profile}")
+}
+
+fn guest(vm: &Path, which: (&str, &str, &str), artefacts: &Path) -> Result<Outcome> {
+    let (kernel, profile, filter) = which;
+    let mut command = Command::new(vm);
+    command
+        .args(["run", "--kernel", kernel, "--profile", profile, "--memory", "1536"])
+        .args(["--timeout", "1500", "--env", &format!("MINIRUN_TESTS_SECONDS={GUEST_SECONDS}")])
+        .arg("--share")
+        .arg(artefacts)
+        .arg("--")
+        .arg(artefacts.join("minirun-tests"));
+    if !filter.is_empty() {
+        command.arg(filter);
+    }
+    watch(&format!("[{kernel} {profile}] "), &mut command)
+}
+
+/// What one program of tests reported.
+#[derive(Debug, Default, Clone, Copy)]
+struct Outcome {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+    /// It ended with a failure.
+    broken: bool,
+}
+
+/// Runs a program of tests, shows what it says, each line behind `prefix`, and counts.
+fn watch(prefix: &str, command: &mut Command) -> Result<Outcome> {
+    let shown = format!("{command:?}");
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().with_context(|| format!("run {shown}"))?;
+    let output = child.stdout.take().context("its standard output")?;
+    let mut outcome = Outcome::default();
+    for line in BufReader::new(output).split(b'\n') {
+        let line = line.with_context(|| format!("read what {shown} says"))?;
+        let line = String::from_utf8_lossy(&line);
+        outcome.count(&line);
+        writeln!(std::io::stdout(), "{prefix}{line}").context("write to standard output")?;
+    }
+    outcome.broken = !child.wait().with_context(|| format!("wait for {shown}"))?.success();
+    Ok(outcome)
+}
+
+impl Outcome {
+    /// Counts a line such as `test result: ok. 4 passed; 0 failed; 1 ignored; …`.
+    fn count(&mut self, line: &str) {
+        let Some((_, counts)) =
+            line.split_once("test result: ").and_then(|(_, rest)| rest.split_once(". "))
+        else {
+            return;
+        };
+        for part in counts.split("; ") {
+            let mut words = part.split(' ');
+            let number = words.next().and_then(|word| word.parse::<u64>().ok());
+            match (number, words.next()) {
+                (Some(number), Some("passed")) => self.passed += number,
+                (Some(number), Some("failed")) => self.failed += number,
+                (Some(number), Some("ignored")) => self.skipped += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The outcomes of all parts.
+#[derive(Debug, Default)]
+struct Sum {
+    lines: Vec<String>,
+    all: Outcome,
+}
+
+impl Sum {
+    fn add(&mut self, part: &str, mut outcome: Outcome) {
+        if outcome.broken && outcome.failed == 0 {
+            // It did not get as far as to say which test.
+            outcome.failed = 1;
+        }
+        let Outcome { passed, failed, skipped, .. } = outcome;
+        self.lines
+            .push(format!("{part:<18} {passed:>5} passed {failed:>3} failed {skipped:>3} skipped"));
+        self.all.passed += passed;
+        self.all.failed += failed;
+        self.all.skipped += skipped;
+    }
+
+    fn skip(&mut self, part: &str, why: &str) {
+        self.lines.push(format!("{part:<18} skipped: {why}"));
+        self.all.skipped += 1;
+    }
+
+    fn tell(&self) -> Result<()> {
+        heading("summary");
+        for line in &self.lines {
+            println!("{line}");
+        }
+        let Outcome { passed, failed, skipped, .. } = self.all;
+        println!("{passed} passed, {failed} failed, {skipped} skipped");
+        match failed {
+            0 => Ok(()),
+            _ => bail!("{failed} tests failed; each is shown above, where it says `failures:`"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_counted() {
+        let mut outcome = Outcome::default();
+        outcome.count("running 3 tests");
+        outcome
+            .count("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out");
+        outcome.count("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured");
+        assert_eq!((outcome.passed, outcome.failed, outcome.skipped), (15, 2, 1));
+    }
 }

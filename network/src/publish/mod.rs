@@ -86,7 +86,8 @@ pub struct Target {
 }
 
 impl Target {
-    /// The container's address for a client, and the address to speak as, if it can be the client's.
+    /// The container's address for a client, and the address to speak as, if it can be the
+    /// client's.
     pub fn towards(&self, client: IpAddr) -> Option<(SocketAddr, Option<IpAddr>)> {
         let client = client.to_canonical();
         let same = self.addresses.iter().find(|net| net.addr().is_ipv4() == client.is_ipv4());

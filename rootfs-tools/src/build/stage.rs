@@ -152,13 +152,8 @@ impl Stage {
                     None => json!(["NONE"]),
                     Some(Command::Shell(line)) => json!(["CMD-SHELL", line]),
                     Some(Command::Exec(words)) => {
-                        json!(
-                            ["CMD"]
-                                .iter()
-                                .map(ToString::to_string)
-                                .chain(words.clone())
-                                .collect::<Vec<_>>()
-                        )
+                        let test = std::iter::once("CMD".to_owned()).chain(words.clone());
+                        json!(test.collect::<Vec<_>>())
                     }
                 };
                 config.healthcheck = Some(health::healthcheck(test, options)?);

@@ -147,6 +147,12 @@ impl Cgroup {
                         for one command, `systemd-run --user --scope -p Delegate=yes minirun …`"
                     .to_owned();
             }
+        } else if let Some(mount) = self.record().tree_of(controller) {
+            found =
+                format!("version 1 has it, at {}, and this limit is version 2's", mount.display());
+            cure = "use the limits of `linux.resources` that are not `unified`, or boot with \
+                    `systemd.unified_cgroup_hierarchy=1`"
+                .to_owned();
         } else if let Some(mount) = self.record().trees.get("unified") {
             let base = mount.join(&self.record().delegated);
             let offered = fd::read_file_at(self.root(), &self.record().delegated.join(OFFERED));

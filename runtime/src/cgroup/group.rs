@@ -22,7 +22,8 @@ const UNIFIED: &str = "unified";
 ///
 /// It is complete before the first directory is made, so that a state file which holds it can
 /// undo a creation that was cut short at any point. Once the group is made it says so; save it
-/// again then, because only from that moment on a group of that name is known to be the container's own.
+/// again then, because only from that moment on a group of that name is known to be the container's
+/// own.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The group's path below the mount point of each tree.
@@ -78,6 +79,12 @@ impl Record {
     /// Whether the group is in a part of the tree that its maker may change as a whole.
     pub fn is_roots(&self) -> bool {
         is_empty(&self.delegated)
+    }
+
+    /// Where the tree of version 1 is mounted that has this controller.
+    pub(super) fn tree_of(&self, controller: Controller) -> Option<&Path> {
+        let has = |name: &str| name.split(',').any(|part| part == controller.v1_name());
+        self.trees.iter().find(|(name, _)| has(name)).map(|(_, mount)| mount.as_path())
     }
 
     fn existing(&self, host: &Host, tree: &str) -> Option<OwnedFd> {

@@ -31,7 +31,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
         Err(Error::NotFound(_)) if force => return Ok(0),
         home => home?,
     };
-    let _lock = match home.lock() {
+    let _lock = match home.lock_anew() {
         // Somebody else was faster.
         Err(Error::NotFound(_)) if force => return Ok(0),
         lock => lock?,

@@ -91,6 +91,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
         send_descriptor(socket, b"setns", &entered.child.pidfd, "--pidfd-socket")?;
     }
     let terminal = entered.terminal.filter(|_| socket.is_none());
+    terminal.iter().for_each(foreground::pass_size);
     if let Err(error) = exec::release(&entered.line) {
         drop(linux::pidfd::wait(&entered.child.pidfd));
         return Err(error);

@@ -22,7 +22,10 @@ pub(super) fn arguments() -> Vec<Arg> {
     let about = |arg: Arg| arg.help_heading(process);
     vec![
         limit(value("memory", "SIZE", "Memory: 512m, 1g, 268435456").short('m')),
-        limit(value("memory-swap", "SIZE", "Memory and swap together; -1 for any swap")),
+        limit(
+            value("memory-swap", "SIZE", "Memory and swap together; -1 for any swap")
+                .allow_negative_numbers(true),
+        ),
         limit(value("memory-reservation", "SIZE", "Memory that is kept when others want it")),
         limit(value("cpus", "N", "Processors: 1.5")),
         limit(
@@ -32,6 +35,7 @@ pub(super) fn arguments() -> Vec<Arg> {
         limit(value("cpuset", "LIST", "Which processors: 0-1,3")),
         limit(
             value("pids", "N", "Processes and threads; -1 for any number")
+                .allow_negative_numbers(true)
                 .value_parser(value_parser!(i64).range(-1..)),
         ),
         limit(

@@ -96,6 +96,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     let signals = if detach { None } else { Some(capture()?) };
     let mut created = create(&plan, &options, &mut journal)?;
     created.warnings.iter().for_each(|warning| global.log.warning(warning));
+    created.terminal.iter().for_each(foreground::pass_size);
     let started = connect_to_networks(global, &mut created, network.as_ref(), &mut journal)
         .and_then(|()| start_program(&created, &mut journal));
     if let Err(error) = started {
@@ -233,11 +234,13 @@ fn stand_by(global: &Global, created: Created, signals: &Signals, keep: bool) ->
         global.log.notice(&oom_text(home.id(), exit, &oom));
     }
     if !keep {
-        let lock = home.lock();
         drop(cgroup);
-        let removed = super::delete::remove(global, &home, Some(&state));
-        drop(lock);
-        removed?;
+        // Others may have deleted it meanwhile, and even made another of that name.
+        if let Ok(_lock) = home.lock()
+            && !matches!(home.load(), Ok(Some(now)) if now.created != state.created)
+        {
+            super::delete::remove(global, &home, Some(&state))?;
+        }
     }
     Ok(exit.status())
 }

@@ -3,25 +3,32 @@
 //!
 //! Nothing here stops at the first failure: that would leave everything after it.
 
+use std::fs::Permissions;
 use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::state::{Home, State};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Host};
 use crate::error::{Error, Result};
 
-/// Ends what runs and removes everything that the state knows of. The state goes last, and only when
-/// the rest is gone, so that what failed can be tried again.
+/// Ends what runs and removes everything that the state knows of. The state goes last, and only
+/// when the rest is gone, so that what failed can be tried again.
 pub(crate) fn remove(home: &Home, state: Option<&State>, cgroup: Option<Cgroup>) -> Result<()> {
     let recorded = state.and_then(|state| state.cgroup.as_ref());
     let cgroup = cgroup.or_else(|| super::open_cgroup(recorded));
     let mut failures = Vec::new();
-    if let Some(cgroup) = cgroup {
+    let removed = match (cgroup, recorded) {
         // Without processes of ours in it there is nothing to kill.
-        if let Err(error) = cgroup.kill_all().and_then(|()| cgroup.remove()) {
-            failures.push(Error::from(error));
-        }
-    }
+        (Some(cgroup), _) => cgroup.kill_all().and_then(|()| cgroup.remove()),
+        // Its maker died before it was in the tree that processes are born into.
+        (None, Some(record)) => match Host::detect() {
+            Ok(Some(host)) => Cgroup::remove_recorded(&host, record),
+            _ => Ok(()),
+        },
+        (None, None) => Ok(()),
+    };
+    failures.extend(removed.err().map(Error::from));
     if let Some(dir) = state.and_then(|state| state.writable.as_deref())
         && let Err(error) = remove_writable_layer(dir)
     {
@@ -40,10 +47,29 @@ pub(crate) fn remove(home: &Home, state: Option<&State>, cgroup: Option<Cgroup>)
 }
 
 fn remove_writable_layer(dir: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(dir) {
+    let mut removed = std::fs::remove_dir_all(dir);
+    if removed.as_ref().is_err_and(|error| error.kind() == ErrorKind::PermissionDenied) {
+        // For those who are not root, directories that nobody may enter are in the way: the kernel
+        // makes one (overlayfs, `work`), and the container's programs may have made others.
+        open_directories(dir);
+        removed = std::fs::remove_dir_all(dir);
+    }
+    match removed {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(Error::file(format!("remove the writable layer {}", dir.display()))(error))
         }
         _ => Ok(()),
+    }
+}
+
+/// Lets us into every directory at and below `dir`, as far as they are ours. What does not work is
+/// told by the removal.
+fn open_directories(dir: &Path) {
+    drop(std::fs::set_permissions(dir, Permissions::from_mode(0o700)));
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        // A link is no directory here, wherever it leads.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            open_directories(&entry.path());
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! all of it, and what a crash leaves behind is in the state file already.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use linux::clone::{Birth, Child, spawn};
 use linux::namespace::{Kind, Namespaces};
@@ -75,7 +75,9 @@ pub(crate) fn create(
     journal: &mut Journal<'_>,
 ) -> Result<Created> {
     let home = options.root.make(&plan.id)?;
-    let lock = home.lock()?;
+    let lock = home.lock_anew()?;
+    // If ours was deleted before we had locked it, this is another's.
+    home.load()?.map_or(Ok(()), |_| Err(Error::AlreadyExists(plan.id.clone())))?;
     let mut half = Half { plan, options, home, state: None, cgroup: None, child: None };
     match half.make(journal) {
         Ok((line, terminal, warnings)) => match (half.state, half.child) {
@@ -213,14 +215,10 @@ impl Half<'_> {
             Some(cgroup) => cgroup.join_files()?,
             None => Vec::new(),
         };
-        let view = match host {
-            Some(host) => View::new(
-                host,
-                self.cgroup.as_ref().map(Cgroup::record),
-                plan.namespaces.has(Kind::Cgroup),
-            ),
-            None => View::none(),
-        };
+        let own = self.cgroup.as_ref().map(Cgroup::record);
+        let view = host.map_or_else(View::none, |host| {
+            View::new(host, own, plan.namespaces.has(Kind::Cgroup))
+        });
         let mut new = plan.namespaces.new;
         // Made later: the clocks are set first; and on v1 the groups are entered first.
         new.remove(Kind::Time);
@@ -292,6 +290,7 @@ impl Half<'_> {
     fn hooks_outside(&self, journal: &mut Journal<'_>) -> Result<()> {
         let pid = self.child.as_ref().map_or(0, |child| child.pid.as_raw());
         let state = self.plan.hook_state("creating", pid);
+        hooks::keep_descriptors_from_hooks()?;
         for moment in ["prestart", "createRuntime"] {
             for hook in self.plan.hooks_of(moment) {
                 let name = || format!("{moment} {}", hook.path().display());
@@ -413,12 +412,11 @@ fn clone_in_pid_namespace(
 
 /// What init keeps of its creator's descriptors: nothing but this.
 fn kept_descriptors(inside: &Inside<'_>, line: &Line) -> Vec<i32> {
-    let preserved = (3..).take(inside.preserved.try_into().unwrap_or(0));
-    let files = inside.cgroup_files.iter().map(AsRawFd::as_raw_fd);
-    let joined = inside.joined.iter().map(|(_, file)| file.as_raw_fd());
-    let listener = inside.listener.iter().map(AsRawFd::as_raw_fd);
-    let line = [line.as_fd().as_raw_fd()];
-    line.into_iter().chain(files).chain(joined).chain(listener).chain(preserved).collect()
+    let mut kept = vec![line.as_fd().as_raw_fd()];
+    kept.extend(inside.cgroup_files.iter().chain(&inside.listener).map(AsRawFd::as_raw_fd));
+    kept.extend(inside.joined.iter().map(|(_, file)| file.as_raw_fd()));
+    kept.extend((3..).take(inside.preserved.try_into().unwrap_or(0)));
+    kept
 }
 
 fn explained(error: linux::Error, asked: Namespaces) -> Cause {
@@ -476,8 +474,8 @@ fn shown_limits(plan: &Plan) -> String {
 
 /// Writes a number without a newline, complete or not at all, as callers read it.
 pub(crate) fn write_pid_file(file: &Path, pid: i32) -> Result<()> {
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let temporary: PathBuf = file.with_file_name(format!(".{name}"));
+    let name = file.file_name().unwrap_or_default().display();
+    let temporary = file.with_file_name(format!(".{name}"));
     let failed = || Error::file(format!("write pid file {}", file.display()));
     std::fs::write(&temporary, pid.to_string()).map_err(failed())?;
     std::fs::rename(&temporary, file).map_err(failed())

@@ -191,7 +191,8 @@ impl Outside<'_> {
         let container = || "the container's namespaces".into();
         journal.step(Step::Enter, container, || self.enter())?;
         let trusted = self.needs_proc();
-        // Taken after the namespaces and before the PID namespace: it shows the wrong processes, and
+        // Taken after the namespaces and before the PID namespace: it shows the wrong processes,
+        // and
         // `self` still works, because it is about whoever looks.
         let child = journal.step(
             Step::Clone,

@@ -81,7 +81,9 @@ const SIGURG: i32 = 23;
 const SIGWINCH: i32 = 28;
 
 /// Gives our terminal's size to the container's. Without a terminal of our own there is none.
-fn pass_size(master: &OwnedFd) {
+///
+/// Also to be done before the program starts, or it finds a terminal of no size.
+pub(crate) fn pass_size(master: &OwnedFd) {
     if let Ok(size) = terminal::size(std::io::stdin()) {
         drop(terminal::set_size(master, size));
     }

@@ -123,16 +123,22 @@ impl Inside<'_> {
     fn settle(&mut self, line: &Line) -> Result<(), Cause> {
         cgroup::join(&std::mem::take(&mut self.cgroup_files))?;
         prctl::die_with_parent(true)?;
-        prctl::set_undumpable()?;
         terminal::start_session()?;
         if self.plan.identity_map.is_some() {
             match line.hear()? {
                 Heard::Message(Message::Mapped, _) => {}
                 _ => return Err(Cause::new("the creator is gone")),
             }
-        } else if poll_hung_up(line)? {
-            // It died before we asked to die with it.
-            return Err(Cause::new("the creator is gone"));
+            // Not before: the files of a process that may not be dumped belong to root, and an
+            // unprivileged creator could not write the maps. Until they are written, nobody has
+            // any power in the new user namespace.
+            prctl::set_undumpable()?;
+        } else {
+            prctl::set_undumpable()?;
+            if poll_hung_up(line)? {
+                // It died before we asked to die with it.
+                return Err(Cause::new("the creator is gone"));
+            }
         }
         let new = self.plan.namespaces.new;
         if new.contains(Kind::Cgroup) && !self.cgroups.born_inside {
@@ -309,8 +315,8 @@ impl Inside<'_> {
         }
         let Heard::Message(Message::Release, _) = line.hear()? else { return Ok(None) };
         if !self.foreground {
-            // From here on this container does not depend on its creator, which waits for the end of
-            // the line: only then may it end itself.
+            // From here on this container does not depend on its creator, which waits for the end
+            // of the line: only then may it end itself.
             prctl::die_with_parent(false)?;
         }
         let Some(listener) = &self.listener else { return Ok(Some((line, built))) };

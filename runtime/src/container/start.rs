@@ -98,6 +98,7 @@ pub(crate) fn run_hooks(home: &Home, state: &State, moment: &str, status: Status
         &state.bundle,
         &state.annotations,
     );
+    hooks::keep_descriptors_from_hooks()?;
     for hook in list.unwrap_or_default() {
         let ran = hooks::run(&hook, &told, &state.bundle);
         ran.map_err(|cause| Failure {

@@ -258,24 +258,43 @@ impl Home {
 
     /// Locks the container for a change, waiting for whoever changes it now.
     pub fn lock(&self) -> Result<Lock> {
-        let file = self.lock_file()?;
-        file.lock().map_err(Error::file(format!("lock container {}", self.id)))?;
-        Ok(Lock(file))
+        self.lock_file_of(File::options().write(true))
+    }
+
+    /// The same where there may be no lock yet: for whoever makes the container, and whoever
+    /// removes what a maker has left that was killed.
+    pub fn lock_anew(&self) -> Result<Lock> {
+        self.lock_file_of(File::options().create(true).truncate(false).write(true).mode(0o600))
+    }
+
+    fn lock_file_of(&self, options: &std::fs::OpenOptions) -> Result<Lock> {
+        loop {
+            let file = self.open_lock(options)?;
+            file.lock().map_err(Error::file(format!("lock container {}", self.id)))?;
+            // While we waited, the container may have been deleted, and its lock with it.
+            if self.is_its_lock(&file) {
+                return Ok(Lock(file));
+            }
+        }
+    }
+
+    fn is_its_lock(&self, file: &File) -> bool {
+        let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+        let now = std::fs::metadata(self.path.join("lock")).map(identity);
+        file.metadata().map(identity).is_ok_and(|ours| now.is_ok_and(|now| now == ours))
     }
 
     /// Whether somebody changes the container at this moment.
     pub fn is_locked(&self) -> bool {
-        match self.lock_file() {
+        match self.open_lock(File::options().read(true)) {
             Ok(file) => matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)),
             Err(_) => false,
         }
     }
 
-    fn lock_file(&self) -> Result<File> {
+    fn open_lock(&self, options: &std::fs::OpenOptions) -> Result<File> {
         let path = self.path.join("lock");
-        let mut options = File::options();
-        let opened = options.create(true).truncate(false).write(true).mode(0o600).open(&path);
-        opened.map_err(|error| match error.kind() {
+        options.open(&path).map_err(|error| match error.kind() {
             // Somebody has deleted the container meanwhile.
             ErrorKind::NotFound => Error::NotFound(self.id.clone()),
             _ => Error::file(format!("open {}", path.display()))(error),
@@ -340,14 +359,33 @@ impl Home {
         self.path.join("start.socket")
     }
 
-    /// Removes the directory and all in it.
+    /// Removes the directory and all in it: the lock last, so that nobody who gets it finds half a
+    /// container. Whoever makes a new lock in the moment after has the directory, and it stays.
     pub fn remove(&self) -> Result<()> {
-        match std::fs::remove_dir_all(&self.path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(Error::file(format!("remove {}", self.path.display()))(error))
-            }
-            _ => Ok(()),
+        let failed = |error| Error::file(format!("remove {}", self.path.display()))(error);
+        let entries = match std::fs::read_dir(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(failed)?,
+        };
+        for entry in entries.flatten().filter(|entry| entry.file_name() != "lock") {
+            let removed = match entry.file_type() {
+                Ok(kind) if kind.is_dir() => std::fs::remove_dir_all(entry.path()),
+                _ => std::fs::remove_file(entry.path()),
+            };
+            gone_is_fine(removed).map_err(failed)?;
         }
+        gone_is_fine(std::fs::remove_file(self.path.join("lock"))).map_err(failed)?;
+        match std::fs::remove_dir(&self.path) {
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Ok(()),
+            removed => gone_is_fine(removed).map_err(failed),
+        }
+    }
+}
+
+fn gone_is_fine(result: std::io::Result<()>) -> std::io::Result<()> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => result,
     }
 }
 

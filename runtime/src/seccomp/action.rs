@@ -37,7 +37,8 @@ impl Action {
         Self(value)
     }
 
-    /// The action that a profile names, with its `errnoRet`. `place` is where it stands, for errors.
+    /// The action that a profile names, with its `errnoRet`. `place` is where it stands, for
+    /// errors.
     pub(super) fn of_profile(
         action: LinuxSeccompAction,
         errno: Option<u32>,

@@ -8,8 +8,8 @@ use crate::json;
 
 /// What a program in a container keeps of root's power: enough to own files, to change users and to
 /// listen on low ports; nothing over the machine. (The engines' usual list without `CAP_NET_RAW`,
-/// `CAP_SYS_CHROOT`, `CAP_MKNOD`, `CAP_AUDIT_WRITE`, `CAP_SETPCAP` and `CAP_SETFCAP`, which programs
-/// hardly need and attackers like.)
+/// `CAP_SYS_CHROOT`, `CAP_MKNOD`, `CAP_AUDIT_WRITE`, `CAP_SETPCAP` and `CAP_SETFCAP`, which
+/// programs hardly need and attackers like.)
 const CAPABILITIES: [&str; 8] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
@@ -74,8 +74,8 @@ pub fn rootless_config(user: u32, group: u32) -> Spec {
 
 /// A configuration as text: indented, every list in the same order each time.
 ///
-/// The parser keeps capabilities in a hash set, which forgets their order; bundles would differ from
-/// run to run.
+/// The parser keeps capabilities in a hash set, which forgets their order; bundles would differ
+/// from run to run.
 pub fn to_text(config: &Spec) -> Result<String> {
     let failed = |error: serde_json::Error| Error::Config(format!("write config.json: {error}"));
     let mut value = json::untyped(config).map_err(failed)?;

@@ -122,8 +122,8 @@ impl fmt::Display for NumberList {
     }
 }
 
-/// A list of processors or memory nodes as the kernel writes it: `0-1,3`, also `0-7:1/2` (of each 2,
-/// the first 1). See cpuset(7), "List format".
+/// A list of processors or memory nodes as the kernel writes it: `0-1,3`, also `0-7:1/2` (of each
+/// 2, the first 1). See cpuset(7), "List format".
 ///
 /// # Errors
 /// What is wrong and what would be right.

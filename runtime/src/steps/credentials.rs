@@ -26,6 +26,9 @@ use linux::{credentials, prctl};
 use crate::error::Cause;
 use crate::plan::User;
 
+/// The file mode creation mask of a program whose configuration names none.
+const USUAL_UMASK: u32 = 0o022;
+
 /// Becomes the user, with just these capabilities.
 pub(crate) fn become_user(
     user: &User,
@@ -42,9 +45,8 @@ pub(crate) fn become_user(
     set_groups(user, may_set_groups)?;
     credentials::set_group(user.group).map_err(unmapped("group"))?;
     credentials::set_user(user.user).map_err(unmapped("user"))?;
-    if let Some(umask) = user.umask {
-        credentials::set_umask(umask);
-    }
+    // Not the caller's: that differs from engine to engine.
+    credentials::set_umask(user.umask.unwrap_or(USUAL_UMASK));
     if let Some(sets) = sets {
         prctl::keep_capabilities(false)?;
         capability::set(sets).map_err(|error| {

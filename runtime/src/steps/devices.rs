@@ -98,7 +98,11 @@ fn make(
     if !may_make && node.kind != Kind::Fifo {
         return bind(dir, name, node, on_host);
     }
-    match device::make_at(dir, name, node.kind, node.mode, node.number) {
+    // The mask of our caller is about files, and must not make /dev/null root's own.
+    let mask = credentials::set_umask(0);
+    let made = device::make_at(dir, name, node.kind, node.mode, node.number);
+    credentials::set_umask(mask);
+    match made {
         Ok(()) => {}
         Err(error) if error.errno == Errno::EEXIST => return same(dir, name, node),
         Err(error) if error.errno == Errno::EPERM => return bind(dir, name, node, on_host),

@@ -3,8 +3,9 @@
 //! The kernel says "no such file or directory" when the *interpreter* is missing, and "exec format
 //! error" for a program of another machine. So after a failed execve we look into the file.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use linux::Errno;
@@ -17,9 +18,27 @@ pub(crate) fn why(program: &Path, errno: Errno) -> Option<String> {
     if !matches!(errno, Errno::ENOENT | Errno::ENOEXEC | Errno::EACCES) {
         return None;
     }
-    let mut head = Vec::new();
-    File::open(program).ok()?.take(HEAD).read_to_end(&mut head).ok()?;
+    let head = head_of(program, HEAD)?;
     explain(&head, |path| Path::new(path).exists())
+}
+
+/// The first bytes of an ordinary file, `None` for anything else: an image can put a pipe where a
+/// file is expected, and whoever opens that waits for ever.
+pub(super) fn head_of(file: &Path, limit: u64) -> Option<Vec<u8>> {
+    let ordinary = |metadata: std::io::Result<Metadata>| metadata.is_ok_and(|m| m.is_file());
+    if !ordinary(std::fs::metadata(file)) {
+        return None;
+    }
+    let mut options = File::options();
+    // It may have become a pipe since.
+    let opened =
+        options.read(true).custom_flags(linux::OFlag::O_NONBLOCK.bits()).open(file).ok()?;
+    if !ordinary(opened.metadata()) {
+        return None;
+    }
+    let mut head = Vec::new();
+    opened.take(limit).read_to_end(&mut head).ok()?;
+    Some(head)
 }
 
 /// The same, from the head of the file and a way to ask whether a path exists.

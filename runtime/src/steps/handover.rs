@@ -31,6 +31,9 @@ use crate::plan::{Process, environment_value};
 /// Where programs are looked for when the environment does not say.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// How much of a password file is read, in bytes: it is the image's, and we are not.
+const LONGEST_PASSWD: u64 = 1 << 20;
+
 /// Finds the program in the root that this process is in, so that a typing error is told by
 /// `create` and not by `start`.
 pub(crate) fn find_program(process: &Process) -> Result<PathBuf, Cause> {
@@ -106,7 +109,8 @@ pub(crate) fn with_home(process: &Process) -> Option<Strings> {
     if environment_value(&process.environment, "HOME").is_some() {
         return None;
     }
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let passwd = diagnose::head_of(Path::new("/etc/passwd"), LONGEST_PASSWD).unwrap_or_default();
+    let passwd = String::from_utf8_lossy(&passwd);
     let home = home_of(&passwd, process.user.user).unwrap_or("/");
     let list = process.environment.iter().cloned().chain([format!("HOME={home}")]);
     Strings::new(list)

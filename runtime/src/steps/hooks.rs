@@ -13,7 +13,7 @@
 //! # By hand
 //! ```sh
 //! echo '{"status": "creating", "pid": 1}' | sh -c 'grep -o creating'
-//! timeout 1 sleep 5; test $? -eq 124 && echo 'too slow' | grep slow
+//! (timeout 1 sleep 5 || echo "too slow: status $?") | grep 124
 //! ```
 //! See runtime-spec config.md, "POSIX-platform Hooks".
 
@@ -22,13 +22,19 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use linux::{Pid, pidfd, poll};
+use linux::{Pid, fd, pidfd, poll};
 use oci_spec::runtime::Hook;
 
-use crate::error::Cause;
+use crate::error::{Cause, Error};
 
 /// How much of a hook's last words an error keeps.
 const LAST_WORDS: usize = 4096;
+
+/// Makes every descriptor that we were started with close itself in hooks: an engine may have had
+/// anything open. Not for init, which has closed them already, but for those that the program gets.
+pub(crate) fn keep_descriptors_from_hooks() -> Result<(), Error> {
+    fd::close_on_exec_from(3).map_err(Error::kernel("keep our descriptors from hooks"))
+}
 
 /// Runs one hook with `state` on its standard input.
 pub(crate) fn run(hook: &Hook, state: &str, directory: &Path) -> Result<(), Cause> {

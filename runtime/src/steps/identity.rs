@@ -14,7 +14,7 @@
 //!
 //! # By hand
 //! ```sh
-//! unshare --net sh -c 'ip link set lo up && ping -c1 -W1 127.0.0.1 >/dev/null && echo alive' | grep -x alive
+//! unshare --net sh -c 'ip link set lo up && ip link show lo' | grep LOWER_UP
 //! unshare --net sh -c 'echo 1 > /proc/sys/net/ipv4/ip_forward; cat /proc/sys/net/ipv4/ip_forward' | grep -x 1
 //! ```
 //! See uts_namespaces(7), network_namespaces(7), proc_sys(5).

@@ -23,6 +23,7 @@
 //! See namespaces(7), clone(2), setns(2), time_namespaces(7).
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use linux::namespace::{self, Kind, Namespaces};
 use linux::proc::TrustedProc;
@@ -60,12 +61,20 @@ pub(crate) fn enter(opened: &Opened) -> linux::Result<()> {
         .try_for_each(|(kind, file)| namespace::enter(file.as_fd(), *kind))
 }
 
-/// Makes the time namespace that execve will enter, and sets its clocks.
+/// Makes a time namespace, sets its clocks, and enters it.
+///
+/// unshare(2) makes it for children only, so that its clocks can be set before anybody is in it.
+/// execve(2) enters it as well, but not on every kernel (not on 6.1): so this process does.
 pub(crate) fn set_clocks(plan: &NamespacePlan) -> linux::Result<()> {
     namespace::unshare(Namespaces::from_iter([Kind::Time]))?;
-    if plan.clock_offsets.is_empty() {
-        return Ok(());
+    if !plan.clock_offsets.is_empty() {
+        write_offsets(plan)?;
     }
+    let made = namespace::open(Path::new("/proc/self/ns/time_for_children"), Kind::Time)?;
+    namespace::enter(made.as_fd(), Kind::Time)
+}
+
+fn write_offsets(plan: &NamespacePlan) -> linux::Result<()> {
     let lines: String = plan
         .clock_offsets
         .iter()

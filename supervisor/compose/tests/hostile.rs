@@ -200,7 +200,10 @@ proptest! {
     #[test]
     fn no_change_makes_it_panic(
         pick in any::<prop::sample::Index>(),
-        changes in prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(WORDS)), 1..4),
+        changes in prop::collection::vec(
+            (any::<prop::sample::Index>(), prop::sample::select(WORDS)),
+            1..4,
+        ),
     ) {
         let samples: Vec<&str> = include_str!("../data/samples.txt").split("\n== ").skip(1).collect();
         let (_, text) = pick.get(&samples).split_once('\n').unwrap();

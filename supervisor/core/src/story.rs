@@ -27,7 +27,11 @@ fn a_frozen_replica_is_replaced_before_it_is_stopped() {
     play.tell(Input::Doubted { instance: id("web.1.1"), evidence: Evidence::Silent });
     let route = |play: &Play| play.state.instance(&id("web.1.1")).unwrap().route;
     assert_eq!(route(&play), Route::Suspect, "traffic turns away at the first doubt");
-    let probed_at_once = |action: &Action| matches!(action, Action::Probe { after: Span::ZERO, timeout, .. } if *timeout == Span::from_ms(500));
+    let half_a_second = Span::from_ms(500);
+    let probed_at_once = |action: &Action| {
+        let Action::Probe { after, timeout, .. } = action else { return false };
+        (*after, *timeout) == (Span::ZERO, half_a_second)
+    };
     assert!(play.asked(probed_at_once), "{:?}", play.actions);
     for _ in 0..3 {
         play.probed("web.1.1", Role::Live, false);

@@ -74,8 +74,8 @@ fn percentile(times: &[u64], percent: usize) -> u64 {
     times.get(index).copied().unwrap_or(0)
 }
 
-/// The peak memory of a command, asked of a process of its own: the kernel keeps one maximum for all
-/// children of a process.
+/// The peak memory of a command, asked of a process of its own: the kernel keeps one maximum for
+/// all children of a process.
 fn peak(command: Command) -> Result<i64> {
     let mut asked = Command::new(std::env::current_exe()?);
     asked.arg("--peak-of").arg(command.get_program()).args(command.get_args());

@@ -60,7 +60,8 @@ pub(crate) struct Workshop {
 }
 
 impl Workshop {
-    /// Compiles the C programs and asks minirun for its default configuration, which everybody gets.
+    /// Compiles the C programs and asks minirun for its default configuration, which everybody
+    /// gets.
     pub(crate) fn open(minirun: &Path) -> Result<Self> {
         let directory = std::env::temp_dir().join(format!("minirun-bench-{}", std::process::id()));
         std::fs::create_dir_all(&directory)?;

@@ -51,9 +51,16 @@ fn user_and_groups(world: &World) {
     assert_eq!(seen["status"]["Uid"], "1000 1000 1000 1000");
     assert_eq!(seen["status"]["Gid"], "100 100 100 100");
     assert_eq!(seen["status"]["Umask"], "0027");
-    // Nothing of the caller's groups stays.
-    let seen = look(world, world.bundle("root"));
-    assert_eq!(seen["groups"], json!([]));
+    // Nothing of the caller's groups stays, nor of its mask.
+    let bundle = world.bundle("root").args(&["/bin/probe", "look"]);
+    let script = format!(
+        "umask 0077; exec {} --root {} run {}",
+        crate::programs::minirun().display(),
+        world.root().display(),
+        bundle.path()
+    );
+    let seen = world.program("/bin/sh").args(&["-c", &script]).run().ok().json();
+    assert_eq!((&seen["groups"], &seen["status"]["Umask"]), (&json!([]), &json!("0022")));
 }
 
 fn home(world: &World) {
@@ -138,12 +145,12 @@ fn rlimits(world: &World) {
     let list = json!([
         {"type": "RLIMIT_NOFILE", "soft": 256, "hard": 512},
         {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
-        {"type": "RLIMIT_NPROC", "soft": 100, "hard": 18_446_744_073_709_551_615_u64},
+        {"type": "RLIMIT_NPROC", "soft": 100, "hard": 200},
     ]);
     let seen = look(world, world.bundle("c").set("/process/rlimits", list));
     assert_eq!(seen["limits"]["Max open files"], json!(["256", "512"]));
     assert_eq!(seen["limits"]["Max core file size"], json!(["0", "0"]));
-    assert_eq!(seen["limits"]["Max processes"], json!(["100", "unlimited"]));
+    assert_eq!(seen["limits"]["Max processes"], json!(["100", "200"]));
 }
 
 fn no_new_privileges(world: &World) {
@@ -210,8 +217,8 @@ fn keyring(world: &World) {
     let ran = world.run(&["run", bundle.path()]);
     if ran.status == 0 {
         assert!(ran.output.contains("_ses.c"), "{}", ran.output);
-        let ran = world.run(&["run", "--no-new-keyring", bundle.path()]).exits(0);
-        assert!(!ran.output.contains("_ses.c"), "{}", ran.output);
+        let ran = world.run(&["run", "-b", bundle.path(), "--no-new-keyring", "other"]).exits(0);
+        assert!(!ran.output.contains("_ses.other"), "{}", ran.output);
     } else {
         // A kernel without keyrings has nothing to inherit.
         assert!(ran.errors.contains("No such file"), "{ran:?}");

@@ -21,10 +21,6 @@ pub(super) fn tests() -> Vec<Test> {
         test("kill", kill),
         test("kill_all", kill_all),
         test("pause_and_resume", pause_and_resume),
-        test("exec_sees_the_container", exec_sees_the_container),
-        test("exec_process_file", exec_process_file),
-        test("exec_failures", exec_failures),
-        test("exec_users_are_read_strictly", exec_users_are_read_strictly),
         test("update_changes_limits", update_changes_limits),
         test("wait_tells_the_status", wait_tells_the_status),
         test("features_and_version", features_and_version),
@@ -40,7 +36,7 @@ pub(super) fn tests() -> Vec<Test> {
 }
 
 /// A container that waits for a signal.
-fn waiting(world: &World, id: &str) {
+pub(super) fn waiting(world: &World, id: &str) {
     let bundle = world.bundle(id).args(&["/bin/probe", "wait"]);
     world.run(&["run", "--detach", bundle.path()]).ok();
 }
@@ -246,83 +242,6 @@ fn pause_and_resume(world: &World) {
     assert_eq!(world.status("c"), "running");
     assert!(crate::call::wait_until(|| ticks() > before));
     world.run(&["pause", "c"]).ok();
-    world.run(&["delete", "-f", "c"]).ok();
-}
-
-fn exec_sees_the_container(world: &World) {
-    let bundle = world.bundle("c").args(&["/bin/probe", "wait"]).set("/process/cwd", json!("/tmp"));
-    world.run(&["run", "-d", bundle.path()]).ok();
-    let look = |more: &[&str]| -> Value {
-        world.run(&[&["exec"], more, &["c", "/bin/probe", "look"]].concat()).ok().json()
-    };
-    let plain = look(&[]);
-    assert_eq!(plain["cwd"], "/tmp", "{plain}");
-    assert_eq!(plain["hostname"], "minirun");
-    assert_eq!(plain["processes"].as_array().map(Vec::len), Some(2), "{}", plain["processes"]);
-    let fds: Vec<_> = plain["descriptors"].as_object().expect("fds").keys().collect();
-    assert_eq!(fds, ["0", "1", "2"], "{}", plain["descriptors"]);
-    assert_eq!(plain["status"]["CapInh"], "0000000000000000");
-    assert_eq!(plain["status"]["CapAmb"], "0000000000000000");
-    assert_eq!(plain["status"]["NoNewPrivs"], "1");
-    assert_eq!(plain["status"]["Seccomp"], "2");
-    let changed = look(&["--cwd=/", "-e", "A=b", "-u", "5:6", "-g", "7", "--cap", "CAP_SYS_TIME"]);
-    assert_eq!((&changed["cwd"], &changed["env"]["A"]), (&json!("/"), &json!("b")));
-    assert_eq!((&changed["uid"], &changed["gid"]), (&json!(5), &json!(6)));
-    assert_eq!(changed["groups"], json!([7]));
-    assert_eq!(changed["status"]["CapInh"], "0000000000000000");
-    let bounding = changed["status"]["CapBnd"].as_str().expect("a set");
-    let bounding = u64::from_str_radix(bounding, 16).expect("hexadecimal");
-    assert_ne!(bounding & 1 << 25, 0, "CAP_SYS_TIME was asked for");
-    let pids = world.run(&["exec", "c", "sh", "-c", "cat /proc/self/cgroup"]).ok().output;
-    assert!(pids.lines().all(|line| line.ends_with(":/")), "its own cgroups are the root: {pids}");
-    world.run(&["exec", "c", "sh", "-c", "exit 9"]).exits(9);
-    world.minirun(&["exec", "c", "cat"]).input_text("through").run().ok().prints("through");
-    world.run(&["delete", "-f", "c"]).ok();
-}
-
-fn exec_process_file(world: &World) {
-    waiting(world, "c");
-    let process = json!({
-        "terminal": false, "cwd": "/root", "user": {"uid": 1, "gid": 2},
-        "args": ["sh", "-c", "pwd; id -u; echo $X"], "env": ["PATH=/bin", "X=y"],
-    });
-    let file = world.path("process.json");
-    std::fs::write(&file, process.to_string()).expect("write a file");
-    let file = file.to_str().expect("UTF-8");
-    world.run(&["exec", "--process", file, "c"]).ok().prints("/root\n1\ny\n");
-    let pid_file = world.path("exec-pid");
-    let pid_name = pid_file.to_str().expect("UTF-8");
-    let process = json!({
-        "cwd": "/", "user": {"uid": 0, "gid": 0}, "args": ["/bin/probe", "wait"], "env": ["A=b"],
-    });
-    std::fs::write(file, process.to_string()).expect("write a file");
-    world.run(&["exec", "-d", "--pid-file", pid_name, "--process", file, "c"]).ok();
-    let pid: i32 = std::fs::read_to_string(pid_file).expect("a pid file").parse().expect("a pid");
-    let all = world.run(&["ps", "-f", "json", "c"]).ok().json();
-    assert!(all.as_array().expect("pids").contains(&json!(pid)), "{pid} not in {all}");
-    std::fs::write(file, "{\"args\": 7}").expect("write a file");
-    world.run(&["exec", "--process", file, "c"]).exits(255).says("process.json");
-    world.run(&["delete", "-f", "c"]).ok();
-}
-
-fn exec_failures(world: &World) {
-    waiting(world, "c");
-    world.run(&["exec", "c", "nothing-here"]).exits(255).says("executable file not found in $PATH");
-    world.run(&["exec", "c", "/etc"]).exits(255).says("is a directory");
-    world.run(&["exec", "c"]).exits(255).says("exec needs a command");
-    world.run(&["exec", "--cwd", "/no/such", "c", "true"]).exits(255).says("/no/such");
-    world.run(&["exec", "--cap", "CAP_NOPE", "c", "true"]).exits(255).says("unknown capability");
-    world.run(&["exec", "-e", "NOVALUE", "c", "true"]).exits(255).says("not NAME=value");
-    assert_eq!(world.status("c"), "running");
-    world.run(&["delete", "-f", "c"]).ok();
-}
-
-fn exec_users_are_read_strictly(world: &World) {
-    waiting(world, "c");
-    for user in ["1:", ":1", "-1", "4294967295", "4294967296", "0x1", " 1", "1:2:3", "root", ""] {
-        let option = format!("--user={user}");
-        world.run(&["exec", &option, "c", "id"]).exits(255).says("not a user or group number");
-    }
     world.run(&["delete", "-f", "c"]).ok();
 }
 

@@ -1,0 +1,89 @@
+//! What minirun may cost, where no clock decides: the size of the program, what it is made of, how
+//! many system calls and page faults a run takes, how much memory it needs.
+//!
+//! The bounds are generous; the figures are printed, so that a change shows before it hurts.
+
+use crate::needs::Need;
+use crate::world::World;
+use crate::{Test, programs, test};
+
+pub(super) fn tests() -> Vec<Test> {
+    vec![
+        test("size_of_the_program", size_of_the_program).needs(Need::ReleaseBuild),
+        test("crates", crates).needs(Need::Program("cargo")).needs(Need::Workspace),
+        test("system_calls_of_a_run", system_calls_of_a_run).needs(Need::Program("strace")),
+        test("memory_of_a_run", memory_of_a_run).needs(Need::ReleaseBuild),
+        test("nothing_is_loaded", nothing_is_loaded),
+    ]
+}
+
+#[track_caller]
+fn within(what: &str, figure: u64, bound: u64) {
+    eprintln!("budget: {what}: {figure} (at most {bound})");
+    assert!(figure <= bound, "{what}: {figure} is more than {bound}");
+}
+
+fn size_of_the_program(_: &World) {
+    let size = std::fs::metadata(programs::minirun()).expect("minirun").len();
+    within("bytes of the program", size, 3_500_000);
+}
+
+fn crates(world: &World) {
+    let manifest = programs::source().expect("the source").join("Cargo.toml");
+    let ran = world
+        .program(programs::find("cargo").expect("cargo"))
+        .args(&["tree", "--offline", "--quiet", "--package", "minirun", "--edges", "normal"])
+        .args(&["--prefix", "none", "--manifest-path", manifest.to_str().expect("UTF-8")])
+        .run()
+        .exits(0);
+    let names: std::collections::BTreeSet<_> =
+        ran.output.lines().filter_map(|line| line.split(' ').next()).collect();
+    within("crates of minirun", names.len() as u64, 60);
+}
+
+fn system_calls_of_a_run(world: &World) {
+    let bundle = world.bundle("c").args(&["/bin/probe", "exit", "0"]);
+    let log = world.path("strace");
+    let (minirun, root) = (programs::minirun(), world.root());
+    let ran = world
+        .program(programs::find("strace").expect("strace"))
+        .args(&["-f", "-qq", "-o", log.to_str().expect("UTF-8")])
+        .args(&[minirun.to_str().expect("UTF-8"), "--root", root.to_str().expect("UTF-8"), "run"])
+        .args(&[bundle.path()])
+        .run();
+    assert_eq!(ran.status, 0, "{ran:?}");
+    let text = std::fs::read_to_string(log).expect("a trace");
+    // Up to the program of the container: what it does is its own business.
+    let end = text.lines().position(|line| line.contains("execve(\"/bin/probe\""));
+    let calls = |lines: &mut dyn Iterator<Item = &str>| {
+        lines.filter(|line| line.contains('(') && !line.contains(" resumed>")).count() as u64
+    };
+    let until = calls(&mut text.lines().take(end.expect("the program was started")));
+    // Version 1 has a tree for each controller, and each wants its own.
+    let bound = if Need::CgroupV2.is_met() { 900 } else { 1300 };
+    within("system calls until the program runs", until, bound);
+}
+
+fn memory_of_a_run(world: &World) {
+    let bundle = world.bundle("c").args(&["/bin/probe", "wait"]);
+    let running = world.minirun(&["run", bundle.path()]).spawn();
+    running.wait_for("waiting");
+    let pid = running.pid().as_raw_nonzero().get();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    world.run(&["kill", "c", "KILL"]).ok();
+    running.wait().exits(137);
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak = peak.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    within("peak memory in KiB", peak.expect("a peak"), 4096);
+    // After the command in parentheses: state is field 3, minor faults are field 10.
+    let fields = stat.rsplit_once(") ").expect("a command").1.split(' ');
+    let faults = fields.clone().nth(7).and_then(|field| field.parse().ok());
+    within("page faults of the parent", faults.expect("a number"), 600);
+}
+
+fn nothing_is_loaded(_: &World) {
+    let program = std::fs::read(programs::minirun()).expect("minirun");
+    let interpreter = program.windows(8).any(|bytes| bytes == b"/ld-linu");
+    assert!(!interpreter, "minirun is not static");
+}

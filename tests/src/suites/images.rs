@@ -1,0 +1,121 @@
+//! From an application to a container: rootfs-tools makes the image and the bundle, minirun runs it.
+
+use std::path::Path;
+
+use rustix::process::Signal;
+
+use crate::call::{Ran, wait_until};
+use crate::world::World;
+use crate::{Test, programs, test};
+
+pub(super) fn tests() -> Vec<Test> {
+    vec![
+        test("a_directory_becomes_a_container", a_directory_becomes_a_container),
+        test("the_web_application_serves_and_stops", the_web_application_serves_and_stops),
+        test("the_leaking_application_is_killed", the_leaking_application_is_killed),
+        test("containers_of_one_image_share_its_layers", containers_of_one_image_share_its_layers),
+    ]
+}
+
+fn tools(world: &World, arguments: &[&str]) -> Ran {
+    let store = world.path("store");
+    world
+        .program(programs::rootfs_tools())
+        .args(&["--store", store.to_str().expect("UTF-8")])
+        .args(arguments)
+        .run()
+}
+
+/// An image with one of the example applications in it.
+fn image_of(world: &World, application: &str) {
+    let root = world.path(&format!("{application}-root"));
+    std::fs::create_dir_all(root.join("app")).expect("make a directory");
+    std::fs::copy(programs::example(application), root.join("app").join(application))
+        .expect("copy");
+    let directory = root.to_str().expect("UTF-8").to_owned();
+    let command = format!("/app/{application}");
+    let ran =
+        tools(world, &["import", &directory, &format!("{application}:v1"), "--cmd", &command]);
+    assert_eq!(ran.status, 0, "{ran:?}");
+}
+
+fn bundle_of(world: &World, image: &str, name: &str) -> String {
+    let dir = world.path(name);
+    let dir = dir.to_str().expect("UTF-8").to_owned();
+    let ran = tools(world, &["bundle", image, &dir]);
+    assert_eq!(ran.status, 0, "{ran:?}");
+    // The group must be one of this test.
+    let file = Path::new(&dir).join("config.json");
+    let text = std::fs::read(&file).expect("a configuration");
+    let mut config: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+    config["linux"]["cgroupsPath"] = format!("{}/{name}", world.cgroup).into();
+    std::fs::write(file, config.to_string()).expect("write it");
+    dir
+}
+
+fn a_directory_becomes_a_container(world: &World) {
+    image_of(world, "web");
+    assert!(tools(world, &["ls"]).ok().output.contains("web"));
+    let bundle = bundle_of(world, "web:v1", "web");
+    let ran = world.run(&["check", &bundle]).exits(0);
+    assert!(ran.output.contains("overlay"), "{}", ran.output);
+}
+
+/// The answer of the application in container `id`, asked in its network namespace.
+fn ask(world: &World, id: &str, path: &str) -> Option<String> {
+    // The image has no client: so a shell of the host asks, in the container's network.
+    let pid = world.state(id)["pid"].to_string();
+    let script = format!(
+        "exec 3<>/dev/tcp/127.0.0.1/3000 && printf 'GET {path} HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3"
+    );
+    let ran = world
+        .program(programs::find("nsenter").expect("util-linux"))
+        .args(&["--target", &pid, "--net", "bash", "-c", &script])
+        .run();
+    (ran.status == 0).then_some(ran.output)
+}
+
+fn the_web_application_serves_and_stops(world: &World) {
+    image_of(world, "web");
+    let bundle = bundle_of(world, "web:v1", "web");
+    let running = world.minirun(&["run", "--memory", "512m", &bundle]).spawn();
+    assert!(wait_until(|| world.root().join("web").exists()));
+    assert!(wait_until(|| ask(world, "web", "/health").is_some()), "{}", running.output());
+    let limit = world.cgroup_file("web", "memory", "memory.max", "memory.limit_in_bytes");
+    assert_eq!(limit, "536870912");
+    assert!(ask(world, "web", "/").expect("an answer").contains("web v1 on"));
+    running.signal(Signal::TERM);
+    running.wait().exits(0);
+}
+
+fn the_leaking_application_is_killed(world: &World) {
+    image_of(world, "leak");
+    let bundle = bundle_of(world, "leak:v1", "leak");
+    let running = world.minirun(&["run", "--memory", "64m", &bundle]).spawn();
+    assert!(wait_until(|| world.root().join("leak").exists()));
+    assert!(wait_until(|| ask(world, "leak", "/health").is_some()));
+    ask(world, "leak", "/leak?mb=100");
+    let ran = running.wait().exits(137);
+    let words = "minirun: container leak was killed: it exceeded its memory limit of 64 MiB";
+    assert!(ran.errors.contains(words), "{}", ran.errors);
+}
+
+fn containers_of_one_image_share_its_layers(world: &World) {
+    image_of(world, "web");
+    let (one, two) = (bundle_of(world, "web:v1", "one"), bundle_of(world, "web:v1", "two"));
+    for bundle in [&one, &two] {
+        world.run(&["run", "-d", bundle]).ok();
+    }
+    assert!(wait_until(|| ask(world, "one", "/health").is_some()));
+    assert!(wait_until(|| ask(world, "two", "/health").is_some()));
+    for id in ["one", "two"] {
+        world.run(&["delete", "-f", id]).ok();
+    }
+    let layers = |bundle: &str| {
+        let text = std::fs::read(Path::new(bundle).join("config.json")).expect("a configuration");
+        let config: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+        config["annotations"]["org.minirun.overlay.lowerdirs"].as_str().expect("layers").to_owned()
+    };
+    assert_eq!(layers(&one), layers(&two));
+    assert!(layers(&one).contains("/store/"), "{}", layers(&one));
+}

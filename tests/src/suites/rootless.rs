@@ -1,0 +1,189 @@
+//! minirun for an ordinary user: root inside, themselves outside, and nothing that is not theirs.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::bundle::Bundle;
+use crate::call::Ran;
+use crate::needs::Need;
+use crate::programs;
+use crate::world::World;
+use crate::{Test, test};
+
+/// An ordinary user, known to no password file.
+const USER: u32 = 1000;
+
+pub(super) fn tests() -> Vec<Test> {
+    let user = |name, body: fn(&World)| test(name, body).needs(Need::UserNamespaces);
+    vec![
+        user("root_inside_and_the_user_outside", root_inside_and_the_user_outside),
+        user("life_cycle", life_cycle),
+        user("what_is_not_theirs_stays_closed", what_is_not_theirs_stays_closed),
+        user("limits_need_delegation", limits_need_delegation),
+        user("limits_where_systemd_delegates", limits_where_systemd_delegates)
+            .needs(Need::CgroupV2)
+            .needs(Need::UserSessions),
+        user("overlay", overlay),
+        user("ids_of_others_are_refused", ids_of_others_are_refused),
+        user("no_state_directory", no_state_directory),
+        user("check", check),
+    ]
+}
+
+/// A bundle that belongs to the user, with the configuration that `spec` writes for them.
+fn bundle_of_user(world: &World, name: &str) -> Bundle {
+    let bundle = world.bundle(name);
+    std::fs::create_dir_all(world.root()).expect("make the state root");
+    for path in [world.root(), bundle.dir.clone()] {
+        chown(path, Some(USER), Some(USER)).expect("give it away");
+    }
+    for dir in ["", "tmp", "etc", "root", "bin"] {
+        chown(bundle.rootfs(dir), Some(USER), Some(USER)).expect("give it away");
+    }
+    std::fs::remove_file(bundle.dir.join("config.json")).expect("remove it");
+    call(world, &["spec", "--bundle", bundle.path()]).ok();
+    let text = std::fs::read(bundle.dir.join("config.json")).expect("it was written");
+    Bundle { dir: bundle.dir, config: serde_json::from_slice(&text).expect("JSON") }
+}
+
+fn call(world: &World, arguments: &[&str]) -> Ran {
+    world.minirun(arguments).user(USER).run()
+}
+
+fn root_inside_and_the_user_outside(world: &World) {
+    let bundle = bundle_of_user(world, "c").args(&["/bin/probe", "look"]);
+    let seen = call(world, &["run", bundle.path()]).ok().json();
+    assert_eq!((&seen["uid"], &seen["gid"], &seen["pid"]), (&json!(0), &json!(0), &json!(1)));
+    assert_eq!(seen["hostname"], "minirun");
+    let bundle = bundle.shell("touch /tmp/mine; cat /proc/self/setgroups; cat /proc/self/uid_map");
+    let ran = call(world, &["run", bundle.path()]).ok();
+    let words: Vec<_> = ran.output.split_whitespace().collect();
+    assert_eq!(words, ["deny", "0", "1000", "1"]);
+    let made = std::fs::metadata(bundle.rootfs("tmp/mine")).expect("it was made");
+    assert_eq!((made.uid(), made.gid()), (USER, USER));
+    // A configuration without a user namespace gets one from `run`.
+    let plain = world.bundle("plain").args(&["id", "-u"]);
+    chown(plain.rootfs(""), Some(USER), Some(USER)).expect("give it away");
+    call(world, &["run", plain.path()]).ok().prints("0\n");
+}
+
+fn life_cycle(world: &World) {
+    let bundle = bundle_of_user(world, "c").args(&["/bin/probe", "wait"]);
+    call(world, &["create", "-b", bundle.path(), "c"]).ok();
+    call(world, &["start", "c"]).ok();
+    let state = call(world, &["state", "c"]).ok().json();
+    assert_eq!(state["status"], "running");
+    let pid = state["pid"].to_string();
+    assert_eq!(std::fs::metadata(format!("/proc/{pid}")).expect("it runs").uid(), USER);
+    call(world, &["exec", "c", "sh", "-c", "id -u; exit 4"]).exits(4).prints("0\n");
+    call(world, &["kill", "c", "KILL"]).ok();
+    let stopped = || call(world, &["state", "c"]).ok().json()["status"] == "stopped";
+    assert!(crate::call::wait_until(stopped));
+    call(world, &["delete", "c"]).ok();
+}
+
+fn what_is_not_theirs_stays_closed(world: &World) {
+    let secret = world.path("secret");
+    std::fs::write(&secret, "secret").expect("write a file");
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).expect("close it");
+    let bundle = bundle_of_user(world, "c")
+        .mount("/secret", "bind", secret.to_str().expect("UTF-8"), &["bind"])
+        .shell("cat /secret || echo closed; echo x >/secret || echo closed; mknod /tmp/d c 1 3 || echo no");
+    let ran = call(world, &["run", bundle.path()]).exits(0).prints("closed\nclosed\nno\n");
+    assert!(ran.errors.contains("ermission denied"), "{}", ran.errors);
+    assert_eq!(std::fs::read_to_string(&secret).expect("it is there"), "secret");
+}
+
+fn limits_need_delegation(world: &World) {
+    let bundle = bundle_of_user(world, "c").args(&["true"]);
+    let ran = call(world, &["run", "--memory", "64m", bundle.path()]).exits(1);
+    assert!(ran.errors.contains("systemd-run --user --scope"), "the remedy: {}", ran.errors);
+    assert_eq!(std::fs::read_dir(world.root()).expect("it is there").count(), 0);
+}
+
+/// What a person types: a scope of their own, in which minirun may make groups.
+fn limits_where_systemd_delegates(world: &World) {
+    let bundle = bundle_of_user(world, "c").args(&["/bin/probe", "wait"]);
+    world.program("/usr/bin/systemctl").args(&["start", "user@1000"]).run().exits(0);
+    let (minirun, root) = (programs::minirun(), world.root());
+    let scoped = |arguments: &[&str]| {
+        world
+            .program("/usr/bin/systemd-run")
+            .args(&["--user", "--scope", "--quiet", "-p", "Delegate=yes"])
+            .args(&[minirun.to_str().expect("UTF-8"), "--root", root.to_str().expect("UTF-8")])
+            .args(arguments)
+            .env("XDG_RUNTIME_DIR", "/run/user/1000")
+            .user(USER)
+            .run()
+    };
+    scoped(&["run", "-d", "--memory", "64m", "--pids", "20", bundle.path()]).ok();
+    let pid = call(world, &["state", "c"]).ok().json()["pid"].to_string();
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it runs");
+    let group = groups.trim().strip_prefix("0::").expect("version 2").to_owned();
+    assert!(group.contains("user@1000.service") && group.ends_with("/c"), "{group}");
+    let read = |file: &str| std::fs::read_to_string(format!("/sys/fs/cgroup{group}/{file}"));
+    assert_eq!(read("memory.max").expect("a limit").trim(), "67108864");
+    assert_eq!(read("pids.max").expect("a limit").trim(), "20");
+    call(world, &["pause", "c"]).ok();
+    assert_eq!(call(world, &["state", "c"]).ok().json()["status"], "paused");
+    call(world, &["resume", "c"]).ok();
+    call(world, &["delete", "-f", "c"]).ok();
+    assert!(!Path::new(&format!("/sys/fs/cgroup{group}")).exists(), "{group} is left");
+    // Killed for memory, in the foreground.
+    let bundle = bundle.args(&["/bin/probe", "alloc", "64"]);
+    let ran = scoped(&["run", "--memory", "32m", bundle.path()]).exits(137);
+    assert!(ran.errors.contains("memory limit of 32 MiB"), "{}", ran.errors);
+}
+
+fn overlay(world: &World) {
+    let bundle = bundle_of_user(world, "c");
+    let layer = world.path("layer");
+    std::fs::rename(bundle.rootfs(""), &layer).expect("make it a layer");
+    std::fs::create_dir(bundle.rootfs("")).expect("the mount point");
+    chown(bundle.rootfs(""), Some(USER), Some(USER)).expect("give it away");
+    std::fs::write(layer.join("etc/file"), "below\n").expect("write a file");
+    chown(layer.join("etc/file"), Some(USER), Some(USER)).expect("give it away");
+    let layers = json!([layer]).to_string();
+    let bundle = bundle
+        .set("/annotations", json!({"org.minirun.overlay.lowerdirs": layers}))
+        .shell("cat /etc/file; echo above >/etc/file; cat /etc/file; rm /etc/file; ls /etc");
+    call(world, &["run", bundle.path()]).ok().prints("below\nabove\n");
+    assert_eq!(std::fs::read_to_string(layer.join("etc/file")).expect("it is there"), "below\n");
+}
+
+fn ids_of_others_are_refused(world: &World) {
+    let map = json!([{"containerID": 0, "hostID": 0, "size": 1}]);
+    let bundle = bundle_of_user(world, "c")
+        .args(&["true"])
+        .set("/linux/uidMappings", map.clone())
+        .set("/linux/gidMappings", map);
+    let ran = call(world, &["run", bundle.path()]).exits(1);
+    assert!(ran.errors.contains("/etc/subuid") || ran.errors.contains("uidmap"), "{}", ran.errors);
+}
+
+fn no_state_directory(world: &World) {
+    let bundle = bundle_of_user(world, "c").args(&["true"]);
+    let ran = world.program("/usr/bin/env").args(&["-u", "XDG_RUNTIME_DIR"]).args(&[
+        programs::minirun().to_str().expect("UTF-8"),
+        "run",
+        bundle.path(),
+    ]);
+    ran.user(USER).run().fails("set XDG_RUNTIME_DIR, or name a directory with --root");
+    // With one, the state is there.
+    let ran = world.program(programs::minirun()).args(&["run", bundle.path()]);
+    let runtime = world.root();
+    ran.env("XDG_RUNTIME_DIR", runtime.as_os_str()).user(USER).run().ok();
+    let ours = runtime.join("minirun");
+    assert_eq!(std::fs::metadata(&ours).expect("it was made").uid(), USER);
+    assert!(std::fs::read_dir(&ours).expect("it is there").next().is_none());
+    std::fs::remove_dir(ours).expect("it is empty");
+}
+
+fn check(world: &World) {
+    let bundle = bundle_of_user(world, "c").args(&["true"]);
+    let ran = call(world, &["check", bundle.path()]);
+    assert!(ran.output.contains("delegated") || ran.status == 0, "{ran:?}");
+    assert!(Path::new(bundle.path()).join("config.json").exists());
+}
