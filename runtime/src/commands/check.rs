@@ -36,7 +36,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     }
     let plan = plan_of(&config, "check", &bundle)?;
     print(&describe(&plan));
-    for warning in &loaded.warnings {
+    for warning in loaded.warnings.iter().chain(&plan.warnings) {
         print(&format!("warning: {warning}\n"));
     }
     let problems = problems(global, &plan)?;

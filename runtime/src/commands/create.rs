@@ -78,6 +78,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
         cgroups: global.cgroups,
     };
     let created = create(&plan, &options, &mut Journal::parent(None))?;
+    plan.warnings.iter().for_each(|warning| global.log.warning(warning));
     created.warnings.iter().for_each(|warning| global.log.warning(warning));
     created.line.say(&Message::Release).map_err(Error::kernel("talk to init"))?;
     // Its end of the line means that it stands on its own feet.

@@ -95,6 +95,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     let capture = || Signals::capture().map_err(Error::kernel("capture signals"));
     let signals = if detach { None } else { Some(capture()?) };
     let mut created = create(&plan, &options, &mut journal)?;
+    plan.warnings.iter().for_each(|warning| global.log.warning(warning));
     created.warnings.iter().for_each(|warning| global.log.warning(warning));
     created.terminal.iter().for_each(foreground::pass_size);
     let started = connect_to_networks(global, &mut created, network.as_ref(), &mut journal)

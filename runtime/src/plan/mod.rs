@@ -92,7 +92,8 @@ impl Plan {
             .process()
             .as_ref()
             .ok_or_else(|| Error::Config("config.json: process is missing".into()))?;
-        let process = Process::decide(process, linux.seccomp().as_ref())?;
+        let configured = process;
+        let process = Process::decide(configured, linux.seccomp().as_ref())?;
         let mounts = mounts::decide(spec, &namespaces, at)?;
         let plan = Self {
             id: at.id.to_owned(),
@@ -108,7 +109,7 @@ impl Plan {
             resources: linux.resources().clone().unwrap_or_default(),
             hooks: spec.hooks().clone().unwrap_or_default(),
             annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
-            warnings: Vec::new(),
+            warnings: process::without_effect(configured, &process).into_iter().collect(),
             rootfs,
             namespaces,
             identity_map,

@@ -146,12 +146,38 @@ fn sets(capabilities: &oci_spec::runtime::LinuxCapabilities) -> Result<Sets> {
         }
         Ok(set)
     };
-    Ok(Sets {
+    let mut sets = Sets {
         effective: set(capabilities.effective())?,
         permitted: set(capabilities.permitted())?,
         inheritable: set(capabilities.inheritable())?,
         bounding: set(capabilities.bounding())?,
         ambient: set(capabilities.ambient())?,
+    };
+    // The kernel takes no other ambient capability. `runc spec` writes some all the same, and runc
+    // leaves them out; the plan warns, see `without_effect`.
+    sets.ambient = possible_ambient(&sets);
+    Ok(sets)
+}
+
+fn possible_ambient(sets: &Sets) -> Set {
+    sets.ambient.intersection(sets.permitted).intersection(sets.inheritable)
+}
+
+/// A warning about ambient capabilities that cannot be raised.
+pub(super) fn without_effect(
+    process: &oci_spec::runtime::Process,
+    plan: &Process,
+) -> Option<String> {
+    let asked = process.capabilities().as_ref()?.ambient().as_ref()?;
+    let sets = plan.capabilities?;
+    let mut names: Vec<_> = asked
+        .iter()
+        .map(|name| format!("CAP_{name}"))
+        .filter(|name| !sets.ambient.contains(name))
+        .collect();
+    names.sort();
+    (!names.is_empty()).then(|| {
+        format!("{} cannot be ambient: not both permitted and inheritable", names.join(", "))
     })
 }
 

@@ -32,6 +32,13 @@ fn the_default_configuration_is_a_plan() {
 }
 
 #[test]
+fn ambient_capabilities_that_cannot_be_raised_are_a_warning() {
+    let plan = decide(|d| d["process"]["capabilities"]["ambient"] = json!(["CAP_KILL"])).unwrap();
+    assert!(plan.process.capabilities.unwrap().ambient.is_empty());
+    assert_eq!(plan.warnings, ["CAP_KILL cannot be ambient: not both permitted and inheritable"]);
+}
+
+#[test]
 fn a_duplicate_namespace_is_named() {
     let text = refused(|d| {
         d["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "pid"}));
