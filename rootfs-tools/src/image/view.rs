@@ -14,6 +14,7 @@ use linux::path::open_at;
 use linux::{Errno, OFlag, entry, metadata};
 use nix::sys::stat::{FileStat, SFlag};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -124,10 +125,10 @@ impl View {
         let mut names = BTreeMap::new();
         for layer in &directories {
             for name in entry::names(layer.as_fd())? {
-                let name = name.into_vec();
-                if !names.contains_key(&name) {
-                    let stat = metadata::stat_at(layer.as_fd(), path(&name))?;
-                    names.insert(name, !is_whiteout(&stat));
+                // The topmost layer that has a name decides about it.
+                if let Entry::Vacant(free) = names.entry(name.into_vec()) {
+                    let stat = metadata::stat_at(layer.as_fd(), path(free.key()))?;
+                    free.insert(!is_whiteout(&stat));
                 }
             }
         }

@@ -38,7 +38,7 @@ impl Scratch {
 impl Drop for Scratch {
     /// What cannot be removed now is removed by the next process that finds itself alone.
     fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.0));
+        drop(remove(&self.0));
     }
 }
 
