@@ -38,6 +38,8 @@ impl Cgroup {
             return Ok(());
         }
         match fd::write_file_at(self.birth_fd(), Path::new("cgroup.kill"), b"1") {
+            // Removed meanwhile, so nobody is in it.
+            Err(cause) if is_gone(&cause) && !self.path().exists() => Ok(()),
             // Linux 5.13 and older.
             Err(cause) if cause.errno == Errno::ENOENT => self.kill_frozen(),
             result => result.map_err(|cause| self.failed("kill all processes", cause)),
@@ -117,23 +119,30 @@ impl Cgroup {
     }
 
     fn events(&self) -> Result<String, Error> {
-        fd::read_file_at(self.birth_fd(), Path::new("cgroup.events"))
-            .map_err(|cause| self.failed("read the events", cause))
+        match fd::read_file_at(self.birth_fd(), Path::new("cgroup.events")) {
+            // Somebody has removed the group meanwhile (systemd does, with a scope that is empty), so
+            // nothing is in it.
+            Err(cause) if is_gone(&cause) => Ok("populated 0\nfrozen 0\n".into()),
+            events => events.map_err(|cause| self.failed("read the events", cause)),
+        }
     }
 
     /// Waits until `key` of `cgroup.events` is `value`. The kernel reports each change of the file
     /// as an error condition to whoever polls it.
     fn wait_for(&self, key: &str, value: &str, limit: Duration) -> Result<bool, Error> {
         let failed = |cause| self.failed("wait for a change", cause);
-        let file = path::open_at(self.birth_fd(), Path::new("cgroup.events"), OFlag::O_RDONLY)
-            .map_err(failed)?;
+        let opened = path::open_at(self.birth_fd(), Path::new("cgroup.events"), OFlag::O_RDONLY);
+        let file = match opened {
+            Err(cause) if is_gone(&cause) => return Ok(true),
+            file => file.map_err(failed)?,
+        };
         let end = Instant::now() + limit;
         let mut text = [0; 256];
         loop {
             // What is read is what poll compares with, so no change between the two is lost.
             let length = match fd::read_at(file.as_fd(), &mut text, 0) {
                 // The group has been removed, so nothing is in it.
-                Err(cause) if cause.errno == Errno::ENODEV => return Ok(true),
+                Err(cause) if is_gone(&cause) => return Ok(true),
                 length => length.map_err(failed)?,
             };
             let now = String::from_utf8_lossy(&text[..length]);
@@ -152,6 +161,11 @@ impl Cgroup {
     fn failed(&self, step: &str, cause: linux::Error) -> Error {
         Error::kernel(format!("{step} of cgroup {}", self.path().display()), cause)
     }
+}
+
+/// What the kernel answers about a file of a group that has been removed while it was open.
+fn is_gone(cause: &linux::Error) -> bool {
+    matches!(cause.errno, Errno::ENODEV | Errno::ENOENT)
 }
 
 /// The value of `key` in a file of lines `key value`.
