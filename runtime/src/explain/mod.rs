@@ -109,17 +109,11 @@ impl<'a> Journal<'a> {
         object: impl Fn() -> String,
         work: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, Failure> {
-        if let Some(current) = self.current {
-            current.set(step as u32);
-        }
         let begun = match self.listener {
             Listener::Nobody => None,
             _ => Some(Instant::now()),
         };
-        let result = work().map_err(|cause| {
-            let Cause { text, errno, remedy } = cause.into();
-            Failure { step, object: object(), cause: text, errno, remedy }
-        });
+        let result = self.named(step, &object, work);
         if let Some(begun) = begun {
             let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
             let failed = result.as_ref().err().map(|failure| failure.cause.clone());
@@ -136,15 +130,25 @@ impl<'a> Journal<'a> {
         object: impl Fn() -> String,
         work: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, Failure> {
+        let result = self.named(step, object, work);
+        let _ = linux::trace::take();
+        result
+    }
+
+    /// Does something, under a name that a failure or a sudden death will be told by.
+    fn named<T, E: Into<Cause>>(
+        &self,
+        step: Step,
+        object: impl Fn() -> String,
+        work: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, Failure> {
         if let Some(current) = self.current {
             current.set(step as u32);
         }
-        let result = work().map_err(|cause| {
+        work().map_err(|cause| {
             let Cause { text, errno, remedy } = cause.into();
             Failure { step, object: object(), cause: text, errno, remedy }
-        });
-        let _ = linux::trace::take();
-        result
+        })
     }
 
     /// Passes on what the other side has told.

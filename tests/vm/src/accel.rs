@@ -51,8 +51,10 @@ impl Accelerator {
     pub(crate) fn choose(cache: &Cache, vmlinux: &Path) -> Result<Self> {
         let asked = env::var("MINIRUN_VM_ACCEL").unwrap_or_else(|_| "auto".into());
         let remembered = fs::read_to_string(cache.path("accelerator")).unwrap_or_default();
-        let usable = fs::File::options().read(true).write(true).open("/dev/kvm").is_ok();
         let nested = fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| is_virtual(&text));
+        // On a virtual host the device is not even opened, unless somebody asks for a trial.
+        let usable = (!nested || asked == "probe")
+            && fs::File::options().read(true).write(true).open("/dev/kvm").is_ok();
         match decide(&asked, remembered.trim(), usable, nested)? {
             Decision::Use(accelerator) => Ok(accelerator),
             Decision::Probe => {
