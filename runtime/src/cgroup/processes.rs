@@ -120,8 +120,8 @@ impl Cgroup {
 
     fn events(&self) -> Result<String, Error> {
         match fd::read_file_at(self.birth_fd(), Path::new("cgroup.events")) {
-            // Somebody has removed the group meanwhile (systemd does, with a scope that is empty), so
-            // nothing is in it.
+            // Somebody has removed the group meanwhile (systemd does, with an empty scope): nothing
+            // is in it.
             Err(cause) if is_gone(&cause) => Ok("populated 0\nfrozen 0\n".into()),
             events => events.map_err(|cause| self.failed("read the events", cause)),
         }
