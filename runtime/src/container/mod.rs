@@ -9,6 +9,7 @@ pub(crate) mod inside;
 pub(crate) mod signal;
 pub(crate) mod start;
 pub mod state;
+mod state_place;
 pub(crate) mod streams;
 
 use crate::cgroup::{Cgroup, Host, Record};
