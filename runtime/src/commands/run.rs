@@ -66,7 +66,22 @@ fn arguments(command: Command) -> Command {
 
 fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     let root = global.state_root()?;
-    let target = Target::of(matches, &root)?;
+    loop {
+        let target = Target::of(matches, &root)?;
+        match run_target(global, matches, &root, &target) {
+            // Somebody has taken the name since we looked: there are others.
+            Err(Error::AlreadyExists(_)) if target.is_named_by_us => {}
+            result => return result,
+        }
+    }
+}
+
+fn run_target(
+    global: &Global,
+    matches: &ArgMatches,
+    root: &StateRoot,
+    target: &Target,
+) -> Result<i32> {
     let narrator = Narrator::new(matches.get_flag("explain"), path_of(matches, "trace"))?;
     let mut narrator = narrator;
     if let Some(narrator) = &mut narrator {
@@ -74,12 +89,12 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     }
     let mut journal = Journal::parent(narrator.as_mut());
     let mut network = Network::of(matches)?;
-    let (plan, config) = decide(global, matches, &target, network.as_mut(), &mut journal)?;
+    let (plan, config) = decide(global, matches, target, network.as_mut(), &mut journal)?;
     let files = network.as_ref().map_or(Ok(Vec::new()), Network::files)?;
     let detach = matches.get_flag("detach");
     check_terminal(&plan, detach, matches)?;
     let options = Options {
-        root: &root,
+        root,
         config: &config,
         files: &files,
         wait_for_start: false,
@@ -267,6 +282,7 @@ struct Target {
     id: String,
     bundle: PathBuf,
     command: Vec<String>,
+    is_named_by_us: bool,
 }
 
 impl Target {
@@ -279,7 +295,7 @@ impl Target {
         if asked.is_none() && is_bundle(target) {
             let bundle = bundle_of(Some(Path::new(target)))?;
             let id = name.map_or_else(|| free_name(&bundle, root), str::to_owned);
-            return Ok(Self { id, bundle, command });
+            return Ok(Self { id, bundle, command, is_named_by_us: name.is_none() });
         }
         if let Some(name) = name {
             return Err(Error::Config(format!(
@@ -287,7 +303,8 @@ impl Target {
                  {target:?}"
             )));
         }
-        Ok(Self { id: target.to_owned(), bundle: bundle_of(asked)?, command })
+        let (id, bundle) = (target.to_owned(), bundle_of(asked)?);
+        Ok(Self { id, bundle, command, is_named_by_us: false })
     }
 }
 
