@@ -59,8 +59,9 @@ fn arguments(command: Command) -> Command {
         .args(flags::arguments())
         .args(connect::arguments())
         .after_help(
-            "A target with a `/` in it, or a directory with a config.json while this one has none, \
-             is a bundle. Otherwise it is a name, and the bundle is the current directory.",
+            "A target with a `/` in it (or `.`), or a directory with a config.json while this one \
+             has none, is a bundle. Otherwise it is a name, and the bundle is the current \
+             directory.",
         )
 }
 
@@ -311,6 +312,7 @@ impl Target {
 /// See the help of the command.
 fn is_bundle(target: &str) -> bool {
     target.contains('/')
+        || [".", ".."].contains(&target)
         || (!Path::new("config.json").exists() && Path::new(target).join("config.json").exists())
 }
 
