@@ -75,7 +75,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
         no_pivot: matches.get_flag("no-pivot"),
         no_new_keyring: matches.get_flag("no-new-keyring"),
         preserve_fds: preserved(matches),
-        cgroups: global.cgroups,
+        manager: global.manager,
     };
     let created = create(&plan, &options, &mut Journal::parent(None))?;
     plan.warnings.iter().for_each(|warning| global.log.warning(warning));

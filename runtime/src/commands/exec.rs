@@ -46,6 +46,7 @@ fn arguments(command: Command) -> Command {
             value("preserve-fds", "N", "Pass N more descriptors to it")
                 .value_parser(clap::value_parser!(u32)),
         )
+        .arg(list("cgroup", "[CONTROLLERS:]PATH", "Start it in a cgroup below the container's"))
         .arg(flag("ignore-paused", "Also enter a paused container"))
         .arg(id_argument())
         .arg(
@@ -77,10 +78,19 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     check_terminal(process.terminal, detach, socket.is_some())?;
     let init = state.init.as_ref().and_then(|init| init.open()).ok_or(Error::NotRunning)?;
     let cgroup = open_cgroup(state.cgroup.as_ref());
+    let below: Vec<String> =
+        matches.get_many("cgroup").map(|list| list.cloned().collect()).unwrap_or_default();
+    let cgroup = match (cgroup, below.is_empty()) {
+        (cgroup, true) => cgroup,
+        (Some(cgroup), false) => Some(cgroup.within(&below)?),
+        (None, false) => {
+            return Err(Error::Unsupported("--cgroup: the container has no cgroup".into()));
+        }
+    };
     let options = exec::Options { preserve_fds: preserved(matches), foreground: !detach };
     let capture = || Signals::capture().map_err(Error::kernel("capture signals"));
     let signals = if detach { None } else { Some(capture()?) };
-    let entered = exec::enter(&state, &init, cgroup.as_ref(), &process, &options)?;
+    let entered = exec::enter(&state, &init, cgroup, &process, &options)?;
     if let Some(file) = path_of(matches, "pid-file") {
         write_pid_file(file, entered.child.pid.as_raw())?;
     }
@@ -126,13 +136,13 @@ fn process_of(home: &Home, matches: &ArgMatches) -> Result<Process> {
         Some(path) => read_process(path)?,
         None => changed(&spec, matches)?,
     };
-    let filter = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-    Process::decide(&config, filter)
+    Process::decide(&config, spec.linux().as_ref())
 }
 
 fn read_process(path: &Path) -> Result<Config> {
     let bytes = std::fs::read(path).map_err(Error::file(format!("read {}", path.display())))?;
-    crate::json::read(&bytes).map_err(|error| Error::Config(format!("{}: {error}", path.display())))
+    crate::spec::parse_process(&bytes)
+        .map_err(|error| Error::Config(format!("{}: {error}", path.display())))
 }
 
 fn changed(spec: &Spec, matches: &ArgMatches) -> Result<Config> {

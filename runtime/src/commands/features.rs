@@ -41,7 +41,7 @@ fn run(_: &Global, _: &ArgMatches) -> Result<i32> {
         "linux": {
             "namespaces": namespaces,
             "capabilities": linux::capability::all_names(),
-            "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true},
+            "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true},
             "seccomp": {
                 "enabled": true,
                 "actions": actions,

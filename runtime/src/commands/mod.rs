@@ -4,7 +4,9 @@ mod check;
 mod connect;
 mod create;
 mod delete;
+mod events;
 mod exec;
+mod explain;
 mod features;
 mod flags;
 mod kill;
@@ -55,10 +57,12 @@ pub(crate) const VERBS: &[Verb] = &[
     pause::PAUSE,
     pause::RESUME,
     update::VERB,
+    events::VERB,
     wait::VERB,
     network::VERB,
     spec::VERB,
     check::VERB,
+    explain::VERB,
     features::VERB,
 ];
 

@@ -90,7 +90,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
         no_pivot: matches.get_flag("no-pivot"),
         no_new_keyring: matches.get_flag("no-new-keyring"),
         preserve_fds: preserved(matches),
-        cgroups: global.cgroups,
+        manager: global.manager,
     };
     let capture = || Signals::capture().map_err(Error::kernel("capture signals"));
     let signals = if detach { None } else { Some(capture()?) };

@@ -13,15 +13,16 @@ use linux::shared::SharedNumber;
 use linux::{OFlag, fd, namespace, path, pidfd, socket};
 
 use super::cleanup;
+use super::group::{Manager, Wanted};
 use super::handshake::{Heard, Line, Message};
 use super::inside::Inside;
 use super::state::{Home, Init, Lock, State, StateRoot};
-use crate::cgroup::{self, Cgroup, Host, Place};
+use crate::cgroup::{self, Cgroup};
 use crate::error::{Cause, Error, Failure, Result};
 use crate::explain::Journal;
 use crate::plan::Plan;
 use crate::steps::cgroup_view::View;
-use crate::steps::{Step, hooks, identity_map, limits, namespaces, rootfs};
+use crate::steps::{Step, hooks, identity_map, limits, namespaces, rootfs, schedule};
 
 /// The name of the socket that init listens on until it is started.
 pub(crate) const START_SOCKET: &str = "start.socket";
@@ -51,8 +52,8 @@ pub(crate) struct Options<'a> {
     pub(crate) no_new_keyring: bool,
     /// How many descriptors after the standard streams the program keeps.
     pub(crate) preserve_fds: u32,
-    /// Whether cgroups are used at all.
-    pub(crate) cgroups: bool,
+    /// Who makes the container's cgroup.
+    pub(crate) manager: Manager,
 }
 
 /// A container whose init is ready.
@@ -121,22 +122,20 @@ type Made = (Line, Option<OwnedFd>, Vec<String>);
 impl Half<'_> {
     fn make(&mut self, journal: &mut Journal<'_>) -> Result<Made> {
         let plan = self.plan;
-        let host = if self.options.cgroups { Host::get()? } else { None };
-        let place = match host {
-            Some(host) => Place::new(host, plan.cgroups_path.as_deref(), &plan.id)?,
-            None => None,
-        };
+        let wanted = Wanted::decide(self.options.manager, plan)?;
         let what = || format!("state in {}", self.home.path().display());
-        let record = host.zip(place.as_ref()).map(|(h, p)| cgroup::Record::of(h, p));
-        let record = record.transpose()?;
+        let record = wanted.as_ref().map(|wanted| wanted.record.clone());
         let state = journal.step(Step::Record, what, || self.record(record))?;
         self.state = Some(state);
-        self.make_cgroup(journal, host, place.as_ref())?;
+        if let Some(wanted) = &wanted {
+            let made = journal.step(Step::Cgroup, || shown_path(wanted), || wanted.make())?;
+            self.own(made);
+        }
         if let Some(overlay) = plan.rootfs.overlay.as_ref().filter(|o| o.writable.is_some()) {
             let what = || "(writable layer)".into();
             journal.step(Step::Rootfs, what, || rootfs::make_writable_layer(overlay))?;
         }
-        let (line, current) = self.clone_init(journal, host)?;
+        let (line, current) = self.clone_init(journal, wanted.as_ref())?;
         let mut talk = Talk { line, current, terminal: None, warnings: Vec::new() };
         self.limit(journal, &talk)?;
         if plan.has_early_hooks() {
@@ -146,6 +145,7 @@ impl Half<'_> {
             talk.line.say(&Message::Go(pid)).map_err(Error::kernel("talk to init"))?;
         }
         talk.wait_for(journal, &Message::Ready).map_err(|f| self.blame(f))?;
+        self.schedule(journal)?;
         self.hand_out(&mut talk)?;
         Ok((talk.line, talk.terminal, talk.warnings))
     }
@@ -167,33 +167,18 @@ impl Half<'_> {
         Ok(state)
     }
 
-    fn make_cgroup(
-        &mut self,
-        journal: &mut Journal<'_>,
-        host: Option<&Host>,
-        place: Option<&Place>,
-    ) -> Result<()> {
-        let record = self.state.as_ref().and_then(|state| state.cgroup.clone());
-        let (Some(host), Some(place), Some(record)) = (host, place, record) else {
-            if asks_for_limits(self.plan) {
-                return Err(Error::Unsupported(no_cgroup_here(self.options.cgroups)));
-            }
-            return Ok(());
-        };
-        let path = || place.shown().display().to_string();
-        let made = journal.step(Step::Cgroup, path, || Cgroup::make_recorded(host, &record))?;
-        if let Some(state) = &mut self.state {
-            // Written down with the next save: from then on what is in the group is ours to kill.
+    /// From here on what is in the group is ours to kill: written down with the next save.
+    fn own(&mut self, made: Option<Cgroup>) {
+        if let (Some(state), Some(made)) = (&mut self.state, &made) {
             state.cgroup = Some(made.record().clone());
         }
-        self.cgroup = Some(made);
-        Ok(())
+        self.cgroup = made;
     }
 
     fn clone_init(
         &mut self,
         journal: &mut Journal<'_>,
-        host: Option<&Host>,
+        wanted: Option<&Wanted>,
     ) -> Result<(Line, SharedNumber)> {
         let plan = self.plan;
         let joined = match plan.namespaces.join.is_empty() {
@@ -215,10 +200,11 @@ impl Half<'_> {
             Some(cgroup) => cgroup.join_files()?,
             None => Vec::new(),
         };
-        let own = self.cgroup.as_ref().map(Cgroup::record);
-        let view = host.map_or_else(View::none, |host| {
-            View::new(host, own, plan.namespaces.has(Kind::Cgroup))
+        let mut view = wanted.map_or_else(View::none, |wanted| {
+            View::new(wanted.host, Some(&wanted.record), plan.namespaces.has(Kind::Cgroup))
         });
+        let waits_for_group = wanted.is_some_and(Wanted::needs_process);
+        view.born_inside &= !waits_for_group;
         let mut new = plan.namespaces.new;
         // Made later: the clocks are set first; and on v1 the groups are entered first.
         new.remove(Kind::Time);
@@ -231,6 +217,7 @@ impl Half<'_> {
             joined,
             cgroup_files,
             cgroups: view,
+            waits: waits_for_group || plan.identity_map.is_some(),
             current,
             foreground: self.options.foreground,
             preserved: self.options.preserve_fds,
@@ -245,16 +232,21 @@ impl Half<'_> {
             || format!("init of {}", plan.id),
             || clone_in_pid_namespace(birth, inside, inner),
         )?;
+        let (pid, waits) = (child.pid, waits_for_group || plan.identity_map.is_some());
+        // Kept before the first thing that can fail, so that it is ended.
+        self.child = Some(child);
         if let Some(map) = &plan.identity_map {
             let ranges =
                 || format!("{} user and {} group ranges", map.users.len(), map.groups.len());
-            let pid = child.pid;
-            // Kept before the first thing that can fail, so that it is ended.
-            self.child = Some(child);
             journal.step(Step::IdentityMap, ranges, || identity_map::write(map, pid))?;
+        }
+        if let Some(wanted) = wanted.filter(|_| waits_for_group) {
+            let start = || wanted.start(pid, &plan.resources);
+            let made = journal.step(Step::Cgroup, || shown_path(wanted), start)?;
+            self.own(made);
+        }
+        if waits {
             line.say(&Message::Mapped).map_err(Error::kernel("talk to init"))?;
-        } else {
-            self.child = Some(child);
         }
         Ok((line, current))
     }
@@ -285,6 +277,17 @@ impl Half<'_> {
             journal.step(Step::Limits, what, set).or_else(|failure| talk.excuse(failure))?;
         }
         Ok(())
+    }
+
+    /// How init is scheduled: set when nothing else is left to do, because a real-time process may
+    /// not join every group.
+    fn schedule(&self, journal: &mut Journal<'_>) -> Result<()> {
+        let scheduling = &self.plan.process.scheduling;
+        let Some(child) = self.child.as_ref().filter(|_| schedule::is_asked(scheduling)) else {
+            return Ok(());
+        };
+        let what = || "scheduler and disk priority".into();
+        Ok(journal.step(Step::Confine, what, || schedule::set(child.pid, scheduling))?)
     }
 
     fn hooks_outside(&self, journal: &mut Journal<'_>) -> Result<()> {
@@ -439,27 +442,8 @@ fn explained(error: linux::Error, asked: Namespaces) -> Cause {
     }
 }
 
-/// Whether the configuration limits anything (device rules alone are no limit: a container without
-/// a cgroup has only the devices that are in its `/dev`).
-fn asks_for_limits(plan: &Plan) -> bool {
-    let resources = &plan.resources;
-    resources.memory().is_some()
-        || resources.cpu().is_some()
-        || resources.pids().is_some()
-        || resources.block_io().is_some()
-        || resources.hugepage_limits().as_ref().is_some_and(|limits| !limits.is_empty())
-        || resources.unified().as_ref().is_some_and(|unified| !unified.is_empty())
-        || resources.rdma().as_ref().is_some_and(|rdma| !rdma.is_empty())
-}
-
-fn no_cgroup_here(used: bool) -> String {
-    let why = if used {
-        "no part of the cgroup tree is delegated to you: run under `systemd-run --user --scope \
-         -p Delegate=yes …`, or as root"
-    } else {
-        "cgroups are switched off by --cgroup-manager disabled"
-    };
-    format!("limit the container: {why}")
+fn shown_path(wanted: &Wanted) -> String {
+    Path::new("/").join(&wanted.record.path).display().to_string()
 }
 
 fn shown_limits(plan: &Plan) -> String {

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! creator                                   init
-//!    │  clone3 ───────────────────────────▶  │   waits only if it has a user namespace
-//!    │  Mapped ───────────────────────────▶  │   the maps are written: become root inside
+//!    │  clone3 ───────────────────────────▶  │   waits for maps, or for systemd
+//!    │  Mapped ───────────────────────────▶  │   they are written; it is in its cgroup
 //!    │                                       │   … builds the container …
 //!    │  ◀───────────────────────── Mounted   │   only if there are hooks that want this moment
 //!    │  (prestart, createRuntime hooks)      │
@@ -34,7 +34,7 @@ pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
 /// A message, one way or the other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Message {
-    /// To init: the user namespace is mapped.
+    /// To init: the user namespace is mapped, and it is in its cgroup.
     Mapped,
     /// To the creator, from `exec`'s first process: the second exists. Carries its pidfd.
     Born(i32),

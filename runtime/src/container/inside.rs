@@ -23,7 +23,7 @@ use crate::steps::namespaces::Opened;
 use crate::steps::pivot::OldRoot;
 use crate::steps::{
     Step, confine, credentials, devices, filter, handover, hide, hooks, identity, identity_map,
-    mounts, namespaces, pivot, rootfs,
+    mounts, namespaces, pivot, rootfs, schedule,
 };
 
 /// Everything that init takes with it from its creator.
@@ -37,6 +37,8 @@ pub(crate) struct Inside<'a> {
     pub(crate) cgroup_files: Vec<OwnedFd>,
     /// What the container will see of the cgroup tree.
     pub(crate) cgroups: View,
+    /// Whether init waits for its creator first: to map its users, or to have it put into a cgroup.
+    pub(crate) waits: bool,
     /// Where init writes what it is doing.
     pub(crate) current: SharedNumber,
     /// Whether init dies with its creator even after its start.
@@ -124,21 +126,24 @@ impl Inside<'_> {
         cgroup::join(&std::mem::take(&mut self.cgroup_files))?;
         prctl::die_with_parent(true)?;
         terminal::start_session()?;
-        if self.plan.identity_map.is_some() {
+        // With a user namespace not yet: the files of a process that may not be dumped belong to
+        // root, and an unprivileged creator could not write the maps. Until they are written,
+        // nobody has any power in the new user namespace.
+        let is_mapped_later = self.plan.identity_map.is_some();
+        if !is_mapped_later {
+            prctl::set_undumpable()?;
+        }
+        if self.waits {
             match line.hear()? {
                 Heard::Message(Message::Mapped, _) => {}
                 _ => return Err(Cause::new("the creator is gone")),
             }
-            // Not before: the files of a process that may not be dumped belong to root, and an
-            // unprivileged creator could not write the maps. Until they are written, nobody has
-            // any power in the new user namespace.
+        } else if poll_hung_up(line)? {
+            // It died before we asked to die with it.
+            return Err(Cause::new("the creator is gone"));
+        }
+        if is_mapped_later {
             prctl::set_undumpable()?;
-        } else {
-            prctl::set_undumpable()?;
-            if poll_hung_up(line)? {
-                // It died before we asked to die with it.
-                return Err(Cause::new("the creator is gone"));
-            }
         }
         let new = self.plan.namespaces.new;
         if new.contains(Kind::Cgroup) && !self.cgroups.born_inside {
@@ -351,6 +356,10 @@ impl Inside<'_> {
             let what = || format!("personality {persona:#x}");
             journal.step(Step::Confine, what, || prctl::set_personality(persona))?;
         }
+        if plan.annotations.get(schedule::CORE_ANNOTATION).is_some_and(|value| value == "true") {
+            let what = || "core scheduling".into();
+            journal.step(Step::Confine, what, schedule::share_core_with_nobody)?;
+        }
         drop_power(
             journal,
             &TakeOff {
@@ -381,6 +390,10 @@ pub(crate) fn drop_power(
     last: &TakeOff<'_>,
 ) -> Result<std::convert::Infallible, Failure> {
     let process = last.process;
+    if let Some(policy) = &process.scheduling.memory {
+        let what = || format!("memory policy {}", policy.name);
+        journal.step(Step::Confine, what, || schedule::set_memory_policy(policy))?;
+    }
     if let (Some(proc), Some(profile)) = (last.proc, &process.apparmor) {
         let what = || format!("AppArmor profile {profile}");
         journal.step(Step::Confine, what, || confine::set_apparmor(proc, profile))?;

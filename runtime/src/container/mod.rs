@@ -4,6 +4,7 @@ pub(crate) mod cleanup;
 pub(crate) mod create;
 pub(crate) mod exec;
 pub(crate) mod foreground;
+pub(crate) mod group;
 pub(crate) mod handshake;
 pub(crate) mod inside;
 pub(crate) mod signal;

@@ -9,6 +9,7 @@ mod mounts;
 mod namespaces;
 mod process;
 mod rootfs;
+mod scheduling;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ pub use namespaces::{IdMap, IdentityMap, NamespacePlan, config_name as namespace
 pub(crate) use process::environment_value;
 pub use process::{Process, User};
 pub use rootfs::{LOWERDIRS_ANNOTATION, Overlay, Rootfs, UPPER_ANNOTATION};
+pub use scheduling::{MemoryPolicy, Scheduling};
 
 use crate::error::{Error, Result};
 
@@ -93,7 +95,7 @@ impl Plan {
             .as_ref()
             .ok_or_else(|| Error::Config("config.json: process is missing".into()))?;
         let configured = process;
-        let process = Process::decide(configured, linux.seccomp().as_ref())?;
+        let process = Process::decide(configured, Some(&linux))?;
         let mounts = mounts::decide(spec, &namespaces, at)?;
         let plan = Self {
             id: at.id.to_owned(),
@@ -237,7 +239,6 @@ fn refuse_unsupported(linux: &oci_spec::runtime::Linux) -> Result<()> {
     let asked = [
         ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|d| !d.is_empty())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
-        ("linux.memoryPolicy", linux.memory_policy().is_some()),
     ];
     match asked.into_iter().find(|(_, asked)| *asked) {
         Some((field, _)) => Err(unsupported(field)),

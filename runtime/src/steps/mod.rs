@@ -21,6 +21,7 @@ pub(crate) mod namespaces;
 pub(crate) mod network;
 pub(crate) mod pivot;
 pub(crate) mod rootfs;
+pub(crate) mod schedule;
 pub(crate) mod terminal;
 
 use serde::{Deserialize, Serialize};

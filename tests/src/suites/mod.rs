@@ -4,6 +4,7 @@ mod bad_input;
 mod budgets;
 mod concurrency;
 mod crash;
+mod events;
 mod exec;
 mod hostile;
 mod identity;
@@ -16,6 +17,8 @@ mod namespaces;
 mod races;
 mod rootless;
 mod run;
+mod scheduling;
+mod systemd;
 mod terminal;
 mod tidy;
 
@@ -34,7 +37,10 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Test>)> {
         ("terminal", terminal::tests()),
         ("lifecycle", lifecycle::tests()),
         ("exec", exec::tests()),
+        ("events", events::tests()),
+        ("scheduling", scheduling::tests()),
         ("concurrency", concurrency::tests()),
+        ("systemd", systemd::tests()),
         ("rootless", rootless::tests()),
         ("images", images::tests()),
         ("bad_input", bad_input::tests()),
