@@ -9,6 +9,7 @@ use oci_spec::runtime::{Process as Config, Spec};
 use super::create::preserved;
 use super::{Verb, container, flag, id_argument, path_of, path_value, text_of, value};
 use crate::cli::Global;
+use crate::container::agent::Agent;
 use crate::container::create::{send_descriptor, send_terminal, write_pid_file};
 use crate::container::state::{Home, Status};
 use crate::container::{exec, foreground, open_cgroup};
@@ -90,7 +91,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     let options = exec::Options { preserve_fds: preserved(matches), foreground: !detach };
     let capture = || Signals::capture().map_err(Error::kernel("capture signals"));
     let signals = if detach { None } else { Some(capture()?) };
-    let entered = exec::enter(&state, &init, cgroup, &process, &options)?;
+    let mut entered = exec::enter(&state, &init, cgroup, &process, &options)?;
     if let Some(file) = path_of(matches, "pid-file") {
         write_pid_file(file, entered.child.pid.as_raw())?;
     }
@@ -100,9 +101,11 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     if let Some(socket) = path_of(matches, "pidfd-socket") {
         send_descriptor(socket, b"setns", &entered.child.pidfd, "--pidfd-socket")?;
     }
-    let terminal = entered.terminal.filter(|_| socket.is_none());
+    let terminal = entered.terminal.take().filter(|_| socket.is_none());
     terminal.iter().for_each(foreground::pass_size);
-    if let Err(error) = exec::release(&entered.line) {
+    let agent = process.listener().map(|listener| Agent::new(listener, &state));
+    if let Err(error) = exec::release(&entered, agent.as_ref()) {
+        drop(linux::pidfd::signal(&entered.child.pidfd, 9));
         drop(linux::pidfd::wait(&entered.child.pidfd));
         return Err(error);
     }

@@ -221,7 +221,8 @@ fn connect_to_networks(
 
 fn start_program(created: &Created, journal: &mut Journal<'_>) -> Result<()> {
     created.line.say(&Message::Release).map_err(Error::kernel("talk to init"))?;
-    start::wait_for_program(&created.line, journal)?;
+    let agent = start::agent_of(&created.state, Some(&created.child.pidfd));
+    start::wait_for_program(&created.line, journal, agent)?;
     start::run_poststart(&created.home, &created.state)
 }
 

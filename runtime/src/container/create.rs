@@ -4,25 +4,26 @@
 //! the two meet at the messages of [`super::handshake`]. Whatever fails, [`super::cleanup`] undoes
 //! all of it, and what a crash leaves behind is in the state file already.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use linux::clone::{Birth, Child, spawn};
-use linux::namespace::{Kind, Namespaces};
+use linux::clone::{Birth, Child};
+use linux::namespace::Kind;
 use linux::shared::SharedNumber;
-use linux::{OFlag, fd, namespace, path, pidfd, socket};
+use linux::{OFlag, path, pidfd, socket};
 
-use super::cleanup;
+use super::agent::Agent;
 use super::group::{Manager, Wanted};
 use super::handshake::{Heard, Line, Message};
 use super::inside::Inside;
 use super::state::{Home, Init, Lock, State, StateRoot};
+use super::{birth, cleanup};
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Cause, Error, Failure, Result};
 use crate::explain::Journal;
 use crate::plan::Plan;
 use crate::steps::cgroup_view::View;
-use crate::steps::{Step, hooks, identity_map, limits, namespaces, rootfs, schedule};
+use crate::steps::{Step, hooks, identity_map, limits, namespaces, owners, rootfs, schedule};
 
 /// The name of the socket that init listens on until it is started.
 pub(crate) const START_SOCKET: &str = "start.socket";
@@ -159,6 +160,7 @@ impl Half<'_> {
         state.late_hooks =
             !plan.hooks_of("poststart").is_empty() || !plan.hooks_of("poststop").is_empty();
         state.annotations = plan.annotations.clone();
+        state.agent = plan.process.listener().map(|listener| Agent::new(listener, &state));
         self.home.write("config.json", self.options.config)?;
         for (name, text) in self.options.files {
             self.home.write_for_all(name, text.as_bytes())?;
@@ -189,6 +191,7 @@ impl Half<'_> {
                 || namespaces::open(&plan.namespaces),
             )?,
         };
+        let mapped = owners::Taken::of(journal, plan, &joined)?;
         let failed = |what: &'static str| Error::kernel(what);
         let (line, inner) = Line::pair().map_err(failed("make the line to init"))?;
         let current = SharedNumber::new().map_err(failed("make the shared page"))?;
@@ -203,8 +206,7 @@ impl Half<'_> {
         let mut view = wanted.map_or_else(View::none, |wanted| {
             View::new(wanted.host, Some(&wanted.record), plan.namespaces.has(Kind::Cgroup))
         });
-        let waits_for_group = wanted.is_some_and(Wanted::needs_process);
-        view.born_inside &= !waits_for_group;
+        view.born_inside &= !wanted.is_some_and(Wanted::needs_process);
         let mut new = plan.namespaces.new;
         // Made later: the clocks are set first; and on v1 the groups are entered first.
         new.remove(Kind::Time);
@@ -217,7 +219,9 @@ impl Half<'_> {
             joined,
             cgroup_files,
             cgroups: view,
-            waits: waits_for_group || plan.identity_map.is_some(),
+            waits: waits(plan, wanted),
+            mapped: mapped.fds,
+            may_set_groups: plan.identity_map.as_ref().is_none_or(|map| !map.deny_setgroups),
             current,
             foreground: self.options.foreground,
             preserved: self.options.preserve_fds,
@@ -230,25 +234,38 @@ impl Half<'_> {
         let child = journal.step(
             Step::Clone,
             || format!("init of {}", plan.id),
-            || clone_in_pid_namespace(birth, inside, inner),
+            || birth::of_init(birth, inside, inner, &line),
         )?;
-        let (pid, waits) = (child.pid, waits_for_group || plan.identity_map.is_some());
         // Kept before the first thing that can fail, so that it is ended.
         self.child = Some(child);
+        self.let_it_begin(journal, wanted, &line)?;
+        Ok((line, current))
+    }
+
+    /// What init waits for, if it does: its users, and its place in the cgroup of systemd.
+    fn let_it_begin(
+        &mut self,
+        journal: &mut Journal<'_>,
+        wanted: Option<&Wanted>,
+        line: &Line,
+    ) -> Result<()> {
+        let plan = self.plan;
+        let Some(pid) = self.child.as_ref().map(|child| child.pid) else { return Ok(()) };
+        let wanted = wanted.filter(|wanted| wanted.needs_process());
         if let Some(map) = &plan.identity_map {
             let ranges =
                 || format!("{} user and {} group ranges", map.users.len(), map.groups.len());
             journal.step(Step::IdentityMap, ranges, || identity_map::write(map, pid))?;
         }
-        if let Some(wanted) = wanted.filter(|_| waits_for_group) {
+        if let Some(wanted) = wanted {
             let start = || wanted.start(pid, &plan.resources);
             let made = journal.step(Step::Cgroup, || shown_path(wanted), start)?;
             self.own(made);
         }
-        if waits {
+        if waits(plan, wanted) {
             line.say(&Message::Mapped).map_err(Error::kernel("talk to init"))?;
         }
-        Ok((line, current))
+        Ok(())
     }
 
     fn listen(&self) -> linux::Result<OwnedFd> {
@@ -263,6 +280,10 @@ impl Half<'_> {
         if let Some(cgroup) = &mut self.cgroup {
             let what = || shown_limits(plan);
             journal.step(Step::Limits, what, || cgroup.apply(&plan.resources))?;
+            if let Some((user, group)) = plan.owner_of_groups() {
+                let what = || format!("groups below it to user {user}");
+                journal.step(Step::Limits, what, || cgroup.give_to(user, group))?;
+            }
         }
         let process = &plan.process;
         if !process.rlimits.is_empty() {
@@ -384,62 +405,11 @@ impl Talk {
     }
 }
 
-/// Clones init. A PID namespace that exists already counts for children only, so the creator enters
-/// it for the time of the clone.
-fn clone_in_pid_namespace(
-    birth: Birth<'_>,
-    inside: Inside<'_>,
-    line: Line,
-) -> Result<Child, Cause> {
-    let target = inside.joined.iter().find(|(kind, _)| *kind == Kind::Pid);
-    let own = match target {
-        None => None,
-        Some((_, file)) => {
-            let own = namespace::open(Path::new("/proc/self/ns/pid"), Kind::Pid)?;
-            namespace::enter(file.as_fd(), Kind::Pid)?;
-            Some(own)
-        }
-    };
-    let keep = kept_descriptors(&inside, &line);
-    let made = spawn(birth, move || {
-        if fd::close_all_but(&keep).is_err() {
-            return 1;
-        }
-        inside.run(line)
-    });
-    if let Some(own) = own {
-        namespace::enter(own.as_fd(), Kind::Pid)?;
-    }
-    made.map_err(|error| explained(error, birth.namespaces))
-}
-
-/// What init keeps of its creator's descriptors: nothing but this.
-fn kept_descriptors(inside: &Inside<'_>, line: &Line) -> Vec<i32> {
-    let mut kept = vec![line.as_fd().as_raw_fd()];
-    kept.extend(inside.cgroup_files.iter().chain(&inside.listener).map(AsRawFd::as_raw_fd));
-    kept.extend(inside.joined.iter().map(|(_, file)| file.as_raw_fd()));
-    kept.extend((3..).take(inside.preserved.try_into().unwrap_or(0)));
-    kept
-}
-
-fn explained(error: linux::Error, asked: Namespaces) -> Cause {
-    let errno = error.errno;
-    let cause = Cause::from(error);
-    match errno {
-        linux::Errno::EPERM if asked.contains(Kind::User) => cause.remedy(
-            "this host forbids user namespaces to you: see the sysctls user.max_user_namespaces, \
-             kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns",
-        ),
-        linux::Errno::EPERM => {
-            cause.remedy("new namespaces need CAP_SYS_ADMIN: run as root, or with a user namespace")
-        }
-        linux::Errno::ENOSPC => {
-            cause.remedy("a limit below /proc/sys/user is reached: too many namespaces")
-        }
-        linux::Errno::EINVAL => cause.remedy("this kernel lacks one of the namespaces"),
-        linux::Errno::EBUSY => cause.remedy("the cgroup has groups below it with processes"),
-        _ => cause,
-    }
+/// Whether init waits to be let on.
+fn waits(plan: &Plan, wanted: Option<&Wanted>) -> bool {
+    plan.identity_map.is_some()
+        || plan.namespaces.joins(Kind::User)
+        || wanted.is_some_and(Wanted::needs_process)
 }
 
 fn shown_path(wanted: &Wanted) -> String {

@@ -24,6 +24,7 @@ use linux::sched::Processors;
 use linux::shared::SharedNumber;
 use linux::{Errno, OFlag, Pid, credentials, fd, mount, namespace, path, pidfd, prctl, terminal};
 
+use super::agent::Agent;
 use super::handshake::{Heard, Line, Message};
 use super::inside::{TakeOff, drop_power};
 use super::state::State;
@@ -89,9 +90,11 @@ fn on_first_processors<T>(process: &Process, work: impl FnOnce() -> Result<T>) -
 }
 
 /// Lets the program start, and returns when it runs.
-pub(crate) fn release(line: &Line) -> Result<()> {
+pub(crate) fn release(entered: &Entered, agent: Option<&Agent>) -> Result<()> {
+    let Entered { line, child, .. } = entered;
     line.say(&Message::Release).map_err(Error::kernel("talk to the process"))?;
-    Ok(super::start::wait_for_program(line, &mut Journal::parent(None))?)
+    let agent = agent.map(|agent| (agent, child.pidfd.as_fd(), child.pid.as_raw()));
+    Ok(super::start::wait_for_program(line, &mut Journal::parent(None), agent)?)
 }
 
 fn meet(line: Line, first: &Child, process: &Process, current: SharedNumber) -> Result<Entered> {
@@ -361,6 +364,7 @@ impl Outside<'_> {
                 preserved: self.options.preserve_fds,
                 program,
             },
+            line,
         )
     }
 }

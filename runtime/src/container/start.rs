@@ -1,13 +1,14 @@
 //! Starting a created container: a call to its init, which has been waiting for it.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use linux::{Errno, OFlag, path, pidfd, socket};
 
+use super::agent::Agent;
 use super::create::START_SOCKET;
 use super::handshake::{Heard, Line, Message};
 use super::state::{Home, State, Status};
-use crate::error::{Error, Failure, Result};
+use crate::error::{Cause, Error, Failure, Result};
 use crate::explain::Journal;
 use crate::plan::Plan;
 use crate::steps::{Step, hooks};
@@ -37,28 +38,49 @@ pub(crate) fn start(home: &Home) -> Result<()> {
     // so that a container never waits with nobody able to call it.
     path::unlink_at(directory.as_fd(), std::path::Path::new(START_SOCKET))
         .map_err(Error::kernel("remove the start socket"))?;
+    let process = state.agent.as_ref().and_then(|_| state.init.as_ref()?.open());
     line.say(&Message::Release).map_err(Error::kernel("talk to init"))?;
-    wait_for_program(&line, &mut Journal::parent(None))?;
+    wait_for_program(&line, &mut Journal::parent(None), agent_of(&state, process.as_ref()))?;
     run_poststart(home, &state)
 }
 
+/// The agent of a filter, with the process that loads it.
+pub(crate) type AgentOf<'a> = Option<(&'a Agent, BorrowedFd<'a>, i32)>;
+
+pub(crate) fn agent_of<'a>(state: &'a State, process: Option<&'a OwnedFd>) -> AgentOf<'a> {
+    let pid = state.init.map_or(0, |init| init.pid);
+    Some((state.agent.as_ref()?, process?.as_fd(), pid))
+}
+
 /// Listens until the line ends (the program runs) or init says why it does not.
-pub(crate) fn wait_for_program(line: &Line, journal: &mut Journal<'_>) -> Result<(), Failure> {
+pub(crate) fn wait_for_program(
+    line: &Line,
+    journal: &mut Journal<'_>,
+    agent: AgentOf<'_>,
+) -> Result<(), Failure> {
+    let at = |step, object: &str, cause: Cause| Failure {
+        step,
+        object: object.to_owned(),
+        cause: cause.text,
+        errno: cause.errno,
+        remedy: cause.remedy,
+    };
     loop {
         match line.hear() {
             Ok(Heard::End) => return Ok(()),
             Ok(Heard::Message(Message::Told(record), _)) => journal.tell(record),
             Ok(Heard::Message(Message::Failed(failure), _)) => return Err(failure),
-            Ok(Heard::Message(..)) => {}
-            Err(cause) => {
-                return Err(Failure {
-                    step: Step::Handover,
-                    object: "program".into(),
-                    cause: cause.text,
-                    errno: cause.errno,
-                    remedy: None,
-                });
+            Ok(Heard::Message(Message::Listening(number), _)) => {
+                let given = match agent {
+                    Some((agent, process, pid)) => agent.give(process, pid, number),
+                    None => Err(Cause::new("nobody is known to decide")),
+                };
+                given
+                    .and_then(|()| Ok(line.say(&Message::Release)?))
+                    .map_err(|cause| at(Step::Filter, "the filter's agent", cause))?;
             }
+            Ok(Heard::Message(..)) => {}
+            Err(cause) => return Err(at(Step::Handover, "program", cause)),
         }
     }
 }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Hooks, LinuxResources, Spec};
 
 pub use devices::{DEFAULT as DEFAULT_DEVICES, Device};
-pub use mounts::{Mount, Source};
+pub use mounts::{Mount, Owners, Source};
 pub use namespaces::{IdMap, IdentityMap, NamespacePlan, config_name as namespace_name};
 pub(crate) use process::environment_value;
 pub use process::{Process, User};
@@ -96,7 +96,7 @@ impl Plan {
             .ok_or_else(|| Error::Config("config.json: process is missing".into()))?;
         let configured = process;
         let process = Process::decide(configured, Some(&linux))?;
-        let mounts = mounts::decide(spec, &namespaces, at)?;
+        let mounts = mounts::decide(spec, (&namespaces, identity_map.as_ref()), at)?;
         let plan = Self {
             id: at.id.to_owned(),
             bundle: at.bundle.to_owned(),
@@ -172,6 +172,24 @@ impl Plan {
         Ok(())
     }
 
+    /// Who owns the container's cgroup and may make groups in it: root of a user namespace that
+    /// sees its cgroup as the root, and may write there.
+    pub(crate) fn owner_of_groups(&self) -> Option<(u32, u32)> {
+        use linux::namespace::Kind;
+        let is_writable = |mount: &Mount| {
+            let read_only = linux::mount::Attributes::READ_ONLY;
+            mount.source == Source::Cgroup && mount.options.attributes.set & read_only == 0
+        };
+        if !self.namespaces.new.contains(Kind::Cgroup) || !self.mounts.iter().any(is_writable) {
+            return None;
+        }
+        let map = self.identity_map.as_ref()?;
+        let root = |ranges: &[IdMap]| {
+            ranges.iter().find(|range| range.inside == 0).map(|range| range.outside)
+        };
+        Some((root(&map.users)?, root(&map.groups)?))
+    }
+
     /// Whether the destination is a bind mount of something of the host.
     pub(crate) fn binds(&self, destination: &str) -> bool {
         self.mounts.iter().any(|mount| {
@@ -204,6 +222,17 @@ impl Plan {
         bundle: &Path,
         annotations: &BTreeMap<String, String>,
     ) -> String {
+        Self::state_value(id, status, pid, bundle, annotations).to_string()
+    }
+
+    /// The same, untyped.
+    pub(crate) fn state_value(
+        id: &str,
+        status: &str,
+        pid: i32,
+        bundle: &Path,
+        annotations: &BTreeMap<String, String>,
+    ) -> serde_json::Value {
         serde_json::json!({
             "ociVersion": crate::spec::VERSION,
             "id": id,
@@ -212,7 +241,6 @@ impl Plan {
             "bundle": bundle,
             "annotations": annotations,
         })
-        .to_string()
     }
 
     /// The hooks by name.

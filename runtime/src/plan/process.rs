@@ -109,17 +109,36 @@ impl Process {
     }
 }
 
+impl Process {
+    /// The agent of its filter, where it has one.
+    pub(crate) fn listener(&self) -> Option<&seccomp::Listener> {
+        self.filter.as_ref()?.program.listener.as_ref()
+    }
+}
+
 /// The value of a variable in a list of `NAME=value`.
 pub(crate) fn environment_value<'a>(environment: &'a [String], name: &str) -> Option<&'a str> {
     environment.iter().rev().find_map(|entry| entry.strip_prefix(name)?.strip_prefix('='))
 }
 
 fn compiled(profile: &LinuxSeccomp) -> Result<seccomp::Compiled> {
-    if profile.listener_path().is_some() {
-        return Err(super::unsupported("linux.seccomp.listenerPath"));
+    let wrong = |error: &dyn std::fmt::Display| {
+        Error::Config(format!("config.json: linux.seccomp: {error}"))
+    };
+    let compiled = seccomp::compile(profile).map_err(|error| wrong(&error))?;
+    if compiled.program.listener.is_some() {
+        // Init is under the filter before its agent has heard of it.
+        for call in ["write", "read"] {
+            let verdict =
+                seccomp::explain(profile, call, &[0; 6]).map_err(|error| wrong(&error))?;
+            if ![seccomp::Action::ALLOW, seccomp::Action::LOG].contains(&verdict.action) {
+                return Err(wrong(&format!(
+                    "{call} must be allowed where an agent decides: init needs it to hand the \
+                     filter's listener over"
+                )));
+            }
+        }
     }
-    let compiled = seccomp::compile(profile)
-        .map_err(|error| Error::Config(format!("config.json: linux.seccomp: {error}")))?;
     Ok(compiled)
 }
 

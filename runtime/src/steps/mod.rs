@@ -6,6 +6,7 @@
 
 pub(crate) mod cgroup_view;
 pub(crate) mod confine;
+pub(crate) mod copy_up;
 pub(crate) mod credentials;
 pub(crate) mod devices;
 pub(crate) mod diagnose;
@@ -19,6 +20,7 @@ pub(crate) mod limits;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
 pub(crate) mod network;
+pub(crate) mod owners;
 pub(crate) mod pivot;
 pub(crate) mod rootfs;
 pub(crate) mod schedule;

@@ -96,7 +96,7 @@ fn users_are_read_strictly(world: &World) {
     world.run(&["delete", "-f", "c"]).ok();
 }
 
-/// The places of the container's group: the trees of version 1 with a pids controller, or version 2.
+/// Where the group of a container is: in the tree of version 1 that has pids, or in version 2.
 fn group_of(world: &World, id: &str) -> std::path::PathBuf {
     let v1 = format!("/sys/fs/cgroup/pids{}/{id}", world.cgroup);
     let v2 = format!("/sys/fs/cgroup{}/{id}", world.cgroup);

@@ -1,5 +1,6 @@
 //! The suites, one file each.
 
+mod agents;
 mod bad_input;
 mod budgets;
 mod concurrency;
@@ -14,6 +15,7 @@ mod lifecycle;
 mod limits;
 mod mounts;
 mod namespaces;
+mod owners;
 mod races;
 mod rootless;
 mod run;
@@ -33,6 +35,8 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Test>)> {
         ("limits", limits::tests()),
         ("namespaces", namespaces::tests()),
         ("mounts", mounts::tests()),
+        ("owners", owners::tests()),
+        ("agents", agents::tests()),
         ("identity", identity::tests()),
         ("terminal", terminal::tests()),
         ("lifecycle", lifecycle::tests()),

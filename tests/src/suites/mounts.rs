@@ -15,6 +15,7 @@ pub(super) fn tests() -> Vec<Test> {
         test("binds", binds),
         test("read_only_recursively", read_only_recursively),
         test("tmpfs_options", tmpfs_options),
+        test("tmpfs_over_files", tmpfs_over_files),
         test("links_lead_inside", links_lead_inside),
         test("order", order),
         test("nothing_reaches_the_host", nothing_reaches_the_host),
@@ -157,6 +158,34 @@ fn tmpfs_options(world: &World) {
         .shell("stat -c %a /small; dd if=/dev/zero of=/small/x bs=1k count=100 || echo full");
     let ran = world.run(&["run", bundle.path()]).exits(0);
     assert_eq!(ran.output, "1770\nfull\n", "{}", ran.errors);
+}
+
+/// The files that a tmpfs would hide: left out, or copied into it.
+fn tmpfs_over_files(world: &World) {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let bundle = world
+        .bundle("c")
+        .file("/data/file", "kept", 0o640)
+        .file("/data/below/script", "#!/bin/sh", 0o4755)
+        .link("/data/link", "/etc/passwd")
+        .shell("cd /data; stat -c '%n %a %u %g' . file below/script; readlink link; cat file");
+    chown(bundle.rootfs("data/file"), Some(5), Some(6)).expect("give it away");
+    let open = std::fs::Permissions::from_mode(0o1777);
+    std::fs::set_permissions(bundle.rootfs("data"), open).expect("open it");
+    let expected = ". 1777 0 0\nfile 640 5 6\nbelow/script 4755 0 0\n/etc/passwd\nkept";
+    for option in ["rw", "ro"] {
+        let bundle = Bundle { dir: bundle.dir.clone(), config: bundle.config.clone() }.mount(
+            "/data",
+            "tmpfs",
+            "t",
+            &["tmpcopyup", option],
+        );
+        world.run(&["run", bundle.path()]).ok().prints(expected);
+    }
+    let plain = bundle.mount("/data", "tmpfs", "t", &[]).shell("stat -c %a /data; ls /data");
+    world.run(&["run", plain.path()]).ok().prints("1777\n");
+    let bind = plain.mount("/x", "bind", "/etc", &["bind", "tmpcopyup"]);
+    world.run(&["run", bind.path()]).fails("tmpcopyup is for a tmpfs");
 }
 
 fn links_lead_inside(world: &World) {
