@@ -113,7 +113,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     match signals {
         None => Ok(0),
         Some(signals) => {
-            let exit = foreground::wait(&entered.child.pidfd, &signals, terminal.as_ref())?;
+            let exit = foreground::wait(&entered.child.pidfd, (&signals, None), terminal.as_ref())?;
             Ok(exit.status())
         }
     }

@@ -17,7 +17,7 @@ use super::group::{Manager, Wanted};
 use super::handshake::{Heard, Line, Message};
 use super::inside::Inside;
 use super::state::{Home, Init, Lock, State, StateRoot};
-use super::{birth, cleanup};
+use super::{birth, cleanup, readiness};
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Cause, Error, Failure, Result};
 use crate::explain::Journal;
@@ -164,6 +164,9 @@ impl Half<'_> {
         self.home.write("config.json", self.options.config)?;
         for (name, text) in self.options.files {
             self.home.write_for_all(name, text.as_bytes())?;
+        }
+        if plan.notifies {
+            readiness::make_directory(&self.home)?;
         }
         self.home.save(&state)?;
         Ok(state)

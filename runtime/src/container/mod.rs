@@ -10,6 +10,7 @@ pub(crate) mod group;
 pub(crate) mod handshake;
 pub(crate) mod inside;
 pub(crate) mod oci_state;
+pub(crate) mod readiness;
 pub(crate) mod signal;
 pub(crate) mod start;
 pub mod state;

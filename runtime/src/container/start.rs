@@ -7,7 +7,8 @@ use linux::{Errno, OFlag, path, pidfd, socket};
 use super::agent::Agent;
 use super::create::START_SOCKET;
 use super::handshake::{Heard, Line, Message};
-use super::state::{Home, State, Status};
+use super::readiness::Readiness;
+use super::state::{Home, Init, State, Status};
 use crate::error::{Cause, Error, Failure, Result};
 use crate::explain::Journal;
 use crate::plan::Plan;
@@ -15,7 +16,7 @@ use crate::steps::{Step, hooks};
 
 /// Starts the container in `home`, and returns when its program runs.
 pub(crate) fn start(home: &Home) -> Result<()> {
-    let _lock = home.lock()?;
+    let lock = home.lock()?;
     let state = home.load()?.ok_or_else(|| Error::NotFound(home.id().to_owned()))?;
     match state.status(home) {
         Status::Created => {}
@@ -38,10 +39,19 @@ pub(crate) fn start(home: &Home) -> Result<()> {
     // so that a container never waits with nobody able to call it.
     path::unlink_at(directory.as_fd(), std::path::Path::new(START_SOCKET))
         .map_err(Error::kernel("remove the start socket"))?;
-    let process = state.agent.as_ref().and_then(|_| state.init.as_ref()?.open());
+    let process = state.init.as_ref().and_then(Init::open);
+    let readiness = Readiness::listen(home, state.init.map_or(0, |init| init.pid))?;
     line.say(&Message::Release).map_err(Error::kernel("talk to init"))?;
     wait_for_program(&line, &mut Journal::parent(None), agent_of(&state, process.as_ref()))?;
-    run_poststart(home, &state)
+    run_poststart(home, &state)?;
+    match (readiness, process) {
+        (Some(readiness), Some(process)) => {
+            // Others may stop it while it makes itself ready.
+            drop(lock);
+            readiness.wait(&process)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The agent of a filter, with the process that loads it.
@@ -92,7 +102,7 @@ pub(crate) fn run_poststart(home: &Home, state: &State) -> Result<()> {
     }
     let result = run_hooks(home, state, "poststart", Status::Running);
     if result.is_err()
-        && let Some(process) = state.init.as_ref().and_then(super::state::Init::open)
+        && let Some(process) = state.init.as_ref().and_then(Init::open)
     {
         drop(pidfd::signal(&process, 9));
     }

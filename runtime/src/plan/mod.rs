@@ -65,6 +65,8 @@ pub struct Plan {
     pub hooks: Hooks,
     /// The configuration's annotations.
     pub annotations: BTreeMap<String, String>,
+    /// Whether it gets a socket to tell that it is ready.
+    pub notifies: bool,
     /// What is not as asked and no reason to fail.
     pub warnings: Vec<String>,
 }
@@ -111,6 +113,7 @@ impl Plan {
             resources: linux.resources().clone().unwrap_or_default(),
             hooks: spec.hooks().clone().unwrap_or_default(),
             annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+            notifies: false,
             warnings: process::without_effect(configured, &process).into_iter().collect(),
             rootfs,
             namespaces,

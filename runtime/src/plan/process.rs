@@ -110,6 +110,19 @@ impl Process {
 }
 
 impl Process {
+    /// Adds variables that the configuration does not have. What holds a NUL byte cannot come from
+    /// an environment, and changes nothing.
+    pub(crate) fn add_environment(&mut self, entries: Vec<String>) {
+        if entries.is_empty() {
+            return;
+        }
+        let all: Vec<String> = self.environment.iter().cloned().chain(entries).collect();
+        if let Some(strings) = Strings::new(all.iter().map(String::as_str)) {
+            self.strings.1 = strings;
+            self.environment = all;
+        }
+    }
+
     /// The agent of its filter, where it has one.
     pub(crate) fn listener(&self) -> Option<&seccomp::Listener> {
         self.filter.as_ref()?.program.listener.as_ref()

@@ -3,6 +3,7 @@
 mod agents;
 mod bad_input;
 mod budgets;
+mod clients;
 mod concurrency;
 mod crash;
 mod events;
@@ -20,6 +21,7 @@ mod races;
 mod rootless;
 mod run;
 mod scheduling;
+mod services;
 mod systemd;
 mod terminal;
 mod tidy;
@@ -45,6 +47,8 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Test>)> {
         ("scheduling", scheduling::tests()),
         ("concurrency", concurrency::tests()),
         ("systemd", systemd::tests()),
+        ("clients", clients::tests()),
+        ("services", services::tests()),
         ("rootless", rootless::tests()),
         ("images", images::tests()),
         ("bad_input", bad_input::tests()),

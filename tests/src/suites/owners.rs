@@ -96,7 +96,11 @@ fn idmapped_mount_of_the_container(world: &World) {
 fn ridmap_reaches_below(world: &World) {
     let outer = volume(world, "outer");
     std::fs::create_dir(format!("{outer}/below")).expect("make a directory");
-    let script = "mount -t tmpfs t \"$1/below\" && touch \"$1/below/file\" && shift && exec \"$@\"";
+    // A bind mount: a tmpfs can be idmapped only since Linux 6.3.
+    let other = world.path("other");
+    std::fs::create_dir(&other).expect("make a directory");
+    std::fs::write(other.join("file"), "").expect("write a file");
+    let script = "mount --bind \"$1/../other\" \"$1/below\" && shift && exec \"$@\"";
     let users = json!([{"containerID": 0, "hostID": 1000, "size": 100}]);
     let minirun = crate::programs::minirun();
     let root = world.root();
