@@ -53,7 +53,7 @@ fn run(_: &Global, _: &ArgMatches) -> Result<i32> {
             "selinux": {"enabled": true},
             "intelRdt": {"enabled": false},
             "mountExtensions": {"idmap": {"enabled": true}},
-            "netDevices": {"enabled": false},
+            "netDevices": {"enabled": true},
         },
         "annotations": {
             "org.minirun.version": env!("CARGO_PKG_VERSION"),

@@ -11,6 +11,7 @@ mod features;
 mod flags;
 mod kill;
 mod list;
+mod mounts;
 mod network;
 mod pause;
 mod ps;
@@ -59,6 +60,7 @@ pub(crate) const VERBS: &[Verb] = &[
     update::VERB,
     events::VERB,
     wait::VERB,
+    mounts::VERB,
     network::VERB,
     spec::VERB,
     check::VERB,

@@ -23,7 +23,9 @@ use crate::error::{Cause, Error, Failure, Result};
 use crate::explain::Journal;
 use crate::plan::Plan;
 use crate::steps::cgroup_view::View;
-use crate::steps::{Step, hooks, identity_map, limits, namespaces, owners, rootfs, schedule};
+use crate::steps::{
+    Step, hooks, identity_map, limits, namespaces, netdev, owners, rootfs, schedule,
+};
 
 /// The name of the socket that init listens on until it is started.
 pub(crate) const START_SOCKET: &str = "start.socket";
@@ -287,6 +289,11 @@ impl Half<'_> {
                 let what = || format!("groups below it to user {user}");
                 journal.step(Step::Limits, what, || cgroup.give_to(user, group))?;
             }
+        }
+        if !plan.net_devices.is_empty() {
+            let what = || format!("{} interfaces of the host", plan.net_devices.len());
+            let set = || netdev::move_all(&plan.net_devices, &plan.namespaces, pid);
+            journal.step(Step::Network, what, set)?;
         }
         let process = &plan.process;
         if !process.rlimits.is_empty() {

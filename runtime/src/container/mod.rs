@@ -8,6 +8,7 @@ pub(crate) mod exec;
 pub(crate) mod foreground;
 pub(crate) mod group;
 pub(crate) mod handshake;
+pub(crate) mod hotplug;
 pub(crate) mod inside;
 pub(crate) mod oci_state;
 pub(crate) mod readiness;

@@ -53,6 +53,8 @@ pub struct Plan {
     pub domain_name: Option<String>,
     /// Kernel parameters of the container's namespaces, by path below `/proc/sys`.
     pub sysctl: BTreeMap<String, String>,
+    /// Interfaces of the host that it gets, by their names there; and their names inside.
+    pub net_devices: BTreeMap<String, String>,
     /// The execution domain, personality(2).
     pub personality: Option<u64>,
     /// The first process.
@@ -108,6 +110,7 @@ impl Plan {
             host_name: spec.hostname().clone().filter(|name| !name.is_empty()),
             domain_name: spec.domainname().clone().filter(|name| !name.is_empty()),
             sysctl: namespaces::sysctl(&linux, &namespaces)?,
+            net_devices: namespaces::net_devices(&linux, &namespaces)?,
             personality: process::personality(&linux)?,
             cgroups_path: linux.cgroups_path().clone().filter(|p| !p.as_os_str().is_empty()),
             resources: linux.resources().clone().unwrap_or_default(),
@@ -267,10 +270,7 @@ impl Plan {
 /// The sections of the specification that this version does not implement yet: an error that names
 /// them, never silence.
 fn refuse_unsupported(linux: &oci_spec::runtime::Linux) -> Result<()> {
-    let asked = [
-        ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|d| !d.is_empty())),
-        ("linux.intelRdt", linux.intel_rdt().is_some()),
-    ];
+    let asked = [("linux.intelRdt", linux.intel_rdt().is_some())];
     match asked.into_iter().find(|(_, asked)| *asked) {
         Some((field, _)) => Err(unsupported(field)),
         None => Ok(()),

@@ -166,6 +166,34 @@ pub(super) fn ranges(field: &str, maps: Option<&[LinuxIdMapping]>) -> Result<Vec
     Ok(ranges)
 }
 
+/// The interfaces that move into the container, each with its name there.
+pub(super) fn net_devices(
+    linux: &Linux,
+    namespaces: &NamespacePlan,
+) -> Result<BTreeMap<String, String>> {
+    let wrong = |what: String| Error::Config(format!("config.json: linux.netDevices: {what}"));
+    let mut devices = BTreeMap::new();
+    for (name, device) in linux.net_devices().iter().flatten() {
+        let inside = device.name().clone().filter(|inside| !inside.is_empty());
+        let inside = inside.unwrap_or_else(|| name.clone());
+        for one in [name, &inside] {
+            // dev_valid_name of the kernel.
+            let fits = (1..16).contains(&one.len()) && one != "." && one != "..";
+            if !fits || one.contains(['/', ':']) || one.contains(char::is_whitespace) {
+                return Err(wrong(format!("{one:?} is no name of an interface")));
+            }
+        }
+        if devices.values().any(|other| *other == inside) {
+            return Err(wrong(format!("two interfaces are to be called {inside:?}")));
+        }
+        devices.insert(name.clone(), inside);
+    }
+    if !devices.is_empty() && !namespaces.has(Kind::Network) {
+        return Err(wrong("they need a network namespace in linux.namespaces to move to".into()));
+    }
+    Ok(devices)
+}
+
 /// Kernel parameters, as paths below `/proc/sys`, each checked to belong to a namespace that the
 /// container has: any other would change the host.
 pub(super) fn sysctl(

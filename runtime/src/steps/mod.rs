@@ -19,6 +19,7 @@ pub(crate) mod identity_map;
 pub(crate) mod limits;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
+pub(crate) mod netdev;
 pub(crate) mod network;
 pub(crate) mod owners;
 pub(crate) mod pivot;

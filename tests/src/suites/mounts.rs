@@ -16,6 +16,7 @@ pub(super) fn tests() -> Vec<Test> {
         test("read_only_recursively", read_only_recursively),
         test("tmpfs_options", tmpfs_options),
         test("tmpfs_over_files", tmpfs_over_files),
+        test("come_and_go", come_and_go),
         test("links_lead_inside", links_lead_inside),
         test("order", order),
         test("nothing_reaches_the_host", nothing_reaches_the_host),
@@ -158,6 +159,52 @@ fn tmpfs_options(world: &World) {
         .shell("stat -c %a /small; dd if=/dev/zero of=/small/x bs=1k count=100 || echo full");
     let ran = world.run(&["run", bundle.path()]).exits(0);
     assert_eq!(ran.output, "1770\nfull\n", "{}", ran.errors);
+}
+
+/// Mounts that are added to a container that runs, and taken away.
+fn come_and_go(world: &World) {
+    let source = world.path("source");
+    std::fs::create_dir(&source).expect("make a directory");
+    std::fs::write(source.join("file"), "seen").expect("write a file");
+    let single = world.path("single");
+    std::fs::write(&single, "one").expect("write a file");
+    let bundle = world
+        .bundle("c")
+        .args(&["/bin/probe", "wait"])
+        .link("/escape", "../../../../../../../tmp")
+        .set("/root/readonly", json!(false));
+    world.run(&["run", "-d", bundle.path()]).ok();
+    let list = json!([
+        {"destination": "/new/place", "type": "bind", "source": source, "options": ["rbind", "ro"]},
+        {"destination": "/new/file", "type": "bind", "source": single, "options": ["bind"]},
+        {"destination": "/new/scratch", "type": "tmpfs", "source": "t", "options": ["size=64k"]},
+        {"destination": "/escape/here", "type": "tmpfs", "source": "t", "options": []},
+    ]);
+    let file = world.path("mounts.json");
+    std::fs::write(&file, list.to_string()).expect("write it");
+    let file = file.to_str().expect("UTF-8");
+    world.run(&["mounts", "add", "c", file]).ok();
+    let script = "cat /new/place/file /new/file; touch /new/scratch/x && echo made; \
+                  touch /new/place/x 2>/dev/null || echo refused; grep -c ' /tmp/here ' /proc/mounts";
+    let seen = world.run(&["exec", "c", "sh", "-c", script]).ok();
+    assert_eq!(seen.output, "seenonemade\nrefused\n1\n");
+    assert!(!std::path::Path::new("/tmp/here").exists(), "a link led to the host");
+    world.run(&["mounts", "remove", "c", file]).ok();
+    let count = "grep -c -e ' /new/' -e '/tmp/here' /proc/mounts";
+    world.run(&["exec", "c", "sh", "-c", count]).exits(1).prints("0\n");
+    world.run(&["mounts", "remove", "c", file]).exits(1).says("nothing is mounted exactly there");
+    world
+        .minirun(&["mounts", "add", "c", "-"])
+        .input_text("[{}]")
+        .run()
+        .exits(1)
+        .says("mounts of -");
+    let cgroup = r#"[{"destination": "/x", "type": "cgroup", "source": "x"}]"#;
+    world.minirun(&["mounts", "add", "c", "-"]).input_text(cgroup).run().fails("only `create`");
+    let root = r#"[{"destination": "/", "type": "bind", "source": "/"}]"#;
+    world.minirun(&["mounts", "remove", "c", "-"]).input_text(root).run().fails("root cannot be");
+    world.run(&["delete", "-f", "c"]).ok();
+    world.run(&["mounts", "add", "c", file]).fails("does not exist");
 }
 
 /// The files that a tmpfs would hide: left out, or copied into it.
