@@ -6,6 +6,7 @@ use super::create::{bundle_of, plan_of};
 use super::{Verb, flags, print, text_of};
 use crate::cgroup::{Host, Place};
 use crate::cli::Global;
+use crate::container::group::{Manager, Wanted};
 use crate::error::{Error, Result};
 use crate::plan::{Plan, namespace_name};
 use crate::{report, spec};
@@ -122,7 +123,10 @@ fn problems(global: &Global, plan: &Plan) -> Result<Vec<String>> {
             problems.push(format!("the file system {kind:?} for {}", mount.destination.display()));
         }
     }
-    if !global.cgroups {
+    if global.manager != Manager::Cgroupfs {
+        // Who cannot have what it asks for says so at once; systemd makes the rest possible.
+        let wanted = Wanted::decide(global.manager, plan);
+        problems.extend(wanted.err().map(|error| error.to_string()));
         return Ok(problems);
     }
     match Host::get()? {

@@ -17,6 +17,7 @@ use crate::cgroup::{Cgroup, OomReport};
 use crate::cli::Global;
 use crate::container::create::{Created, Options, create};
 use crate::container::handshake::Message;
+use crate::container::readiness::{self, Readiness};
 use crate::container::state::StateRoot;
 use crate::container::{cleanup, foreground, start};
 use crate::error::{Error, Result};
@@ -106,7 +107,7 @@ fn run_target(
         no_pivot: matches.get_flag("no-pivot"),
         no_new_keyring: matches.get_flag("no-new-keyring"),
         preserve_fds: preserved(matches),
-        cgroups: global.cgroups,
+        manager: global.manager,
     };
     let capture = || Signals::capture().map_err(Error::kernel("capture signals"));
     let signals = if detach { None } else { Some(capture()?) };
@@ -114,6 +115,7 @@ fn run_target(
     plan.warnings.iter().for_each(|warning| global.log.warning(warning));
     created.warnings.iter().for_each(|warning| global.log.warning(warning));
     created.terminal.iter().for_each(foreground::pass_size);
+    let readiness = Readiness::listen(&created.home, created.child.pid.as_raw())?;
     let started = connect_to_networks(global, &mut created, network.as_ref(), &mut journal)
         .and_then(|()| start_program(&created, &mut journal));
     if let Err(error) = started {
@@ -125,9 +127,16 @@ fn run_target(
     if let Some(narrator) = &mut narrator {
         narrator.close(&target.id);
     }
-    match signals {
-        None => Ok(0),
-        Some(signals) => stand_by(global, created, &signals, matches.get_flag("keep")),
+    match (signals, readiness) {
+        (None, None) => Ok(0),
+        (None, Some(readiness)) => {
+            let Created { lock, child, .. } = created;
+            drop(lock);
+            readiness.wait(&child.pidfd).map(|()| 0)
+        }
+        (Some(signals), readiness) => {
+            stand_by(global, created, (&signals, readiness), matches.get_flag("keep"))
+        }
     }
 }
 
@@ -177,6 +186,7 @@ fn decide_now(
     if let Some(network) = network {
         network.mount_files(&mut plan, &root);
     }
+    readiness::pass_on(&mut plan, &root);
     let bytes = if changed { spec::to_text(&config)?.into_bytes() } else { loaded.bytes };
     Ok((plan, bytes))
 }
@@ -237,16 +247,22 @@ fn connect_to_networks(
 
 fn start_program(created: &Created, journal: &mut Journal<'_>) -> Result<()> {
     created.line.say(&Message::Release).map_err(Error::kernel("talk to init"))?;
-    start::wait_for_program(&created.line, journal)?;
+    let agent = start::agent_of(&created.state, Some(&created.child.pidfd));
+    start::wait_for_program(&created.line, journal, agent)?;
     start::run_poststart(&created.home, &created.state)
 }
 
 /// Waits for the end, tells when memory was the reason, cleans up.
-fn stand_by(global: &Global, created: Created, signals: &Signals, keep: bool) -> Result<i32> {
+fn stand_by(
+    global: &Global,
+    created: Created,
+    (signals, readiness): (&Signals, Option<Readiness>),
+    keep: bool,
+) -> Result<i32> {
     let Created { home, lock, state, child, terminal, cgroup, line, .. } = created;
     // From here on others may look at the container, and end it.
     drop((lock, line));
-    let exit = foreground::wait(&child.pidfd, signals, terminal.as_ref())?;
+    let exit = foreground::wait(&child.pidfd, (signals, readiness), terminal.as_ref())?;
     if let Some(oom) = cgroup.as_ref().map(Cgroup::oom).filter(|oom| oom.kills > 0) {
         global.log.notice(&oom_text(home.id(), exit, &oom));
     }
