@@ -62,9 +62,8 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
             "cannot use console socket if process.terminal is not set".into(),
         ));
     }
-    let root = global.state_root()?;
     let options = Options {
-        root: &root,
+        home: global.state_root()?.make(&plan.id)?,
         config: &loaded.bytes,
         files: &[],
         wait_for_start: true,

@@ -7,6 +7,7 @@ mod delete;
 mod exec;
 mod features;
 mod flags;
+mod image;
 mod kill;
 mod list;
 mod network;

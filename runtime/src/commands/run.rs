@@ -1,6 +1,6 @@
 //! `minirun run`: create, start, stand in front of it, delete.
 //!
-//! Two faces. Engines call `run --bundle DIR ID`; people write `run [--memory 512m] BUNDLE
+//! Two faces. Engines call `run --bundle DIR ID`; people write `run [--memory 512m] BUNDLE|IMAGE
 //! [COMMAND…]`.
 
 use std::path::{Path, PathBuf};
@@ -12,12 +12,13 @@ use oci_spec::runtime::Spec;
 
 use super::connect::{self, Network};
 use super::create::{bundle_of, common_arguments, plan_of, preserved};
+use super::image::{self, Image};
 use super::{Verb, flag, flags, path_of, path_value, text_of, value};
 use crate::cgroup::{Cgroup, OomReport};
 use crate::cli::Global;
 use crate::container::create::{Created, Options, create};
 use crate::container::handshake::Message;
-use crate::container::state::StateRoot;
+use crate::container::state::{Home, StateRoot};
 use crate::container::{cleanup, foreground, start};
 use crate::error::{Error, Result};
 use crate::explain::{Journal, Narrator};
@@ -38,9 +39,9 @@ fn arguments(command: Command) -> Command {
     command
         .arg(
             Arg::new("target")
-                .value_name("BUNDLE|ID")
+                .value_name("BUNDLE|IMAGE|ID")
                 .required(true)
-                .help("A bundle's directory; with --bundle, the container's name"),
+                .help("A bundle's directory, or an image; with --bundle, the container's name"),
         )
         .arg(
             Arg::new("command")
@@ -48,25 +49,32 @@ fn arguments(command: Command) -> Command {
                 .num_args(0..)
                 .trailing_var_arg(true)
                 .allow_hyphen_values(true)
-                .help("The program and its arguments, instead of the configured ones"),
+                .help(
+                    "The program and its arguments, instead of the configured ones; for an image \
+                     the arguments of its entry point",
+                ),
         )
         .args(common_arguments())
         .arg(flag("detach", "Return when the program runs").short('d'))
         .arg(flag("keep", "Do not delete the container after its end"))
         .arg(value("name", "NAME", "The container's name [the bundle directory's]"))
+        .arg(path_value("store", "DIR", "Where rootfs-tools keeps images [its usual place]"))
         .arg(flag("explain", "Show how the container is built, step by step"))
         .arg(path_value("trace", "FILE", "Append the steps to a file, as JSON lines"))
         .args(flags::arguments())
         .args(connect::arguments())
         .after_help(
             "A target with a `/` in it, or a directory with a config.json while this one has none, \
-             is a bundle. Otherwise it is a name, and the bundle is the current directory.",
+             is a bundle. Where this directory has one, any other target is a container's name, and \
+             the bundle is this directory. Otherwise it is an image: its name in the store of \
+             rootfs-tools, an archive or an OCI layout; the bundle is then made in the state \
+             directory and removed with the container.",
         )
 }
 
 fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     let root = global.state_root()?;
-    let target = Target::of(matches, &root)?;
+    let mut target = Target::of(matches, &root)?;
     let narrator = Narrator::new(matches.get_flag("explain"), path_of(matches, "trace"))?;
     let mut narrator = narrator;
     if let Some(narrator) = &mut narrator {
@@ -78,8 +86,10 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     let files = network.as_ref().map_or(Ok(Vec::new()), Network::files)?;
     let detach = matches.get_flag("detach");
     check_terminal(&plan, detach, matches)?;
+    let capture = || Signals::capture().map_err(Error::kernel("capture signals"));
+    let signals = if detach { None } else { Some(capture()?) };
     let options = Options {
-        root: &root,
+        home: target.home.take().map_or_else(|| root.make(&target.id), Ok)?,
         config: &config,
         files: &files,
         wait_for_start: false,
@@ -92,8 +102,6 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
         preserve_fds: preserved(matches),
         cgroups: global.cgroups,
     };
-    let capture = || Signals::capture().map_err(Error::kernel("capture signals"));
-    let signals = if detach { None } else { Some(capture()?) };
     let mut created = create(&plan, &options, &mut journal)?;
     plan.warnings.iter().for_each(|warning| global.log.warning(warning));
     created.warnings.iter().for_each(|warning| global.log.warning(warning));
@@ -267,6 +275,8 @@ struct Target {
     id: String,
     bundle: PathBuf,
     command: Vec<String>,
+    /// The state directory, when the bundle is in it and nobody else cares for it yet.
+    home: Option<Home>,
 }
 
 impl Target {
@@ -278,8 +288,16 @@ impl Target {
         let asked = path_of(matches, "bundle");
         if asked.is_none() && is_bundle(target) {
             let bundle = bundle_of(Some(Path::new(target)))?;
-            let id = name.map_or_else(|| free_name(&bundle, root), str::to_owned);
-            return Ok(Self { id, bundle, command });
+            let id = name.map_or_else(|| name_of_bundle(&bundle, root), str::to_owned);
+            return Ok(Self { id, bundle, command, home: None });
+        }
+        let here = Path::new("config.json").exists();
+        if asked.is_none() && !here && image::is_image(target) {
+            let id = name.map_or_else(|| free_name(image::name_of(target), root), str::to_owned);
+            let store = path_of(matches, "store");
+            let image = Image { name: target, store, command: &command };
+            let (home, bundle) = image.make_bundle(root, &id)?;
+            return Ok(Self { id, bundle, command: Vec::new(), home: Some(home) });
         }
         if let Some(name) = name {
             return Err(Error::Config(format!(
@@ -287,21 +305,35 @@ impl Target {
                  {target:?}"
             )));
         }
-        Ok(Self { id: target.to_owned(), bundle: bundle_of(asked)?, command })
+        Ok(Self { id: target.to_owned(), bundle: bundle_of(asked)?, command, home: None })
+    }
+}
+
+impl Drop for Target {
+    /// Removes what was made for a container that has not come to be.
+    fn drop(&mut self) {
+        if let Some(home) = &self.home
+            && let Ok(_lock) = home.lock()
+        {
+            drop(home.remove());
+        }
     }
 }
 
 /// See the help of the command.
 fn is_bundle(target: &str) -> bool {
-    target.contains('/')
+    (target.contains('/') && !image::is_image(target))
         || (!Path::new("config.json").exists() && Path::new(target).join("config.json").exists())
 }
 
-/// The bundle directory's name, with a number when it is taken.
-fn free_name(bundle: &Path, root: &StateRoot) -> String {
+fn name_of_bundle(bundle: &Path, root: &StateRoot) -> String {
     let name = bundle.file_name().map(|name| name.to_string_lossy().into_owned());
-    let mut name: String = name
-        .unwrap_or_default()
+    free_name(&name.unwrap_or_default(), root)
+}
+
+/// A container's name made of another one, with a number when it is taken.
+fn free_name(wanted: &str, root: &StateRoot) -> String {
+    let mut name: String = wanted
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || "_+-.".contains(c) { c } else { '-' })
         .collect();
