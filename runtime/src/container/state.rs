@@ -239,7 +239,14 @@ pub struct Home {
 /// A held lock; dropping it lets others go on.
 #[derive(Debug)]
 #[must_use = "the lock is held as long as this lives"]
-pub struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
+pub struct Lock(File);
+
+impl Lock {
+    /// The same lock for a child process: it is free when both have let it go.
+    pub fn duplicate(&self) -> Result<File> {
+        self.0.try_clone().map_err(Error::file("duplicate the container's lock"))
+    }
+}
 
 impl Home {
     /// The container's name.
