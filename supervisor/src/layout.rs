@@ -7,11 +7,14 @@
 //!     plane.sock, plane.lock        the data plane's control socket; held by the data plane
 //!     keeper.log                    what keeper, brain and data plane complain about
 //!     runtime/                      the OCI runtime's state (--root)
+//!     runtime.exec-N                the process of a command in a container, while it runs
 //!     bundles/INSTANCE/config.json  what a container was made from
 //! /var/lib/minisup/PROJECT/         survives a reboot; gone after `down`
 //!     history.db                    SQLite: events with their reasons, specifications
 //!     stack.json                    what was asked for last; enough to start without history
 //!     logs/INSTANCE.log             JSON lines: {"log","stream","time"}
+//!     images/NAME-DIGEST/           bundles of images; they refer to layers of the image store
+//!     writable/INSTANCE/            what a container wrote over its image; gone with it
 //! ```
 //!
 //! `MINISUP_RUN_DIR` and `MINISUP_STATE_DIR` move the two roots (tests use it).
@@ -139,6 +142,16 @@ impl Layout {
 
     pub(crate) fn log(&self, instance: &str) -> PathBuf {
         self.logs().join(format!("{instance}.log"))
+    }
+
+    /// The bundles of images.
+    pub(crate) fn images(&self) -> PathBuf {
+        self.state.join("images")
+    }
+
+    /// The writable layer of an instance.
+    pub(crate) fn writable(&self, instance: &str) -> PathBuf {
+        self.state.join("writable").join(instance)
     }
 
     /// The container's name for the runtime.

@@ -133,9 +133,11 @@ impl Brain {
         let (runtime, news) = (self.runtime.clone(), self.news.clone());
         let name = instance.to_string();
         let (id, bundle) = (self.layout.container(&name), self.layout.bundle(&name));
+        let writable = self.layout.writable(&name);
         tokio::task::spawn_local(async move {
             let deleted = async {
                 runtime.delete(&id).await?;
+                let _ = std::fs::remove_dir_all(&writable); // the runtime has, if it made it
                 match std::fs::remove_dir_all(&bundle) {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                         Err(error).context("the bundle cannot be removed")
@@ -286,7 +288,13 @@ impl Launch {
 
     fn write_bundle(&self, bundle: &std::path::Path) -> Result<()> {
         let given = bundle::read(&self.spec.bundle)?;
-        let config = bundle::config(&given, &self.spec, &self.layout.project, &self.instance)?;
+        let name = self.instance.to_string();
+        let place = bundle::Place {
+            project: &self.layout.project,
+            instance: &self.instance,
+            writable: &self.layout.writable(&name),
+        };
+        let config = bundle::config(&given, &self.spec, &place)?;
         std::fs::create_dir_all(bundle).context("cannot make the instance's bundle")?;
         std::fs::write(bundle.join("config.json"), config)?;
         std::fs::write(bundle.join("revision"), self.revision.as_str())?;

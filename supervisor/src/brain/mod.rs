@@ -17,6 +17,7 @@ pub(crate) mod api;
 mod bundle;
 mod container;
 mod engine;
+mod exec;
 mod link;
 pub(crate) mod log;
 mod observe;

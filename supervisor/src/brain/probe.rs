@@ -8,6 +8,7 @@ use minisup_core::time::Span;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::container::Running;
+use super::exec::{self, Ended};
 use super::runtime::Runtime;
 use crate::model::Probe;
 use crate::netns;
@@ -35,7 +36,7 @@ pub(crate) async fn run(
     }
     let asked = async {
         match probe {
-            Probe::Exec(command) => exec(runtime, container, command).await,
+            Probe::Exec(command) => exec(runtime, container, command, limit).await,
             Probe::Tcp { port } => {
                 match netns::connect(running.namespace.as_fd(), *port, limit).await {
                     Ok(_) => Outcome::Pass,
@@ -51,14 +52,20 @@ pub(crate) async fn run(
             }
         }
     };
+    if matches!(probe, Probe::Exec(_)) {
+        return asked.await; // it keeps the limit itself, because it has to tidy up
+    }
     let answer = tokio::time::timeout(limit, asked).await;
     answer.unwrap_or_else(|_| Outcome::Fail(format!("no answer within {timeout}")))
 }
 
-async fn exec(runtime: &Runtime, container: &str, command: &[String]) -> Outcome {
-    match runtime.exec(container, command).await {
-        Ok((0, _)) => Outcome::Pass,
-        Ok((status, text)) => {
+async fn exec(runtime: &Runtime, container: &str, command: &[String], limit: Duration) -> Outcome {
+    match exec::run(runtime, container, command, limit).await {
+        Ok(Ended::Overdue) => {
+            Outcome::Fail(format!("no end within {limit:?}; killed with all that it started"))
+        }
+        Ok(Ended::Status(0, _)) => Outcome::Pass,
+        Ok(Ended::Status(status, text)) => {
             let text: String = text.trim().chars().take(OUTPUT).collect();
             Outcome::Fail(format!("status {status}: {text}"))
         }

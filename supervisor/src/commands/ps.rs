@@ -38,6 +38,14 @@ fn row(slot: &Slot, pid: &str, state: String, instance: &str) -> Vec<String> {
     vec![slot.id.to_string(), instance.into(), desired.into(), state, restarts, pid.into()]
 }
 
+/// What is the matter with a slot, in words.
+pub(super) fn in_words(slot: &Slot, now: Mono) -> String {
+    match slot.instances.last() {
+        Some(instance) => phase(instance, now),
+        None => standing(slot, now),
+    }
+}
+
 fn standing(slot: &Slot, now: Mono) -> String {
     match slot.standing {
         Standing::Failed => "failed: its restart budget is used up".to_string(),

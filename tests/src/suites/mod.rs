@@ -11,6 +11,7 @@ mod images;
 mod lessons;
 mod lifecycle;
 mod limits;
+mod minisup;
 mod mounts;
 mod namespaces;
 mod races;
@@ -42,5 +43,6 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Test>)> {
         ("races", races::tests()),
         ("crash", crash::tests()),
         ("lessons", lessons::tests()),
+        ("minisup", minisup::tests()),
     ]
 }

@@ -12,17 +12,18 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use minisup_compose::minisup::ServiceExtension;
 use minisup_compose::model::{
-    self, Condition, Deploy, Healthcheck, Mode, PortMode, PublishedPort, RestartCondition, Rollout,
-    Test,
+    self, Condition, Deploy, Healthcheck, Mode, PortMode, PublishedPort, PullPolicy,
+    RestartCondition, Rollout, Test,
 };
 use minisup_compose::{Disk, Loader, find};
 use minisup_core::restart::{RestartOn, RestartPolicy};
 use minisup_core::spec::{self, Need, Order};
 
+use crate::image::{Images, Made, Pull};
 use crate::model::{Health, Probe, Protocol, Publish, ServiceSpec};
 
 /// The keys of a service that have an effect here, or need none.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "attach",
     "command",
     "depends_on",
@@ -35,6 +36,7 @@ const KEYS: [&str; 14] = [
     "logging",
     "networks",
     "ports",
+    "pull_policy",
     "stop_grace_period",
     "stop_signal",
 ];
@@ -52,54 +54,71 @@ const DEPLOY_KEYS: [&str; 7] = [
 /// A project from its files.
 #[derive(Debug)]
 pub(crate) struct Loaded {
-    pub(crate) name: String,
     pub(crate) services: BTreeMap<String, ServiceSpec>,
     /// What is understood and has no effect, in words.
     pub(crate) warnings: Vec<String>,
 }
 
-/// Loads the given files, or those that the working directory stands for.
-///
-/// # Errors
-/// Every mistake with its place; or the first thing that is not supported yet, with its place.
-pub(crate) fn load(files: &[PathBuf], name: Option<&str>) -> Result<Loaded> {
-    let here = std::env::current_dir()?;
-    let files = match files {
-        [] => find(&Disk, &here)
-            .context("there is no compose.yaml here; name a bundle, or a file with --file")?,
-        given => given.to_vec(),
-    };
-    let first = files.first().map(std::path::absolute).transpose()?;
-    let directory = first.as_deref().and_then(Path::parent).unwrap_or(&here).to_path_buf();
-    let mut loader = Loader::new(&Disk, files).directory(&directory).environment(std::env::vars());
-    if let Some(name) = name {
-        loader = loader.name(name);
-    }
-    let (project, found) = loader.load().map_err(|errors| anyhow!("{errors}"))?;
-    let mut warnings: Vec<String> = found.iter().map(ToString::to_string).collect();
-    let mut services = BTreeMap::new();
-    for (key, service) in &project.services {
-        let here = Place { project: &project, service: key };
-        here.check(service)?;
-        let usual = Rollout { parallelism: 1, order: None, ..Rollout::default() };
-        let update = service.deploy.update_config.clone();
-        if (Rollout { parallelism: 1, order: None, ..update }) != usual {
-            let message = "only parallelism and order have an effect yet";
-            let warning = here.project.warning_at(
-                &here.path("deploy.update_config"),
-                message,
-                "an update that fails stands still",
-            );
-            warnings.push(warning.to_string());
+/// A project as its files have it.
+#[derive(Debug)]
+pub(crate) struct File {
+    project: minisup_compose::Project,
+    /// Where relative paths start.
+    directory: PathBuf,
+    warnings: Vec<String>,
+}
+
+impl File {
+    /// Reads the given files, or those that the working directory stands for.
+    ///
+    /// # Errors
+    /// Every mistake with its place.
+    pub(crate) fn read(files: &[PathBuf], name: Option<&str>) -> Result<File> {
+        let here = std::env::current_dir()?;
+        let files = match files {
+            [] => find(&Disk, &here)
+                .context("there is no compose.yaml here; name a bundle, or a file with --file")?,
+            given => given.to_vec(),
+        };
+        let first = files.first().map(std::path::absolute).transpose()?;
+        let directory = first.as_deref().and_then(Path::parent).unwrap_or(&here).to_path_buf();
+        let mut loader =
+            Loader::new(&Disk, files).directory(&directory).environment(std::env::vars());
+        if let Some(name) = name {
+            loader = loader.name(name);
         }
-        services.insert(key.clone(), here.spec(service, &directory)?);
+        let (project, found) = loader.load().map_err(|errors| anyhow!("{errors}"))?;
+        let warnings = found.iter().map(ToString::to_string).collect();
+        Ok(File { project, directory, warnings })
     }
-    if services.len() > 1 {
-        warnings.push(
-            "the services cannot reach each other yet: there is no network between them".into(),
-        );
+
+    /// The project's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.project.name
     }
-    Ok(Loaded { name: project.name.clone(), services, warnings })
+
+    /// What the supervisor keeps of it. Images are made bundles on the way.
+    ///
+    /// # Errors
+    /// The first thing that is not supported yet, with its place.
+    pub(crate) fn services(&self, images: &Images) -> Result<Loaded> {
+        let mut warnings = self.warnings.clone();
+        let place = |key| Place { project: &self.project, service: key };
+        for (key, service) in &self.project.services {
+            place(key).check(service)?;
+        }
+        let mut services = BTreeMap::new();
+        for (key, service) in &self.project.services {
+            let here = place(key);
+            warnings.extend(here.without_effect(service));
+            services.insert(key.clone(), here.spec(service, &self.directory, images)?);
+        }
+        if services.len() > 1 {
+            let text = "the services cannot reach each other yet: there is no network between them";
+            warnings.push(text.into());
+        }
+        Ok(Loaded { services, warnings })
+    }
 }
 
 /// Where in the file something is.
@@ -154,7 +173,26 @@ impl Place<'_> {
         }
     }
 
-    fn spec(&self, service: &model::Service, directory: &Path) -> Result<ServiceSpec> {
+    /// What is understood and does nothing.
+    fn without_effect(&self, service: &model::Service) -> Option<String> {
+        let usual = Rollout { parallelism: 1, order: None, ..Rollout::default() };
+        let update = service.deploy.update_config.clone();
+        let differs = (Rollout { parallelism: 1, order: None, ..update }) != usual;
+        differs.then(|| {
+            let message = "only parallelism and order have an effect yet";
+            let remedy = "an update that fails stands still";
+            let path = self.path("deploy.update_config");
+            self.project.warning_at(&path, message, remedy).to_string()
+        })
+    }
+
+    fn spec(
+        &self,
+        service: &model::Service,
+        directory: &Path,
+        images: &Images,
+    ) -> Result<ServiceSpec> {
+        let made = self.made(service, directory, images)?;
         let limits = &service.deploy.resources.limits;
         let reserved = &service.deploy.resources.reservations;
         let publish: Result<Vec<Publish>> =
@@ -177,9 +215,9 @@ impl Place<'_> {
             some => some,
         };
         Ok(ServiceSpec {
-            bundle: self.bundle(&service.image, directory)?,
+            bundle: made.bundle,
             replicas: deploy.replicas,
-            command: command(service),
+            command: command(service, &made.entrypoint),
             env: service.environment.iter().map(|(k, v)| format!("{k}={v}")).collect(),
             memory_bytes: limits.memory.map(|bytes| bytes.0),
             reserved_bytes: Some(reserved.memory.map_or(0, |bytes| bytes.0)),
@@ -187,8 +225,12 @@ impl Place<'_> {
             reserved_cpu_millis: reserved.cpus.map_or(0, cpu_millis),
             pids: limits.pids.filter(|pids| *pids > 0),
             publish: publish?,
-            health: self.health(service.healthcheck.as_ref())?,
-            stop_signal: service.stop_signal.clone().unwrap_or_else(|| "TERM".to_string()),
+            health: self.health(service.healthcheck.as_ref(), made.health)?,
+            stop_signal: service
+                .stop_signal
+                .clone()
+                .or(made.stop_signal)
+                .unwrap_or_else(|| "TERM".to_string()),
             stop_grace_ms: service.stop_grace_period.0,
             drain_ms: 10_000,
             restart: restart(deploy),
@@ -198,15 +240,17 @@ impl Place<'_> {
         })
     }
 
-    /// A bundle directory; images of the store come later.
-    fn bundle(&self, image: &str, directory: &Path) -> Result<PathBuf> {
-        let bundle = directory.join(image);
-        if !bundle.join("config.json").is_file() {
-            let message = format!("there is no bundle at {}", bundle.display());
-            let remedy = "name a directory with config.json; `rootfs-tools` makes one of an image";
-            return Err(self.refuse("image", &message, remedy));
-        }
-        Ok(bundle.canonicalize()?)
+    /// The bundle of its image.
+    fn made(&self, service: &model::Service, directory: &Path, images: &Images) -> Result<Made> {
+        let pull = match service.pull_policy {
+            PullPolicy::Missing => Pull::Missing,
+            PullPolicy::Always => Pull::Always,
+            PullPolicy::Never => Pull::Never,
+        };
+        images.bundle(&service.image, directory, pull).map_err(|error| {
+            let remedy = "name a bundle directory, an archive, or an image of `rootfs-tools ls`";
+            self.refuse("image", &format!("{error:#}"), remedy)
+        })
     }
 
     fn publish(&self, port: &PublishedPort) -> Result<Publish> {
@@ -233,33 +277,46 @@ impl Place<'_> {
         Ok(Publish { host: SocketAddr::new(address, outside.first), port: port.target, protocol })
     }
 
-    fn health(&self, check: Option<&Healthcheck>) -> Result<Option<Health>> {
-        let Some(check) = check.filter(|check| !check.disable) else { return Ok(None) };
-        let command = match &check.test {
-            Some(Test::Command(words)) => words.clone(),
-            Some(Test::Shell(line)) => vec!["/bin/sh".into(), "-c".into(), line.clone()],
-            None => {
-                let message = "has no test, and a bundle has none either";
+    /// The check of the file; what it leaves out comes from that of the image.
+    fn health(&self, check: Option<&Healthcheck>, image: Option<Health>) -> Result<Option<Health>> {
+        let Some(check) = check else { return Ok(image) };
+        if check.disable {
+            return Ok(None);
+        }
+        let probe = match (&check.test, &image) {
+            (Some(Test::Command(words)), _) => Probe::Exec(words.clone()),
+            (Some(Test::Shell(line)), _) => {
+                Probe::Exec(vec!["/bin/sh".into(), "-c".into(), line.clone()])
+            }
+            (None, Some(image)) => image.probe.clone(),
+            (None, None) => {
+                let message = "has no test, and neither has the image";
                 return Err(self.refuse("healthcheck", message, "add `test:`"));
             }
         };
-        let or = |time: Option<minisup_compose::Millis>, ms| time.map_or(ms, |time| time.0);
+        let image = image.as_ref();
+        let or = |time: Option<minisup_compose::Millis>, ms: Option<u64>, usual| {
+            time.map(|time| time.0).or(ms).unwrap_or(usual)
+        };
         Ok(Some(Health {
-            probe: Probe::Exec(command),
-            interval_ms: or(check.interval, 30_000),
-            timeout_ms: or(check.timeout, 30_000),
-            retries: check.retries.unwrap_or(3),
-            start_period_ms: or(check.start_period, 0),
-            start_interval_ms: or(check.start_interval, 250),
+            probe,
+            interval_ms: or(check.interval, image.map(|i| i.interval_ms), 30_000),
+            timeout_ms: or(check.timeout, image.map(|i| i.timeout_ms), 30_000),
+            retries: check.retries.or(image.map(|i| i.retries)).unwrap_or(3),
+            start_period_ms: or(check.start_period, image.map(|i| i.start_period_ms), 0),
+            start_interval_ms: or(check.start_interval, image.map(|i| i.start_interval_ms), 250),
         }))
     }
 }
 
-/// Entry point and command together replace the bundle's; it has no two parts.
-fn command(service: &model::Service) -> Option<Vec<String>> {
-    let parts = [&service.entrypoint, &service.command];
-    let words: Vec<String> = parts.into_iter().flatten().flatten().cloned().collect();
-    (!words.is_empty()).then_some(words)
+/// Entry point and command together replace the image's; a command alone keeps its entry point.
+fn command(service: &model::Service, entrypoint: &[String]) -> Option<Vec<String>> {
+    let words = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
+    match (&service.entrypoint, &service.command) {
+        (None, None) => None,
+        (None, Some(command)) => Some([entrypoint, command].concat()),
+        (Some(_), _) => Some([words(&service.entrypoint), words(&service.command)].concat()),
+    }
 }
 
 fn restart(deploy: &Deploy) -> RestartPolicy {
