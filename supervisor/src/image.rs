@@ -181,6 +181,7 @@ impl Healthcheck {
             retries: if self.retries == 0 { 3 } else { self.retries },
             start_period_ms: ms(self.start_period, 0),
             start_interval_ms: ms(self.start_interval, 250),
+            rise: 1,
         })
     }
 }

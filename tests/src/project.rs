@@ -57,9 +57,19 @@ impl<'a> Project<'a> {
         self.world.path("minisup-run").join(&self.name)
     }
 
+    /// The socket of its API.
+    pub(crate) fn api(&self) -> PathBuf {
+        self.run_dir().join("api.sock")
+    }
+
     /// The directory of what survives a reboot.
     pub(crate) fn state_dir(&self) -> PathBuf {
         self.world.path("minisup-state").join(&self.name)
+    }
+
+    /// The name of a volume on the host.
+    pub(crate) fn volume(&self, key: &str) -> String {
+        format!("{}_{key}", self.name)
     }
 
     /// Calls minisup.

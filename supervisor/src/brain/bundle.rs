@@ -11,6 +11,7 @@ use minisup_core::name::InstanceId;
 use serde_json::{Map, Value, json};
 
 use crate::model::ServiceSpec;
+use crate::settings::object;
 
 /// The namespaces every supervised container has of its own.
 const NAMESPACES: [&str; 5] = ["pid", "network", "ipc", "uts", "mount"];
@@ -45,6 +46,7 @@ pub(crate) fn config(text: &str, spec: &ServiceSpec, place: &Place<'_>) -> Resul
     if object(top, "annotations").contains_key(LOWER) || !top.contains_key("hostname") {
         top.insert("hostname".into(), json!(instance.slot.to_string()));
     }
+    spec.settings.write(top);
     let process = object(top, "process");
     process.insert("terminal".into(), json!(false));
     if let Some(command) = &spec.command {
@@ -97,18 +99,6 @@ pub(crate) fn read(bundle: &Path) -> Result<String> {
             file.display()
         )
     })
-}
-
-/// The object at `key`, made if it is not there.
-fn object<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
-    let value = parent.entry(key).or_insert_with(|| json!({}));
-    if !value.is_object() {
-        *value = json!({});
-    }
-    match value {
-        Value::Object(map) => map,
-        _ => unreachable!("it was made an object above"),
-    }
 }
 
 /// Adds variables, each replacing one of the same name.

@@ -5,40 +5,68 @@
 //! *says* (its canonical form) and not by what we thought of asking, so that nothing is ever
 //! ignored in silence.
 
-use std::collections::BTreeMap;
+mod container;
+mod extension;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use minisup_compose::minisup::ServiceExtension;
 use minisup_compose::model::{
-    self, Condition, Deploy, Healthcheck, Mode, PortMode, PublishedPort, PullPolicy,
-    RestartCondition, Rollout, Test,
+    self, Condition, Deploy, Healthcheck, Mode, MountKind, NetworkMode, PortMode, PublishedPort,
+    PullPolicy, RestartCondition, Rollout, Test,
 };
 use minisup_compose::{Disk, Loader, find};
 use minisup_core::restart::{RestartOn, RestartPolicy};
 use minisup_core::spec::{self, Need, Order};
 
 use crate::image::{Images, Made, Pull};
+use crate::layout::Layout;
 use crate::model::{Health, Probe, Protocol, Publish, ServiceSpec};
 
 /// The keys of a service that have an effect here, or need none.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 40] = [
+    "annotations",
     "attach",
+    "cap_add",
+    "cap_drop",
     "command",
+    "configs",
+    "cpu_shares",
+    "cpuset",
     "depends_on",
     "deploy",
+    "domainname",
     "entrypoint",
     "environment",
     "expose",
+    "group_add",
     "healthcheck",
+    "hostname",
     "image",
+    "labels",
     "logging",
+    "memswap_limit",
+    "network_mode",
     "networks",
+    "oom_score_adj",
     "ports",
+    "pre_stop",
+    "profiles",
     "pull_policy",
+    "read_only",
+    "secrets",
+    "security_opt",
+    "shm_size",
     "stop_grace_period",
     "stop_signal",
+    "sysctls",
+    "tmpfs",
+    "ulimits",
+    "user",
+    "volumes",
+    "working_dir",
 ];
 /// The keys of `deploy` that have an effect here, or need none.
 const DEPLOY_KEYS: [&str; 7] = [
@@ -55,6 +83,8 @@ const DEPLOY_KEYS: [&str; 7] = [
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) services: BTreeMap<String, ServiceSpec>,
+    /// The named volumes that are its own.
+    pub(crate) volumes: BTreeSet<String>,
     /// What is understood and has no effect, in words.
     pub(crate) warnings: Vec<String>,
 }
@@ -63,6 +93,7 @@ pub(crate) struct Loaded {
 #[derive(Debug)]
 pub(crate) struct File {
     project: minisup_compose::Project,
+    paths: Vec<PathBuf>,
     /// Where relative paths start.
     directory: PathBuf,
     warnings: Vec<String>,
@@ -83,13 +114,13 @@ impl File {
         let first = files.first().map(std::path::absolute).transpose()?;
         let directory = first.as_deref().and_then(Path::parent).unwrap_or(&here).to_path_buf();
         let mut loader =
-            Loader::new(&Disk, files).directory(&directory).environment(std::env::vars());
+            Loader::new(&Disk, files.clone()).directory(&directory).environment(std::env::vars());
         if let Some(name) = name {
             loader = loader.name(name);
         }
         let (project, found) = loader.load().map_err(|errors| anyhow!("{errors}"))?;
         let warnings = found.iter().map(ToString::to_string).collect();
-        Ok(File { project, directory, warnings })
+        Ok(File { project, paths: files, directory, warnings })
     }
 
     /// The project's name.
@@ -97,11 +128,16 @@ impl File {
         &self.project.name
     }
 
+    /// The files that were read, without those that they include.
+    pub(crate) fn paths(&self) -> &[PathBuf] {
+        &self.paths
+    }
+
     /// What the supervisor keeps of it. Images are made bundles on the way.
     ///
     /// # Errors
     /// The first thing that is not supported yet, with its place.
-    pub(crate) fn services(&self, images: &Images) -> Result<Loaded> {
+    pub(crate) fn services(&self, images: &Images, layout: &Layout) -> Result<Loaded> {
         let mut warnings = self.warnings.clone();
         let place = |key| Place { project: &self.project, service: key };
         for (key, service) in &self.project.services {
@@ -111,13 +147,15 @@ impl File {
         for (key, service) in &self.project.services {
             let here = place(key);
             warnings.extend(here.without_effect(service));
-            services.insert(key.clone(), here.spec(service, &self.directory, images)?);
+            services.insert(key.clone(), here.spec(service, &self.directory, images, layout)?);
         }
         if services.len() > 1 {
             let text = "the services cannot reach each other yet: there is no network between them";
             warnings.push(text.into());
         }
-        Ok(Loaded { services, warnings })
+        let own = self.project.volumes.values().filter(|volume| !volume.external);
+        let volumes = own.map(|volume| volume.name.clone()).collect();
+        Ok(Loaded { services, volumes, warnings })
     }
 }
 
@@ -152,8 +190,9 @@ impl Place<'_> {
                 .filter(|key| !DEPLOY_KEYS.contains(&key.as_str()))
                 .map(|key| format!("deploy.{key}")),
         );
-        if service.minisup != ServiceExtension::default() {
-            missing.push("x-minisup".to_string());
+        self.check_extension(&service.minisup)?;
+        if service.network_mode.as_ref().is_some_and(|mode| *mode != NetworkMode::None) {
+            missing.push("network_mode".to_string());
         }
         if service.networks.keys().any(|name| name != "default") {
             missing.push("networks".to_string());
@@ -191,7 +230,9 @@ impl Place<'_> {
         service: &model::Service,
         directory: &Path,
         images: &Images,
+        layout: &Layout,
     ) -> Result<ServiceSpec> {
+        let settings = self.settings(service, layout)?;
         let made = self.made(service, directory, images)?;
         let limits = &service.deploy.resources.limits;
         let reserved = &service.deploy.resources.reservations;
@@ -208,7 +249,10 @@ impl Place<'_> {
         let deploy = &service.deploy;
         let order = match deploy.update_config.order {
             Some(model::Order::StopFirst) => Order::StopFirst,
-            Some(model::Order::StartFirst) | None => Order::StartFirst,
+            Some(model::Order::StartFirst) => Order::StartFirst,
+            // Two containers at once could write over each other.
+            None if writes_to_disk(service) => Order::StopFirst,
+            None => Order::StartFirst,
         };
         let parallelism = match deploy.update_config.parallelism {
             0 => deploy.replicas.max(1), // all at a time
@@ -232,11 +276,13 @@ impl Place<'_> {
                 .or(made.stop_signal)
                 .unwrap_or_else(|| "TERM".to_string()),
             stop_grace_ms: service.stop_grace_period.0,
-            drain_ms: 10_000,
+            drain_ms: service.minisup.lb.drain.0,
             restart: restart(deploy),
             order,
             parallelism,
             needs: needs.collect(),
+            settings,
+            roles: self.roles(&service.minisup.probes)?,
         })
     }
 
@@ -305,8 +351,17 @@ impl Place<'_> {
             retries: check.retries.or(image.map(|i| i.retries)).unwrap_or(3),
             start_period_ms: or(check.start_period, image.map(|i| i.start_period_ms), 0),
             start_interval_ms: or(check.start_interval, image.map(|i| i.start_interval_ms), 250),
+            rise: 1,
         }))
     }
+}
+
+/// Whether a container writes to something that its replacement would have at the same time.
+fn writes_to_disk(service: &model::Service) -> bool {
+    let is_shared = |mount: &model::Mount| {
+        !mount.read_only && matches!(mount.kind, MountKind::Volume { .. } | MountKind::Bind { .. })
+    };
+    service.volumes.iter().any(is_shared)
 }
 
 /// Entry point and command together replace the image's; a command alone keeps its entry point.

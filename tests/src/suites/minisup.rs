@@ -15,6 +15,8 @@ pub(super) fn tests() -> Vec<Test> {
         test("what_is_wrong_is_refused", what_is_wrong_is_refused),
         test("a_broken_history_costs_no_container", a_broken_history_costs_no_container),
         test("a_compose_file_is_followed", a_compose_file_is_followed),
+        test("files_and_identity_come_from_the_file", files_and_identity_come_from_the_file),
+        test("roles_and_hooks_are_followed", roles_and_hooks_are_followed),
         test("waiting_ends_and_says_what_is_missing", waiting_ends_and_says_what_is_missing),
         test("images_run_and_share_their_layers", images_run_and_share_their_layers),
     ]
@@ -176,6 +178,112 @@ fn a_compose_file_is_followed(world: &World) {
     let before = project.pids();
     project.ok(&up);
     assert_eq!(project.pids(), before, "a second up changes nothing");
+    project.down();
+}
+
+const FILES: &str = r#"
+services:
+  web:
+    image: .
+    user: "1000:100"
+    hostname: shop
+    working_dir: /tmp
+    cap_drop: [ALL]
+    ulimits: {nofile: 77}
+    environment: {GREETING: hello}
+    volumes: ["data:/data", "./shown:/shown:ro", "/own"]
+    tmpfs: ["/scratch:size=64k"]
+    secrets: [password, {source: password, target: /other, uid: "1000", mode: "0400"}]
+    configs: [{source: settings, target: /settings.txt}]
+volumes: {data: {}}
+secrets: {password: {file: ./password}}
+configs: {settings: {content: "level: 3"}}
+"#;
+
+fn files_and_identity_come_from_the_file(world: &World) {
+    let project = Project::new(world, "files");
+    let dir = project.bundle();
+    for below in ["data", "shown", "own", "scratch", "run/secrets"] {
+        std::fs::create_dir_all(dir.join("rootfs").join(below)).expect("make a directory");
+    }
+    std::fs::create_dir(dir.join("shown")).expect("make a directory");
+    for (name, text) in [("shown/page", "look"), ("password", "hush"), ("compose.yaml", FILES)] {
+        std::fs::write(dir.join(name), text).expect("write a file");
+    }
+    for empty in ["rootfs/other", "rootfs/settings.txt", "rootfs/run/secrets/password"] {
+        std::fs::write(dir.join(empty), "").expect("write a file");
+    }
+    let (file, runtime) = (dir.join("compose.yaml"), programs::minirun());
+    let mut up = vec!["up", "-d", "--wait", "--file", file.to_str().expect("UTF-8")];
+    up.extend(["--runtime", runtime.to_str().expect("UTF-8")]);
+    project.ok(&up);
+    let sh = |script: &str| project.ok(&["exec", "web", "sh", "-c", script]);
+    assert_eq!(sh("id -u; id -g; hostname; pwd; ulimit -n"), "1000\n100\nshop\n/tmp\n77\n");
+    assert_eq!(sh("cat /shown/page /run/secrets/password /settings.txt"), "lookhushlevel: 3");
+    assert_eq!(
+        sh("stat -c '%u %a' /other; grep CapEff /proc/self/status"),
+        "1000 400\nCapEff:\t0000000000000000\n"
+    );
+    assert_eq!(
+        sh("stat -f -c %T /scratch; touch /shown/x 2>&1 || true"),
+        "tmpfs\ntouch: /shown/x: Read-only file system\n"
+    );
+    // The value of a secret is nowhere but in memory.
+    let known = [project.ok(&["inspect"]), project.ok(&["events", "--json"])].concat();
+    assert!(!known.contains("hush"));
+    let kept = std::fs::read_to_string(project.state_dir().join("stack.json")).expect("stack.json");
+    assert!(kept.contains("/password-") && !kept.contains("hush"), "{kept}");
+    // Another value is another revision; the volume stays, also after down, until it is named.
+    let before = project.pids();
+    std::fs::write(dir.join("password"), "new").expect("write a file");
+    let volume = world.path("minisup-state/volumes.d").join(project.volume("data"));
+    std::fs::write(volume.join("kept"), "data").expect("write into the volume");
+    project.ok(&up);
+    project.wait_for("the replacement", || project.pids() != before && project.pids().len() == 1);
+    assert_eq!(sh("cat /run/secrets/password /data/kept"), "newdata");
+    project.down();
+    assert!(volume.join("kept").exists());
+    project.ok(&up);
+    project.ok(&["down", "--volumes"]);
+    assert!(!volume.exists());
+    project.is_gone();
+}
+
+fn roles_and_hooks_are_followed(world: &World) {
+    let project = Project::new(world, "roles");
+    let file = project.bundle().join("compose.yaml");
+    let text = format!(
+        "services:\n  web:\n    image: .\n    ports: [\"127.0.0.1:{}:3000\"]\n    tmpfs: [/tmp]\n    \
+         pre_stop: [{{command: [sh, -c, \"echo bye > /proc/1/fd/1\"]}}]\n    x-minisup:\n      \
+         probes:\n        ready: {{exec: [test, -e, /tmp/open], interval: 50ms, failures: 1}}\n        \
+         live: {{http: {{port: 3000, path: /health}}}}\n        \
+         startup: {{tcp: {{port: 3000}}}}\n",
+        project.port
+    );
+    std::fs::write(&file, &text).expect("write the file");
+    let runtime = programs::minirun();
+    let mut up = vec!["up", "-d", "--file", file.to_str().expect("UTF-8")];
+    up.extend(["--runtime", runtime.to_str().expect("UTF-8")]);
+    project.ok(&up);
+    let route = || project.ok(&["registry", "--json"]);
+    project.wait_for("a replica without requests", || {
+        project.ok(&["ps"]).contains("unready for") && !route().contains("\"active\"")
+    });
+    assert!(!project.ok(&["events"]).contains("became-ready"), "its ready probe never passed");
+    project.ok(&["exec", "web", "touch", "/tmp/open"]);
+    project.wait_for("its requests", || route().contains("\"active\""));
+    let before = project.pids();
+    project.ok(&["exec", "web", "rm", "/tmp/open"]);
+    project.wait_for("that it gets none again", || !route().contains("\"active\""));
+    project.ok(&["exec", "web", "touch", "/tmp/open"]);
+    project.wait_for("that it gets some again", || route().contains("\"active\""));
+    assert_eq!(project.pids(), before, "not ready is no reason to replace it");
+    project.ok(&["restart", "web"]);
+    project.wait_for("its successor", || project.ok(&["ps"]).contains("web.1.2"));
+    project.ok(&["exec", "web.1.2", "touch", "/tmp/open"]);
+    project.wait_for("the hook", || project.ok(&["logs"]).contains("bye"));
+    std::fs::write(&file, text.replace("tcp: {port", "grpc: {port")).expect("write the file");
+    project.minisup(&up).fails("a probe by grpc is not supported yet");
     project.down();
 }
 

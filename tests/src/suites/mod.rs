@@ -12,6 +12,7 @@ mod lessons;
 mod lifecycle;
 mod limits;
 mod minisup;
+mod minisup_commands;
 mod mounts;
 mod namespaces;
 mod races;
@@ -44,5 +45,6 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Test>)> {
         ("crash", crash::tests()),
         ("lessons", lessons::tests()),
         ("minisup", minisup::tests()),
+        ("minisup_commands", minisup_commands::tests()),
     ]
 }

@@ -3,20 +3,23 @@
 mod service;
 mod summary;
 mod wait;
+mod watch;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
 use minisup_core::input::Command;
 
-use super::events;
-use super::logs::Reader;
+use super::plan;
 use crate::client::Client;
+use crate::compose::Loaded;
 use crate::image::{Images, Pull};
 use crate::layout::Layout;
-use crate::model::Stack;
+use crate::model::{ServiceSpec, Stack};
 use crate::{compose, programs, quantity};
 
 /// What `up` can be told.
@@ -110,7 +113,11 @@ pub(crate) struct Up {
 
 /// Starts or changes a project.
 pub(crate) async fn run(named: Option<&str>, up: Up) -> Result<()> {
-    let (client, stack) = wanted(named, &up).await?;
+    let project = Wanted::read(named, &up)?;
+    project.warnings.iter().for_each(|warning| eprintln!("{warning}"));
+    let client = Client { layout: project.layout.clone() };
+    client.start().await?;
+    let stack = project.stack(client.state().await?.stack.services);
     let seen = last_event(&client).await?;
     if let Err(error) = client.apply(&stack).await {
         leave_if_empty(&client).await;
@@ -123,37 +130,68 @@ pub(crate) async fn run(named: Option<&str>, up: Up) -> Result<()> {
         print!("{}", summary::of(&client.layout.project, &client.state().await?));
         return Ok(());
     }
-    foreground(&client, seen).await
+    watch::foreground(&client, seen).await
 }
 
-/// What the options and files ask for, and the project's supervisor, which runs from now on.
-async fn wanted(named: Option<&str>, up: &Up) -> Result<(Client, Stack)> {
-    let runtime = programs::runtime(up.runtime.as_deref())?;
-    let images = |layout: &Layout| Images { store: up.store.clone(), bundles: layout.images() };
-    let Some(source) = &up.bundle else {
-        let file = compose::File::read(&up.file, named)?;
-        let layout = Layout::of(file.name())?;
-        let loaded = file.services(&images(&layout))?;
-        loaded.warnings.iter().for_each(|warning| eprintln!("{warning}"));
-        let client = Client { layout };
-        client.start().await?;
-        return Ok((client, Stack { runtime, services: loaded.services }));
-    };
-    let name = up.name.clone().map_or_else(|| service::name(source), Ok)?;
-    let layout = Layout::of(named.unwrap_or(&name))?;
-    let pull = match up.pull.as_str() {
-        "always" => Pull::Always,
-        "never" => Pull::Never,
-        _ => Pull::Missing,
-    };
-    let made = images(&layout).bundle(source, &std::env::current_dir()?, pull)?;
-    let spec = service::service(up, made)?;
-    let client = Client { layout };
-    client.start().await?;
-    // What else the project has stays as it is.
-    let mut services = client.state().await?.stack.services;
-    services.insert(name, spec);
-    Ok((client, Stack { runtime, services }))
+/// Shows what `run` would change. Status 2 says that there is something.
+pub(crate) async fn preview(named: Option<&str>, up: Up) -> Result<ExitCode> {
+    let project = Wanted::read(named, &up)?;
+    project.warnings.iter().for_each(|warning| eprintln!("{warning}"));
+    let client = Client { layout: project.layout.clone() };
+    let view = client.state().await.ok();
+    let there = view.as_ref().map(|view| view.stack.services.clone()).unwrap_or_default();
+    let plan = plan::plan(view.as_ref(), &project.stack(there));
+    println!("project {}", client.layout.project);
+    plan.lines.iter().for_each(|line| println!("{line}"));
+    if view.is_none() && !client.layout.stack().exists() {
+        client.layout.remove(); // bundles of images were made to look into them
+    }
+    let changes = plan.changes;
+    println!("{changes} changes");
+    Ok(if changes == 0 { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+/// What options and files ask for.
+struct Wanted {
+    layout: Layout,
+    runtime: PathBuf,
+    services: BTreeMap<String, ServiceSpec>,
+    /// Whether what else the project has stays as it is.
+    is_one: bool,
+    volumes: BTreeSet<String>,
+    warnings: Vec<String>,
+}
+
+impl Wanted {
+    fn read(named: Option<&str>, up: &Up) -> Result<Wanted> {
+        let runtime = programs::runtime(up.runtime.as_deref())?;
+        let images = |layout: &Layout| Images { store: up.store.clone(), bundles: layout.images() };
+        let Some(source) = &up.bundle else {
+            let file = compose::File::read(&up.file, named)?;
+            let layout = Layout::of(file.name())?;
+            let Loaded { services, volumes, warnings } =
+                file.services(&images(&layout), &layout)?;
+            return Ok(Wanted { layout, runtime, services, is_one: false, volumes, warnings });
+        };
+        let name = up.name.clone().map_or_else(|| service::name(source), Ok)?;
+        let layout = Layout::of(named.unwrap_or(&name))?;
+        let pull = match up.pull.as_str() {
+            "always" => Pull::Always,
+            "never" => Pull::Never,
+            _ => Pull::Missing,
+        };
+        let made = images(&layout).bundle(source, &std::env::current_dir()?, pull)?;
+        let services = BTreeMap::from([(name, service::service(up, made)?)]);
+        let (volumes, warnings) = (BTreeSet::new(), Vec::new());
+        Ok(Wanted { layout, runtime, services, is_one: true, volumes, warnings })
+    }
+
+    /// The whole project, given what it has now.
+    fn stack(&self, there: BTreeMap<String, ServiceSpec>) -> Stack {
+        let mut services = if self.is_one { there } else { BTreeMap::new() };
+        services.extend(self.services.clone());
+        Stack { runtime: self.runtime.clone(), services, volumes: self.volumes.clone() }
+    }
 }
 
 /// A supervisor that was started for a project that is refused has nothing to do.
@@ -172,33 +210,4 @@ async fn last_event(client: &Client) -> Result<i64> {
             None => return Ok(last),
         }
     }
-}
-
-/// Shows events and logs until somebody presses Ctrl-C; then everything is stopped.
-async fn foreground(client: &Client, mut seen: i64) -> Result<()> {
-    let mut reader = Reader::default();
-    reader.read(&client.layout, None); // what was there before is not shown again
-    let mut stop = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    loop {
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => break,
-            _ = stop.recv() => break,
-            () = tokio::time::sleep(Duration::from_millis(100)) => {}
-        }
-        match client.events(seen, None, false).await {
-            Ok(new) => {
-                for event in &new {
-                    seen = event.seq;
-                    println!("{}", events::line(event));
-                }
-            }
-            Err(_) if Layout::projects().contains(&client.layout.project) => {} // starting again
-            Err(_) => return Ok(()), // somebody said down
-        }
-        for line in reader.read(&client.layout, None) {
-            println!("{line}");
-        }
-    }
-    eprintln!("stopping {}", client.layout.project);
-    super::down::run(Some(&client.layout.project)).await
 }

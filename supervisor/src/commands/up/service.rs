@@ -8,7 +8,8 @@ use minisup_core::spec::Order;
 
 use super::Up;
 use crate::image::Made;
-use crate::model::{Health, Probe, Protocol, Publish, ServiceSpec};
+use crate::model::{Health, Probe, Protocol, Publish, Roles, ServiceSpec};
+use crate::settings::Settings;
 
 /// What a service is called that is made of `source`: a bundle, an archive or an image's name.
 ///
@@ -58,6 +59,8 @@ pub(super) fn service(up: &Up, made: Made) -> Result<ServiceSpec> {
         restart: restart(&up.restart)?,
         order: if up.update_order == "stop-first" { Order::StopFirst } else { Order::StartFirst },
         parallelism: up.update_parallelism,
+        settings: Settings::default(),
+        roles: Roles::default(),
     })
 }
 
@@ -90,6 +93,7 @@ fn health(up: &Up) -> Result<Option<Health>> {
         retries: up.health_retries,
         start_period_ms: up.health_start_period,
         start_interval_ms: 10,
+        rise: 1,
     }))
 }
 
