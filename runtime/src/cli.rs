@@ -13,6 +13,7 @@ use linux::clone::Strings;
 use linux::seal;
 
 use crate::commands::{VERBS, VERSION_TEXT, Verb};
+use crate::container::group::Manager;
 use crate::container::state::StateRoot;
 use crate::error::{Error, Result};
 use crate::report::Log;
@@ -22,8 +23,8 @@ use crate::report::Log;
 pub(crate) struct Global {
     root: Option<PathBuf>,
     pub(crate) log: Log,
-    /// Whether cgroups are used; `--cgroup-manager disabled` says no.
-    pub(crate) cgroups: bool,
+    /// Who makes cgroups.
+    pub(crate) manager: Manager,
 }
 
 impl Global {
@@ -169,13 +170,12 @@ fn understood(matches: &ArgMatches) -> Result<(Global, &str, &ArgMatches)> {
     let (name, sub) =
         matches.subcommand().ok_or_else(|| Error::Config("no command was given".into()))?;
     let manager = matches.get_one::<String>("cgroup-manager").map_or("cgroupfs", String::as_str);
-    if manager == "systemd" || matches.get_flag("systemd-cgroup") {
-        return Err(Error::Unsupported(
-            "the systemd cgroup manager is not supported by this version of minirun: use \
-             --cgroup-manager cgroupfs"
-                .into(),
-        ));
-    }
+    let manager = match manager {
+        "disabled" => Manager::Disabled,
+        "systemd" => Manager::Systemd,
+        _ if matches.get_flag("systemd-cgroup") => Manager::Systemd,
+        _ => Manager::Cgroupfs,
+    };
     let level = matches.get_one::<String>("log-level").map_or("", String::as_str);
     let global = Global {
         root: matches.get_one("root").cloned(),
@@ -184,7 +184,7 @@ fn understood(matches: &ArgMatches) -> Result<(Global, &str, &ArgMatches)> {
             json: matches.get_one::<String>("log-format").is_some_and(|format| format == "json"),
             debug: matches.get_flag("debug") || level == "debug",
         },
-        cgroups: manager != "disabled",
+        manager,
     };
     Ok((global, name, sub))
 }

@@ -4,11 +4,14 @@ mod check;
 mod connect;
 mod create;
 mod delete;
+mod events;
 mod exec;
+mod explain;
 mod features;
 mod flags;
 mod kill;
 mod list;
+mod mounts;
 mod network;
 mod pause;
 mod ps;
@@ -55,10 +58,13 @@ pub(crate) const VERBS: &[Verb] = &[
     pause::PAUSE,
     pause::RESUME,
     update::VERB,
+    events::VERB,
     wait::VERB,
+    mounts::VERB,
     network::VERB,
     spec::VERB,
     check::VERB,
+    explain::VERB,
     features::VERB,
 ];
 

@@ -17,6 +17,7 @@ use crate::cgroup::{Cgroup, OomReport};
 use crate::cli::Global;
 use crate::container::create::{Created, Options, create};
 use crate::container::handshake::Message;
+use crate::container::readiness::{self, Readiness};
 use crate::container::state::StateRoot;
 use crate::container::{cleanup, foreground, start};
 use crate::error::{Error, Result};
@@ -59,14 +60,30 @@ fn arguments(command: Command) -> Command {
         .args(flags::arguments())
         .args(connect::arguments())
         .after_help(
-            "A target with a `/` in it, or a directory with a config.json while this one has none, \
-             is a bundle. Otherwise it is a name, and the bundle is the current directory.",
+            "A target with a `/` in it (or `.`), or a directory with a config.json while this one \
+             has none, is a bundle. Otherwise it is a name, and the bundle is the current \
+             directory.",
         )
 }
 
 fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     let root = global.state_root()?;
-    let target = Target::of(matches, &root)?;
+    loop {
+        let target = Target::of(matches, &root)?;
+        match run_target(global, matches, &root, &target) {
+            // Somebody has taken the name since we looked: there are others.
+            Err(Error::AlreadyExists(_)) if target.is_named_by_us => {}
+            result => return result,
+        }
+    }
+}
+
+fn run_target(
+    global: &Global,
+    matches: &ArgMatches,
+    root: &StateRoot,
+    target: &Target,
+) -> Result<i32> {
     let narrator = Narrator::new(matches.get_flag("explain"), path_of(matches, "trace"))?;
     let mut narrator = narrator;
     if let Some(narrator) = &mut narrator {
@@ -74,12 +91,12 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     }
     let mut journal = Journal::parent(narrator.as_mut());
     let mut network = Network::of(matches)?;
-    let (plan, config) = decide(global, matches, &target, network.as_mut(), &mut journal)?;
+    let (plan, config) = decide(global, matches, target, network.as_mut(), &mut journal)?;
     let files = network.as_ref().map_or(Ok(Vec::new()), Network::files)?;
     let detach = matches.get_flag("detach");
     check_terminal(&plan, detach, matches)?;
     let options = Options {
-        root: &root,
+        root,
         config: &config,
         files: &files,
         wait_for_start: false,
@@ -90,7 +107,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
         no_pivot: matches.get_flag("no-pivot"),
         no_new_keyring: matches.get_flag("no-new-keyring"),
         preserve_fds: preserved(matches),
-        cgroups: global.cgroups,
+        manager: global.manager,
     };
     let capture = || Signals::capture().map_err(Error::kernel("capture signals"));
     let signals = if detach { None } else { Some(capture()?) };
@@ -98,6 +115,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     plan.warnings.iter().for_each(|warning| global.log.warning(warning));
     created.warnings.iter().for_each(|warning| global.log.warning(warning));
     created.terminal.iter().for_each(foreground::pass_size);
+    let readiness = Readiness::listen(&created.home, created.child.pid.as_raw())?;
     let started = connect_to_networks(global, &mut created, network.as_ref(), &mut journal)
         .and_then(|()| start_program(&created, &mut journal));
     if let Err(error) = started {
@@ -109,9 +127,16 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     if let Some(narrator) = &mut narrator {
         narrator.close(&target.id);
     }
-    match signals {
-        None => Ok(0),
-        Some(signals) => stand_by(global, created, &signals, matches.get_flag("keep")),
+    match (signals, readiness) {
+        (None, None) => Ok(0),
+        (None, Some(readiness)) => {
+            let Created { lock, child, .. } = created;
+            drop(lock);
+            readiness.wait(&child.pidfd).map(|()| 0)
+        }
+        (Some(signals), readiness) => {
+            stand_by(global, created, (&signals, readiness), matches.get_flag("keep"))
+        }
     }
 }
 
@@ -161,6 +186,7 @@ fn decide_now(
     if let Some(network) = network {
         network.mount_files(&mut plan, &root);
     }
+    readiness::pass_on(&mut plan, &root);
     let bytes = if changed { spec::to_text(&config)?.into_bytes() } else { loaded.bytes };
     Ok((plan, bytes))
 }
@@ -221,16 +247,22 @@ fn connect_to_networks(
 
 fn start_program(created: &Created, journal: &mut Journal<'_>) -> Result<()> {
     created.line.say(&Message::Release).map_err(Error::kernel("talk to init"))?;
-    start::wait_for_program(&created.line, journal)?;
+    let agent = start::agent_of(&created.state, Some(&created.child.pidfd));
+    start::wait_for_program(&created.line, journal, agent)?;
     start::run_poststart(&created.home, &created.state)
 }
 
 /// Waits for the end, tells when memory was the reason, cleans up.
-fn stand_by(global: &Global, created: Created, signals: &Signals, keep: bool) -> Result<i32> {
+fn stand_by(
+    global: &Global,
+    created: Created,
+    (signals, readiness): (&Signals, Option<Readiness>),
+    keep: bool,
+) -> Result<i32> {
     let Created { home, lock, state, child, terminal, cgroup, line, .. } = created;
     // From here on others may look at the container, and end it.
     drop((lock, line));
-    let exit = foreground::wait(&child.pidfd, signals, terminal.as_ref())?;
+    let exit = foreground::wait(&child.pidfd, (signals, readiness), terminal.as_ref())?;
     if let Some(oom) = cgroup.as_ref().map(Cgroup::oom).filter(|oom| oom.kills > 0) {
         global.log.notice(&oom_text(home.id(), exit, &oom));
     }
@@ -267,6 +299,7 @@ struct Target {
     id: String,
     bundle: PathBuf,
     command: Vec<String>,
+    is_named_by_us: bool,
 }
 
 impl Target {
@@ -279,7 +312,7 @@ impl Target {
         if asked.is_none() && is_bundle(target) {
             let bundle = bundle_of(Some(Path::new(target)))?;
             let id = name.map_or_else(|| free_name(&bundle, root), str::to_owned);
-            return Ok(Self { id, bundle, command });
+            return Ok(Self { id, bundle, command, is_named_by_us: name.is_none() });
         }
         if let Some(name) = name {
             return Err(Error::Config(format!(
@@ -287,13 +320,15 @@ impl Target {
                  {target:?}"
             )));
         }
-        Ok(Self { id: target.to_owned(), bundle: bundle_of(asked)?, command })
+        let (id, bundle) = (target.to_owned(), bundle_of(asked)?);
+        Ok(Self { id, bundle, command, is_named_by_us: false })
     }
 }
 
 /// See the help of the command.
 fn is_bundle(target: &str) -> bool {
     target.contains('/')
+        || [".", ".."].contains(&target)
         || (!Path::new("config.json").exists() && Path::new(target).join("config.json").exists())
 }
 

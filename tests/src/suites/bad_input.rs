@@ -366,7 +366,7 @@ fn usage(world: &World) {
     world.run(&["create"]).exits(1).says("ID");
     world.run(&["run"]).exits(1).says("BUNDLE");
     world.run(&["--log-format", "xml", "list"]).exits(1).says("xml");
-    world.run(&["--systemd-cgroup", "list"]).fails("systemd");
+    world.run(&["--cgroup-manager", "openrc", "list"]).exits(1).says("openrc");
     let help = world.run(&["--help"]).ok().output;
     for verb in ["run", "create", "start", "state", "kill", "delete", "exec", "list", "check"] {
         assert!(help.contains(&format!("\n  {verb} ")), "{verb} is not in {help}");

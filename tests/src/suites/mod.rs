@@ -1,9 +1,12 @@
 //! The suites, one file each.
 
+mod agents;
 mod bad_input;
 mod budgets;
+mod clients;
 mod concurrency;
 mod crash;
+mod events;
 mod exec;
 mod hostile;
 mod identity;
@@ -15,9 +18,13 @@ mod minisup;
 mod minisup_commands;
 mod mounts;
 mod namespaces;
+mod owners;
 mod races;
 mod rootless;
 mod run;
+mod scheduling;
+mod services;
+mod systemd;
 mod terminal;
 mod tidy;
 
@@ -32,11 +39,18 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Test>)> {
         ("limits", limits::tests()),
         ("namespaces", namespaces::tests()),
         ("mounts", mounts::tests()),
+        ("owners", owners::tests()),
+        ("agents", agents::tests()),
         ("identity", identity::tests()),
         ("terminal", terminal::tests()),
         ("lifecycle", lifecycle::tests()),
         ("exec", exec::tests()),
+        ("events", events::tests()),
+        ("scheduling", scheduling::tests()),
         ("concurrency", concurrency::tests()),
+        ("systemd", systemd::tests()),
+        ("clients", clients::tests()),
+        ("services", services::tests()),
         ("rootless", rootless::tests()),
         ("images", images::tests()),
         ("bad_input", bad_input::tests()),
