@@ -55,7 +55,7 @@ pub(crate) fn run() -> Result<()> {
     let mut sum = Sum::default();
     install()?;
     heading("building");
-    let release = build(&["minirun", "rootfs-tools", "web", "leak"])?;
+    let release = build(&["minirun", "rootfs-tools", "minisup", "web", "leak"])?;
     let debug = release.with_file_name("debug");
     cargo(&["build", "--package", "minirun-tests", "--package", "vm"])?;
     let artefacts = collect(&release, &debug)?;
@@ -135,7 +135,7 @@ fn collect(release: &Path, debug: &Path) -> Result<PathBuf> {
         fs::remove_dir_all(&directory).context("empty the directory of artefacts")?;
     }
     fs::create_dir_all(directory.join("source")).context("make the directory of artefacts")?;
-    for name in ["minirun", "rootfs-tools", "web", "leak"] {
+    for name in ["minirun", "rootfs-tools", "minisup", "web", "leak"] {
         fs::copy(release.join(name), directory.join(name))
             .with_context(|| format!("copy {name}"))?;
     }
