@@ -44,6 +44,13 @@ pub fn main() -> ExitCode {
         Log::default().error(&error);
         return ExitCode::FAILURE;
     }
+    if verb.is_none()
+        && let Some(word) = arguments.iter().skip(1).find(|word| ABSENT.iter().any(|a| a == word))
+    {
+        let what = format!("{}: minirun does not work with CRIU: use runc", word.display());
+        Log::default().error(&Error::Unsupported(what));
+        return ExitCode::FAILURE;
+    }
     let mut command = program(verb);
     let arguments = with_two_dashes(arguments, verb);
     let matches = match command.try_get_matches_from_mut(arguments) {
@@ -93,6 +100,10 @@ fn seal_program(arguments: &[OsString]) -> Result<()> {
 
 const GLOBAL_WITH_VALUE: [&str; 6] =
     ["--root", "--log", "--log-format", "--log-level", "--rootless", "--cgroup-manager"];
+
+/// Verbs of runc that are not there. Engines ask for `checkpoint --help` and take a failure as the
+/// answer that it is.
+const ABSENT: [&str; 2] = ["checkpoint", "restore"];
 
 /// The verb, found before anything is parsed.
 fn chosen_verb(arguments: &[OsString]) -> Option<&'static Verb> {

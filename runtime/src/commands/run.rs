@@ -18,7 +18,7 @@ use crate::container::create::{Created, Options, create};
 use crate::container::handshake::Message;
 use crate::container::readiness::{self, Readiness};
 use crate::container::state::StateRoot;
-use crate::container::{cleanup, foreground, start};
+use crate::container::{blocked, cleanup, foreground, start};
 use crate::error::{Error, Result};
 use crate::explain::{Journal, Narrator};
 use crate::plan::Plan;
@@ -270,6 +270,9 @@ fn stand_by(
     let exit = foreground::wait(&child.pidfd, (signals, readiness), terminal.as_ref())?;
     if let Some(oom) = cgroup.as_ref().map(Cgroup::oom).filter(|oom| oom.kills > 0) {
         global.log.notice(&oom_text(home.id(), exit, &oom));
+    }
+    if let Some(why) = blocked::explain(home.id(), exit, child.pid.as_raw()) {
+        global.log.notice(&why);
     }
     if !keep {
         drop(cgroup);

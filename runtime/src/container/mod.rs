@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 mod birth;
+pub(crate) mod blocked;
 pub(crate) mod cleanup;
 pub(crate) mod create;
 pub(crate) mod exec;

@@ -18,6 +18,7 @@ pub(super) fn tests() -> Vec<Test> {
         test("nobody_listens", nobody_listens),
         test("profiles_that_cannot_be", profiles_that_cannot_be),
         test("explain", explain),
+        test("killed_by_its_filter", killed_by_its_filter),
     ]
 }
 
@@ -131,4 +132,23 @@ fn explain(world: &World) {
     assert!(alone("0x9").contains("no rule holds"), "{}", alone("9"));
     told(&["frobnicate"]).fails("frobnicate");
     world.run(&["explain", "mkdir"]).exits(1).says("--seccomp");
+}
+
+fn killed_by_its_filter(world: &World) {
+    let bundle = world.bundle("c").shell("exec mkdir /tmp/x").set(
+        "/linux/seccomp",
+        json!({"defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL_PROCESS"}]}),
+    );
+    let ran = world.run(&["run", bundle.path()]).exits(128 + 31);
+    let words = "container c was killed: its seccomp profile forbids ";
+    assert!(ran.errors.contains(words), "{}", ran.errors);
+    // The kernel has told the call where it writes such things down at all.
+    let log = world.program("/bin/dmesg").run().output;
+    let known = log.lines().any(|line| line.contains("type=1326") && line.contains("mkdir"));
+    assert!(!known || ran.errors.contains("the system call mkdir"), "{}", ran.errors);
+    // Killed by somebody else is not the filter's doing.
+    let bundle = bundle.shell("exit 137");
+    let ran = world.run(&["run", bundle.path()]).exits(137);
+    assert!(!ran.errors.contains("seccomp"), "{}", ran.errors);
 }

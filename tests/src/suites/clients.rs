@@ -4,6 +4,8 @@
 //! What a client is asked to do is a line of shell; what is right is what it then prints. The
 //! engines run in a guest (`cargo vm run --profile docker`), where nothing else uses them.
 
+use std::sync::Mutex;
+
 use crate::needs::Need;
 use crate::world::World;
 use crate::{Test, programs, test};
@@ -214,6 +216,8 @@ const CONTAINERD: &[Operation] = &[
 fn compare(world: &World, setup: &str, operations: &[Operation], choose: impl Fn(&str) -> String) {
     let script = format!("set -e; {setup}");
     world.program("/bin/sh").args(&["-c", &script]).run().exits(0);
+    // What minirun does right needs no comparison, unless somebody wants the whole table.
+    let all = std::env::var_os("MINIRUN_TESTS_ALL").is_some();
     let mut behind = Vec::new();
     let mut table = String::new();
     for (index, (name, lines, expected)) in operations.iter().enumerate() {
@@ -236,7 +240,11 @@ fn compare(world: &World, setup: &str, operations: &[Operation], choose: impl Fn
                 .run();
             (ran.output.trim() == *expected, ran)
         };
-        let [ours, runc, crun] = ["minirun", "runc", "crun"].map(run);
+        let ours = run("minirun");
+        if ours.0 && !all {
+            continue;
+        }
+        let [runc, crun] = ["runc", "crun"].map(run);
         let mark = |good: bool| if good { "yes" } else { "no" };
         table += &format!("{name}: minirun {}, ", mark(ours.0));
         table += &format!("runc {}, crun {}\n", mark(runc.0), mark(crun.0));
@@ -246,7 +254,6 @@ fn compare(world: &World, setup: &str, operations: &[Operation], choose: impl Fn
     }
     println!("{table}");
     assert!(behind.is_empty(), "{table}\n{}", behind.join("\n"));
-    assert!(table.contains("minirun yes"), "{table}");
 }
 
 /// An image with busybox, as a tar archive, and a program `engine` that is the engine's client.
@@ -268,6 +275,13 @@ fn image(world: &World, engine: &str) -> String {
     dir.to_str().expect("UTF-8").to_owned()
 }
 
+/// One test at a time: they share the daemons of the machine.
+static DAEMONS: Mutex<()> = Mutex::new(());
+
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    DAEMONS.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 /// Docker with the three runtimes; `default` is the one that nobody has to name.
 fn start_docker(default: &str) -> String {
     let minirun = programs::minirun();
@@ -282,6 +296,7 @@ fn start_docker(default: &str) -> String {
 }
 
 fn docker(world: &World) {
+    let _alone = alone();
     let image = image(world, "docker");
     let setup = start_docker("runc") + &format!("tar -C {image} -c . | docker import - box");
     compare(world, &setup, BOTH, |runtime| format!("--runtime={runtime}"));
@@ -289,11 +304,12 @@ fn docker(world: &World) {
 }
 
 fn podman(world: &World) {
+    let _alone = alone();
     let image = image(world, "podman");
     let minirun = programs::minirun();
     let config = format!(
         "[engine]\nruntime_supports_json = [\"crun\", \"runc\", \"minirun\"]\n\
-         runtime_supports_nocgroup = [\"crun\", \"minirun\"]\n\
+         runtime_supports_nocgroups = [\"crun\", \"minirun\"]\n\
          [engine.runtimes]\nminirun = [\"{}\"]\n",
         minirun.display()
     );
@@ -307,6 +323,7 @@ fn podman(world: &World) {
 }
 
 fn containerd(world: &World) {
+    let _alone = alone();
     let image = image(world, "true");
     let setup = start_docker("runc")
         + &format!(
@@ -325,6 +342,7 @@ fn containerd(world: &World) {
 
 /// Swarm with minirun as the default runtime: three replicas, and a new one for one that dies.
 fn docker_swarm(world: &World) {
+    let _alone = alone();
     let image = image(world, "docker");
     let setup = start_docker("minirun") + &format!("tar -C {image} -c . | docker import - box");
     let script = "

@@ -6,6 +6,7 @@ mod budgets;
 mod clients;
 mod concurrency;
 mod crash;
+mod differential;
 mod events;
 mod exec;
 mod hostile;
@@ -51,6 +52,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Test>)> {
         ("systemd", systemd::tests()),
         ("clients", clients::tests()),
         ("services", services::tests()),
+        ("differential", differential::tests()),
         ("rootless", rootless::tests()),
         ("images", images::tests()),
         ("bad_input", bad_input::tests()),
