@@ -23,7 +23,7 @@ pub(super) struct Image<'a> {
 }
 
 /// Whether a target of `run` that has no configuration is an image and not a directory that lacks
-/// one: `web:v1`, `registry.example/web`, an archive, an OCI layout; but not `/absent` or `./absent`.
+/// one: `web:v1`, `registry.example/web`, an archive, an OCI layout; but not `/absent`, `./absent`.
 pub(super) fn is_image(target: &str) -> bool {
     let path = Path::new(target);
     match std::fs::metadata(path) {
@@ -35,7 +35,7 @@ pub(super) fn is_image(target: &str) -> bool {
     }
 }
 
-/// The name for a container of an image: `registry.example/team/web:v1` and `web.tar.gz` give `web`.
+/// A container's name after its image: `registry.example/team/web:v1` and `web.tar.gz` give `web`.
 pub(super) fn name_of(image: &str) -> &str {
     let last = image.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     let end = |c| c == ':' || c == '@';

@@ -18,7 +18,7 @@ use super::handshake::{Heard, Line, Message};
 use super::inside::Inside;
 use super::state::{Home, Init, Lock, State};
 use super::{birth, cleanup, readiness};
-use crate::cgroup::{self, Cgroup};
+use crate::cgroup::{self, Cgroup, Host};
 use crate::error::{Cause, Error, Failure, Result};
 use crate::explain::Journal;
 use crate::plan::Plan;
@@ -209,8 +209,14 @@ impl Half<'_> {
             Some(cgroup) => cgroup.join_files()?,
             None => Vec::new(),
         };
-        let mut view = wanted.map_or_else(View::none, |wanted| {
-            View::new(wanted.host, Some(&wanted.record), plan.namespaces.has(Kind::Cgroup))
+        let host = match self.options.manager {
+            Manager::Disabled => None,
+            // There may be a tree to look at where there is no group to be had.
+            Manager::Cgroupfs | Manager::Systemd => Host::get()?,
+        };
+        let mut view = host.map_or_else(View::none, |host| {
+            let own = wanted.map(|wanted| &wanted.record);
+            View::new(host, own, plan.namespaces.has(Kind::Cgroup))
         });
         view.born_inside &= !wanted.is_some_and(Wanted::needs_process);
         let mut new = plan.namespaces.new;
@@ -292,7 +298,8 @@ impl Half<'_> {
             }
         }
         if !plan.net_devices.is_empty() {
-            let what = || format!("{} interfaces of the host", plan.net_devices.len());
+            let names: Vec<&str> = plan.net_devices.keys().map(String::as_str).collect();
+            let what = || format!("{} of the host", names.join(", "));
             let set = || netdev::move_all(&plan.net_devices, &plan.namespaces, pid);
             journal.step(Step::Network, what, set)?;
         }
