@@ -10,6 +10,7 @@ use crate::firewall::{self, Family};
 use crate::lease::Lease;
 use crate::netlink::Connection;
 use crate::store::{LockedStore, Store};
+use crate::traffic::{self, Fault, Rates};
 
 /// Where subnets for networks that ask for none in particular are cut from: each gets a /20, 4093
 /// addresses. Apart from what Docker (172.16/12) and Podman (10.88/16 and up) use by default.
@@ -29,7 +30,21 @@ pub struct Inspected {
     /// Whether that exists.
     pub up: bool,
     /// Its containers, by address.
-    pub containers: Vec<Lease>,
+    pub containers: Vec<Connected>,
+}
+
+/// A container in a network.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Connected {
+    /// What it was given.
+    #[serde(flatten)]
+    pub lease: Lease,
+    /// How fast it may be, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rates: Option<Rates>,
+    /// What is wrong with its network, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
 }
 
 /// Makes a network. Its bridge is made when the first container comes.
@@ -82,7 +97,13 @@ pub fn inspect(store: &Store, name: &str) -> Result<Inspected> {
     let network = store.network(name)?;
     crate::collect::collect(store)?;
     let up = crate::bridge::find(&mut connect()?, &network, 0)?.is_some();
-    let containers = store.leases(name)?;
+    let records = traffic::records(store)?;
+    let containers = store.leases(name)?.into_iter().map(|lease| {
+        let record = records.iter().find(|record| record.lease.ipv4 == lease.ipv4);
+        let rates = record.map(|record| record.rates).filter(|rates| *rates != Rates::default());
+        Connected { lease, rates, fault: record.and_then(|record| record.fault) }
+    });
+    let containers = containers.collect();
     Ok(Inspected { bridge: network.bridge(), network, up, containers })
 }
 

@@ -119,26 +119,35 @@ fn put(locked: &LockedStore<'_>, netns: BorrowedFd<'_>, record: &Record) -> Resu
     let mut inside = Connection::open_in(netns).during(step)?;
     let near = host.link(&record.lease.host_interface()).during(step)?.index;
     let far = inside.link(&record.lease.interface).during(step)?.index;
-    let mut filtered = queue(&mut host, near, record, Direction::In).map_err(refusal)?;
+    let refused = |direction| move |error| refusal(error, &faults_of(record, direction));
+    let mut filtered =
+        queue(&mut host, near, record, Direction::In).map_err(refused(Direction::In))?;
     let ifb = ifb_name(record.lease.ipv4);
     remove_link(&mut host, &ifb)?;
     if record.guarded {
         let device = redirect(&mut host, near, &ifb, locked.store()).during(step)?;
-        filtered |= queue(&mut host, device, record, Direction::Out).map_err(refusal)?;
+        filtered |=
+            queue(&mut host, device, record, Direction::Out).map_err(refused(Direction::Out))?;
     } else {
-        filtered |= queue(&mut inside, far, record, Direction::Out).map_err(refusal)?;
+        filtered |=
+            queue(&mut inside, far, record, Direction::Out).map_err(refused(Direction::Out))?;
     }
     refresh_losses(locked, filtered)
 }
 
-fn refusal(error: linux::Error) -> Error {
-    // The kernel says ENOENT for a kind of queue that it does not know.
-    if error.errno == Errno::ENOENT {
-        let what = "this fault".to_owned();
-        let needs = "the kernel module sch_netem (without it: loss and rate only)".to_owned();
-        return Error::Unsupported { what, needs };
+/// The kernel says ENOENT for a kind of queue that it does not know.
+fn refusal(error: linux::Error, faults: &Faults) -> Error {
+    if error.errno != Errno::ENOENT {
+        return Error::Kernel { step: "setting a queue".into(), source: error };
     }
-    Error::Kernel { step: "setting a queue".into(), source: error }
+    let (what, needs) = match faults.is_none() || faults.is_only_loss_and_rate() {
+        true => ("a rate", "CONFIG_NET_SCH_TBF (the module sch_tbf)"),
+        false => (
+            "this fault",
+            "CONFIG_NET_SCH_NETEM (the module sch_netem; without it: loss and rate only)",
+        ),
+    };
+    Error::Unsupported { what: what.to_owned(), needs: format!("a kernel with {needs}") }
 }
 
 /// Sets the queue of one direction; `true` when the packet filter has to do the loss.

@@ -45,12 +45,31 @@ impl Faults {
         }
         let wrong = |why| Err(Error::invalid("fault", text, why));
         if faults.reorder_ppm > 0 && faults.latency.is_zero() {
-            return wrong("reorder lets packets overtake delayed ones, so it needs a latency");
+            return wrong("reorder lets packets overtake delayed ones, so it needs a delay");
         }
         if faults.jitter > faults.latency {
-            return wrong("the jitter is larger than the latency");
+            return wrong("the jitter is larger than the delay");
         }
         Ok(faults)
+    }
+
+    /// The same in words, as [`parse`](Self::parse) reads it; nothing when nothing is wrong.
+    pub fn text(&self) -> String {
+        let time = |name, time: Duration| {
+            (!time.is_zero())
+                .then(|| format!("{name}={}us", time.as_micros()).replace("000us", "ms"))
+        };
+        let share =
+            |name, ppm: u32| (ppm > 0).then(|| format!("{name}={}%", f64::from(ppm) / 10_000.0));
+        let parts = [
+            time("latency", self.latency),
+            time("jitter", self.jitter),
+            share("loss", self.loss_ppm),
+            share("duplicate", self.duplicate_ppm),
+            share("reorder", self.reorder_ppm),
+            self.rate.map(|rate| format!("rate={rate}")),
+        ];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(",")
     }
 
     /// Whether nothing is wrong.
@@ -68,6 +87,17 @@ impl Faults {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn faults_are_written_as_they_are_read() {
+        for text in ["latency=50ms,jitter=500us,loss=1.5%,reorder=25%", "rate=1mbit", ""] {
+            let faults = match text {
+                "" => Faults::default(),
+                text => Faults::parse(text).unwrap(),
+            };
+            assert_eq!(faults.text(), text);
+        }
+    }
 
     #[test]
     fn faults_are_read_and_nonsense_is_refused() {

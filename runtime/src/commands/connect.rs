@@ -91,12 +91,7 @@ impl Network {
         set_namespace(config, path)?;
         let name = config.hostname().clone();
         self.host_name = name.filter(|name| files::is_host_name(name)).unwrap_or_else(|| id.into());
-        self.wanted.guarded = config
-            .process()
-            .as_ref()
-            .and_then(|process| process.capabilities().as_ref())
-            .and_then(|sets| sets.bounding().as_ref())
-            .is_some_and(|set| set.contains(&Capability::NetAdmin));
+        self.wanted.guarded = is_guarded(config);
         Ok(())
     }
 
@@ -162,6 +157,16 @@ impl Network {
     fn has_files(&self) -> bool {
         matches!(self.wanted.mode, Mode::Networks(_) | Mode::Rootless(_))
     }
+}
+
+/// Whether the container may administer its network.
+pub(super) fn is_guarded(config: &Spec) -> bool {
+    config
+        .process()
+        .as_ref()
+        .and_then(|process| process.capabilities().as_ref())
+        .and_then(|sets| sets.bounding().as_ref())
+        .is_some_and(|set| set.contains(&Capability::NetAdmin))
 }
 
 const FILES: [&str; 3] = ["hosts", "resolv.conf", "hostname"];

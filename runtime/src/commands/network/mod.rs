@@ -1,4 +1,7 @@
-//! `minirun network`: make, show and remove networks.
+//! `minirun network`: make, show and remove networks; faults and statistics of their containers.
+
+mod fault;
+mod stats;
 
 use std::net::IpAddr;
 
@@ -47,13 +50,15 @@ fn arguments(command: Command) -> Command {
             Command::new("prune")
                 .about("Remove all networks that no container uses, and leftovers"),
         )
+        .subcommand(fault::command())
+        .subcommand(stats::command())
         .subcommand(
             // What the process of published ports runs; see network::publish.
             Command::new("forward").hide(true).arg(Arg::new("order").required(true)),
         )
 }
 
-fn run(_global: &Global, matches: &ArgMatches) -> Result<i32> {
+fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     let (name, matches) =
         matches.subcommand().ok_or_else(|| Error::Config("no command was given".into()))?;
     if name == "forward" {
@@ -70,6 +75,8 @@ fn run(_global: &Global, matches: &ArgMatches) -> Result<i32> {
         }
         "inspect" => print_json(&networks::inspect(&store, wanted()).map_err(told)?)?,
         "rm" => drop(networks::remove(&store, wanted()).map_err(told)?),
+        "fault" => fault::run(global, matches, &store)?,
+        "stats" => stats::run(global, matches)?,
         "prune" => print(&removed(&networks::prune(&store).map_err(told)?)),
         _ => {
             network::collect::collect(&store).map_err(told)?;
