@@ -9,6 +9,7 @@
 
 mod bundle;
 mod call;
+mod host;
 mod leaks;
 mod needs;
 mod programs;

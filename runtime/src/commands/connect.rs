@@ -69,9 +69,20 @@ impl Network {
             return Err(Error::Config("--net-rate needs a bridge network".into()));
         }
         let wanted = Wanted { mode, publications, rates, guarded: false };
-        let servers = words("dns").iter().map(|text| server(text)).collect::<Result<_>>()?;
+        let servers = words("dns").iter().map(|text| server(text)).collect::<Result<Vec<_>>>()?;
         let extra_hosts = words("add-host");
-        Ok(Some(Self { wanted, servers, extra_hosts, host_name: String::new() }))
+        let anywhere = Some(IpAddr::from([127, 0, 0, 1]));
+        for text in &extra_hosts {
+            files::parse_extra_host(text, anywhere).map_err(told)?;
+        }
+        let asks_for_files = !servers.is_empty() || !extra_hosts.is_empty();
+        let network = Self { wanted, servers, extra_hosts, host_name: String::new() };
+        if asks_for_files && !network.has_files() {
+            let text = "--dns and --add-host need a network of the container's own";
+            let mode = &network.wanted.mode;
+            return Err(Error::Config(format!("{text}, which --net {mode} does not give")));
+        }
+        Ok(Some(network))
     }
 
     /// Whether a published port is not known before it is open.

@@ -19,6 +19,7 @@ mod minisup;
 mod minisup_commands;
 mod mounts;
 mod namespaces;
+mod network;
 mod owners;
 mod races;
 mod rootless;
@@ -39,6 +40,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Test>)> {
         ("run", run::tests()),
         ("limits", limits::tests()),
         ("namespaces", namespaces::tests()),
+        ("network", network::tests()),
         ("mounts", mounts::tests()),
         ("owners", owners::tests()),
         ("agents", agents::tests()),

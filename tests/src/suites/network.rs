@@ -1,0 +1,287 @@
+//! Networks, with real traffic. Every test has a host of its own.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::call::wait_until;
+use crate::host::Host;
+use crate::needs::Need;
+use crate::world::World;
+use crate::{Test, test};
+
+pub(super) fn tests() -> Vec<Test> {
+    let net = |name, body: fn(&mut Host<'_>, &World)| {
+        let test = test(name, move |world: &World| body(&mut Host::new(world), world));
+        ["ip", "nft", "nsenter"].into_iter().fold(test, |test, p| test.needs(Need::Program(p)))
+    };
+    vec![
+        net("neighbours_and_strangers", neighbours_and_strangers),
+        net("masquerade", masquerade),
+        net("published_ports", published_ports),
+        net("ports_that_are_taken", ports_that_are_taken),
+        net("rates", rates),
+        net("namespaces_of_others", namespaces_of_others),
+        net("faults", faults),
+        net("words_that_make_no_sense", words_that_make_no_sense),
+        net("killed_at_any_moment", killed_at_any_moment),
+        net("again_and_again", again_and_again),
+        net("many_at_once", many_at_once),
+    ]
+}
+
+/// More of it, with `MINIRUN_TESTS_ALL=1`.
+fn rounds(usual: usize, all: usize) -> usize {
+    if std::env::var_os("MINIRUN_TESTS_ALL").is_some() { all } else { usual }
+}
+
+fn make(host: &Host<'_>, name: &str, options: &[&str]) {
+    host.minirun(&["network", "create", name]).args(options).run().ok();
+}
+
+/// Ends these containers; after `prune` nothing is left of any.
+#[track_caller]
+fn end(host: &Host<'_>, containers: &[&str]) {
+    for id in containers {
+        host.minirun(&["delete", "--force", id]).run().ok();
+    }
+    nothing_is_left(host);
+}
+
+#[track_caller]
+fn nothing_is_left(host: &Host<'_>) {
+    // A network namespace ends some moments after its last process, and takes the cables along.
+    let gone = wait_until(|| {
+        host.minirun(&["network", "prune"]).run().exits(0);
+        host.traces().is_empty()
+    });
+    assert!(gone, "{:?}", host.traces());
+}
+
+fn neighbours_and_strangers(host: &mut Host<'_>, _: &World) {
+    make(host, "web", &["--subnet", "10.77.0.0/24", "--subnet", "fd77::/64"]);
+    make(host, "db", &["--subnet", "10.78.0.0/24", "--subnet", "fd78::/64"]);
+    host.serve("a", &["--net", "web"]);
+    host.serve("b", &["--net", "web"]);
+    host.serve("stranger", &["--net", "db"]);
+    host.serve("both", &["--net", "web:interface=front", "--net", "db:ip=10.78.0.50"]);
+    let (four, six) = host.addresses("web", "a");
+    let at = |four: &str, six: &str| [format!("{four}:7000"), format!("[{six}]:7000")];
+    for asking in ["b", "both"] {
+        let (own_four, own_six) = host.addresses("web", asking);
+        let seen = at(&four, &six).map(|at| host.asks(asking, &at).expect("a neighbour"));
+        assert_eq!(seen, [own_four, own_six], "{asking}");
+    }
+    for at in at(&four, &six) {
+        assert_eq!(host.asks("stranger", &at), None, "{at} from another network");
+    }
+    let (four, six) = host.addresses("db", "stranger");
+    for at in at(&four, &six) {
+        assert_eq!(host.asks("a", &at), None, "{at} from another network");
+    }
+    let own = host.addresses("db", "both").0;
+    assert_eq!(own, "10.78.0.50");
+    assert_eq!(host.asks("both", &format!("{four}:7000")), Some(own));
+    let interfaces = host.minirun(&["exec", "both", "ls", "/sys/class/net"]).run().ok().output;
+    let interfaces: BTreeSet<&str> = interfaces.split_whitespace().collect();
+    assert!(interfaces.is_superset(&["front", "eth1", "lo"].into()), "{interfaces:?}");
+    end(host, &["a", "b", "stranger", "both"]);
+}
+
+fn masquerade(host: &mut Host<'_>, _: &World) {
+    host.outside();
+    make(host, "inside", &["--internal"]);
+    host.serve("a", &["--net", "bridge"]);
+    host.serve("closed", &["--net", "inside"]);
+    let seen = || host.asks("a", "192.0.2.2:7000");
+    assert!(wait_until(|| seen().is_some()), "the machine outside was not reached");
+    assert_eq!(seen().as_deref(), Some("192.0.2.1"));
+    assert_eq!(host.asks("closed", "192.0.2.2:7000"), None);
+    end(host, &["a", "closed"]);
+}
+
+fn published_ports(host: &mut Host<'_>, world: &World) {
+    let outside = host.outside().to_string();
+    let bundle = host.serving("a");
+    let run = ["run", "-d", "-p", "8080:7000", "-p", "9000-9001:7000", bundle.path()];
+    let ran = host.minirun(&run).run().exits(0);
+    let from_outside = |port: u16| {
+        let url = format!("http://192.0.2.1:{port}/cgi-bin/who");
+        let there = world.program("nsenter").args(&["-t", &outside, "--net"]);
+        let busybox = crate::programs::busybox();
+        let asked = [busybox.to_str().expect("UTF-8"), "wget", "-q", "-O", "-", &url];
+        there.args(&asked).run()
+    };
+    assert!(wait_until(|| from_outside(8080).status == 0), "nobody answers");
+    // Without nft_socket the address is lost, and minirun says so.
+    let seen = from_outside(8080).ok().output;
+    if !ran.errors.contains("nft_socket") {
+        assert_eq!(seen.trim(), "192.0.2.2");
+    }
+    from_outside(9000).ok();
+    host.minirun(&["delete", "--force", "a"]).run().ok();
+    assert!(wait_until(|| from_outside(8080).status != 0), "the port is still open");
+    nothing_is_left(host);
+}
+
+fn ports_that_are_taken(host: &mut Host<'_>, _: &World) {
+    host.serve("a", &["--net", "bridge", "-p", "8080:7000"]);
+    let second = host.serving("b");
+    let ran = host.minirun(&["run", "-d", "-p", "8080:7000", second.path()]).run();
+    ran.fails("8080").says("is taken by minirun-ports");
+    assert_eq!(host.minirun(&["list", "-q"]).run().ok().output, "a\n");
+    end(host, &["a"]);
+}
+
+fn rates(host: &mut Host<'_>, world: &World) {
+    host.serve("slow", &["--net", "bridge", "--net-rate", "in=8mbit,out=16mbit"]);
+    host.serve("b", &["--net", "bridge"]);
+    for (from, to, at_least) in [("b", "slow", 2500), ("slow", "b", 1250)] {
+        let file = world.path(from).join("rootfs/www/data");
+        std::fs::write(file, vec![7; 3_000_000]).expect("write what is sent");
+        let url = format!("http://{}:7000/data", host.addresses("bridge", from).0);
+        let script = format!("wget -q -O - {url} | wc -c");
+        let begun = Instant::now();
+        host.minirun(&["exec", to, "sh", "-c", &script]).run().ok().prints("3000000\n");
+        // One and two megabytes in a second; only a burst and what sockets hold are for nothing.
+        let took = begun.elapsed();
+        assert!(took > Duration::from_millis(at_least), "{from} to {to} took {took:?}");
+    }
+    let all = host.minirun(&["network", "stats", "--json", "slow"]).run().ok().json();
+    assert!(all[0]["traffic"]["received_bytes"].as_u64() > Some(3_000_000), "{all}");
+    assert!(all[0]["shaped_waits"].as_u64() > Some(0), "{all}");
+    let table = host.minirun(&["network", "stats"]).run().ok().output;
+    assert!(table.lines().any(|line| line.starts_with("slow ")), "{table}");
+    end(host, &["slow", "b"]);
+}
+
+fn namespaces_of_others(host: &mut Host<'_>, world: &World) {
+    let outside = host.outside();
+    host.serve("a", &["--net", "bridge"]);
+    let interfaces = |name: &str, mode: &str| {
+        let bundle = world.bundle(name).shell("cut -d: -f1 /proc/net/dev | tail -n +3");
+        let ran = host.minirun(&["run", "--net", mode, bundle.path()]).run().ok();
+        let kept = ran.output.split_whitespace().map(str::to_owned);
+        // Some kernels give every namespace the ends of tunnels.
+        let kept = kept.filter(|name| ["lo", "eth0", "uplink"].contains(&name.as_str()));
+        kept.collect::<BTreeSet<_>>()
+    };
+    let of = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    assert_eq!(interfaces("none", "none"), of(&["lo"]));
+    assert_eq!(interfaces("host", "host"), of(&["lo", "uplink"]));
+    assert_eq!(interfaces("other", "container:a"), of(&["eth0", "lo"]));
+    assert_eq!(interfaces("path", &format!("ns:/proc/{outside}/ns/net")), of(&["eth0", "lo"]));
+    // The very same one, not one like it.
+    let bundle = world.bundle("same").shell("wget -q -O - http://127.0.0.1:7000/cgi-bin/who");
+    let ran = host.minirun(&["run", "--net", "container:a", bundle.path()]).run();
+    ran.ok().prints("127.0.0.1\n");
+    let gone = host.minirun(&["run", "--net", "container:nobody", bundle.path()]).run();
+    gone.fails("nobody");
+    end(host, &["a"]);
+}
+
+fn faults(host: &mut Host<'_>, _: &World) {
+    host.serve("a", &["--net", "bridge"]);
+    let address = host.addresses("bridge", "a").0;
+    let ping = || host.busybox(&["ping", "-c", "2", "-W", "1", &address]);
+    let fault = |words: &[&str]| host.minirun(&["network", "fault"]).args(words).run();
+    let inspected = || host.minirun(&["network", "inspect", "bridge"]).run().ok().json();
+    assert!(ping().0);
+    fault(&["set", "a", "--loss", "100%", "--direction", "in"]).ok();
+    assert!(!ping().0, "nothing is lost");
+    let list = fault(&["ls"]).ok().output;
+    assert!(list.contains("loss=100%") && list.lines().count() == 2, "{list}");
+    let shown = inspected()["containers"][0]["fault"]["in"]["loss_ppm"].clone();
+    assert_eq!(shown, 1_000_000);
+    fault(&["clear", "a"]).ok();
+    assert!(wait_until(|| ping().0), "the loss has stayed");
+    assert_eq!(inspected()["containers"][0].get("fault"), None);
+
+    let late = ["set", "a", "--delay", "60ms", "--jitter", "1ms", "--duplicate", "1%"];
+    let ran = fault(&late);
+    if ran.status == 0 {
+        let words = ping().1;
+        let times = words.lines().filter_map(|line| line.split_once("time=")?.1.split(' ').next());
+        let times: Vec<f64> = times.map(|text| text.parse().expect("a time")).collect();
+        // There and back; a jitter only ever takes 1 ms of each.
+        assert!(!times.is_empty() && times.iter().all(|time| *time >= 115.0), "{words}");
+    } else {
+        ran.fails("CONFIG_NET_SCH_NETEM");
+        assert!(ping().0, "a refused fault has changed something");
+        fault(&["set", "a", "--rate", "10mbit"]).ok();
+    }
+    // It goes with its container.
+    host.minirun(&["delete", "--force", "a"]).run().ok();
+    assert!(wait_until(|| fault(&["ls"]).ok().output.lines().count() == 1));
+    nothing_is_left(host);
+}
+
+fn words_that_make_no_sense(host: &mut Host<'_>, world: &World) {
+    let bundle = world.bundle("c").args(&["true"]);
+    for (words, expected) in [
+        (&["--net", "nowhere"][..], "nowhere"),
+        (&["--net", "bridge", "--add-host", "x"], "x"),
+        (&["--net", "none", "--add-host", "x:10.0.0.1"], "--add-host"),
+        (&["--net", "bridge", "--add-host", "x:10.0.0"], "10.0.0"),
+        (&["--net", "none", "-p", "80:80"], "publish"),
+        (&["--net", "bridge", "--net-rate", "in=5mbps"], "mbps"),
+    ] {
+        let ran = host.minirun(&["run"]).args(words).args(&[bundle.path()]).run();
+        ran.fails(expected);
+    }
+    let fault = |words: &[&str]| host.minirun(&["network", "fault", "set"]).args(words).run();
+    fault(&["nobody", "--loss", "1%"]).fails("nobody");
+    fault(&["nobody"]).fails("--loss");
+    fault(&["nobody", "--reorder", "1%"]).fails("delay");
+    nothing_is_left(host);
+}
+
+/// The numbers are spread, not random: a failure can be repeated.
+fn killed_at_any_moment(host: &mut Host<'_>, world: &World) {
+    let bundle = world.bundle("c").args(&["/bin/probe", "wait"]);
+    let run = ["run", "--net", "bridge", "-p", "8080:7000", bundle.path()];
+    let begun = Instant::now();
+    let running = host.minirun(&run).spawn();
+    running.wait_for("waiting");
+    let whole = begun.elapsed();
+    running.signal(Signal::KILL);
+    running.wait();
+    host.minirun(&["delete", "--force", "c"]).run().ok();
+    let count = u32::try_from(rounds(15, 200)).expect("small");
+    for round in 0..count {
+        let running = host.minirun(&run).spawn();
+        std::thread::sleep(whole * round / count);
+        running.signal(Signal::KILL);
+        running.wait();
+        host.minirun(&["delete", "--force", "c"]).run().ok();
+        let left = world.what_is_left();
+        assert!(left.is_empty(), "round {round}: {left:?}");
+    }
+    nothing_is_left(host);
+}
+
+fn again_and_again(host: &mut Host<'_>, world: &World) {
+    let bundle = world.bundle("c").args(&["true"]);
+    for _ in 0..rounds(15, 1000) {
+        host.minirun(&["run", "--net", "bridge", bundle.path()]).run().exits(0);
+    }
+    nothing_is_left(host);
+}
+
+fn many_at_once(host: &mut Host<'_>, world: &World) {
+    let names: Vec<String> = (0..rounds(12, 200)).map(|number| format!("c{number}")).collect();
+    let started = names.iter().map(|name| {
+        let bundle = world.bundle(name).args(&["/bin/probe", "wait"]);
+        host.minirun(&["run", "-d", "--net", "bridge", bundle.path()]).spawn()
+    });
+    let started: Vec<_> = started.collect();
+    for running in started {
+        running.wait().exits(0);
+    }
+    let seen = host.minirun(&["network", "inspect", "bridge"]).run().ok().json();
+    let all = seen["containers"].as_array().expect("containers");
+    let given: BTreeSet<_> = all.iter().map(|one| one["ipv4"].as_str()).collect();
+    assert_eq!((all.len(), given.len()), (names.len(), names.len()), "{seen}");
+    end(host, &names.iter().map(String::as_str).collect::<Vec<_>>());
+}
