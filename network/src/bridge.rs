@@ -62,6 +62,8 @@ pub(crate) fn raise(
             raised.changes = host::allow_forwarding(network.ipv6.is_some())?;
             let chains = firewall::dropping_chains(store.label())?;
             raised.warnings.extend(chains.iter().map(|chain| warning(chain, network)));
+            let legacy = firewall::legacy_filters();
+            raised.warnings.extend(legacy.iter().map(|program| legacy_warning(program, network)));
         }
     }
     if shard > 0 && find(kernel, network, shard)?.is_none() {
@@ -172,6 +174,15 @@ fn warning(chain: &DroppingChain, network: &Network) -> String {
     format!(
         "the chain {chain} of table {family} {table} drops forwarded packets that no rule of its own \
          accepts, and no other table can overrule it: {remedy}"
+    )
+}
+
+fn legacy_warning(program: &str, network: &Network) -> String {
+    let bridge = network.bridge();
+    format!(
+        "this host also filters with {program}, whose rules minirun does not read; if they drop \
+         forwarded packets: {program} -I FORWARD -i {bridge} -j ACCEPT; {program} -I FORWARD -o \
+         {bridge} -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
     )
 }
 

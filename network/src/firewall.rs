@@ -86,7 +86,8 @@ pub fn carries(family: Family, label: &str, mark: Option<&str>) -> Result<bool> 
 
 /// The chains of others at the forward hook whose policy is drop, sorted.
 ///
-/// Only nf_tables is seen, and with it iptables-nft; what the old iptables-legacy keeps is not.
+/// Only nf_tables is seen, and with it iptables-nft; for the old iptables-legacy see
+/// [`legacy_filters`].
 pub fn dropping_chains(own: &str) -> Result<Vec<DroppingChain>> {
     let dump = || -> linux::Result<Vec<DroppingChain>> {
         let mut kernel = Netlink::open(Protocol::Netfilter)?;
@@ -111,6 +112,19 @@ pub fn dropping_chains(own: &str) -> Result<Vec<DroppingChain>> {
     chains.retain(|chain| chain.table != own);
     chains.sort();
     Ok(chains)
+}
+
+/// The programs of iptables-legacy that filter on this host. Which packets they drop only their own
+/// interface tells, so a table that lets everything pass is among them.
+pub fn legacy_filters() -> Vec<&'static str> {
+    let files = [("ip_tables_names", "iptables-legacy"), ("ip6_tables_names", "ip6tables-legacy")];
+    let filters = |file: &str| {
+        // The network namespace is the thread's, and /proc/net the first thread's.
+        let names = std::fs::read_to_string(format!("/proc/thread-self/net/{file}"));
+        names.is_ok_and(|names| names.lines().any(|name| name == "filter"))
+    };
+    let found = files.into_iter().filter(|(file, _)| filters(file));
+    found.map(|(_, program)| program).collect()
 }
 
 fn dropping_chain(message: &[u8]) -> Option<DroppingChain> {

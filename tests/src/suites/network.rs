@@ -25,6 +25,7 @@ pub(super) fn tests() -> Vec<Test> {
         net("namespaces_of_others", namespaces_of_others),
         net("faults", faults),
         net("words_that_make_no_sense", words_that_make_no_sense),
+        net("other_firewalls", other_firewalls).needs(Need::Program("iptables-legacy")),
         net("killed_at_any_moment", killed_at_any_moment),
         net("again_and_again", again_and_again),
         net("many_at_once", many_at_once),
@@ -215,6 +216,22 @@ fn faults(host: &mut Host<'_>, _: &World) {
     host.minirun(&["delete", "--force", "a"]).run().ok();
     assert!(wait_until(|| fault(&["ls"]).ok().output.lines().count() == 1));
     nothing_is_left(host);
+}
+
+/// One that minirun cannot read is named, and what it says then lets the packets pass.
+fn other_firewalls(host: &mut Host<'_>, _: &World) {
+    host.outside();
+    host.call("iptables-legacy", &["-P", "FORWARD", "DROP"]).run().exits(0);
+    let bundle = host.serving("a");
+    let ran = host.minirun(&["run", "-d", "--net", "bridge", bundle.path()]).run().exits(0);
+    let (_, remedy) = ran.errors.split_once("packets: ").expect("a warning with a remedy");
+    for line in remedy.trim().split("; ") {
+        let (program, words) = line.split_once(' ').expect("a command");
+        assert_eq!(program, "iptables-legacy");
+        host.call(program, &words.split(' ').collect::<Vec<_>>()).run().exits(0);
+    }
+    assert!(wait_until(|| host.asks("a", "192.0.2.2:7000").is_some()), "the remedy does not help");
+    end(host, &["a"]);
 }
 
 fn words_that_make_no_sense(host: &mut Host<'_>, world: &World) {
