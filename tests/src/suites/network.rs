@@ -105,7 +105,8 @@ fn masquerade(host: &mut Host<'_>, _: &World) {
 fn published_ports(host: &mut Host<'_>, world: &World) {
     let outside = host.outside().to_string();
     let bundle = host.serving("a");
-    let run = ["run", "-d", "-p", "8080:7000", "-p", "9000-9001:7000", bundle.path()];
+    let ports = ["-p", "8080:7000", "-p", "9000-9001:7000"];
+    let run = [&["--debug", "run", "-d"], &ports[..], &[bundle.path()]].concat();
     let ran = host.minirun(&run).run().exits(0);
     let from_outside = |port: u16| {
         let url = format!("http://192.0.2.1:{port}/cgi-bin/who");
@@ -223,9 +224,10 @@ fn other_firewalls(host: &mut Host<'_>, _: &World) {
     host.outside();
     host.call("iptables-legacy", &["-P", "FORWARD", "DROP"]).run().exits(0);
     let bundle = host.serving("a");
-    let ran = host.minirun(&["run", "-d", "--net", "bridge", bundle.path()]).run().exits(0);
-    let (_, remedy) = ran.errors.split_once("packets: ").expect("a warning with a remedy");
-    for line in remedy.trim().split("; ") {
+    let run = ["--debug", "run", "-d", "--net", "bridge", bundle.path()];
+    let ran = host.minirun(&run).run().exits(0);
+    let remedy = ran.errors.lines().find_map(|line| line.split_once("packets: "));
+    for line in remedy.expect("a warning with a remedy").1.split("; ") {
         let (program, words) = line.split_once(' ').expect("a command");
         assert_eq!(program, "iptables-legacy");
         host.call(program, &words.split(' ').collect::<Vec<_>>()).run().exits(0);
