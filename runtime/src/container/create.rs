@@ -208,8 +208,9 @@ impl Half<'_> {
             Some(cgroup) => cgroup.join_files()?,
             None => Vec::new(),
         };
-        let mut view = wanted.map_or_else(View::none, |wanted| {
-            View::new(wanted.host, Some(&wanted.record), plan.namespaces.has(Kind::Cgroup))
+        let mut view = self.options.manager.host()?.map_or_else(View::none, |host| {
+            let record = wanted.map(|wanted| &wanted.record);
+            View::new(host, record, plan.namespaces.has(Kind::Cgroup))
         });
         view.born_inside &= !wanted.is_some_and(Wanted::needs_process);
         let mut new = plan.namespaces.new;
