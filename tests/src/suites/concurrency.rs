@@ -104,6 +104,9 @@ fn a_name_that_was_given_away(world: &World) {
     let new = world.bundle("new").args(&["/bin/probe", "wait"]);
     let running = world.minirun(&["run", "-b", old.path(), "c"]).spawn();
     running.wait_for("waiting");
+    // Its program may have said so before `run` has let go of the container: whoever changes
+    // something comes after that.
+    world.run(&["update", "--pids-limit", "50", "c"]).ok();
     running.signal(Signal::STOP);
     world.run(&["delete", "-f", "c"]).ok();
     world.run(&["run", "-d", "-b", new.path(), "c"]).ok();
