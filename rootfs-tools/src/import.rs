@@ -19,6 +19,7 @@ use crate::layer::decode::{Decoded, decode};
 use crate::layer::limits::Limits;
 use crate::layer::unpack::Unpacking;
 use crate::layer::walk::Walk;
+use crate::progress::{Part, Progress, Silent, Watched};
 use crate::reference::Reference;
 use crate::source::{Configuration, SourceImage, SourceLayer};
 use crate::store::Store;
@@ -29,6 +30,21 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+
+/// How an image is brought into the store.
+#[derive(Debug, Clone, Copy)]
+pub struct How<'a> {
+    /// What it may ask for.
+    pub limits: Limits,
+    /// Who is told how far it is.
+    pub progress: &'a dyn Progress,
+}
+
+impl Default for How<'_> {
+    fn default() -> Self {
+        Self { limits: Limits::default(), progress: &Silent }
+    }
+}
 
 /// What an import did.
 #[derive(Debug)]
@@ -68,9 +84,9 @@ pub fn import(
     store: &Store,
     source: &SourceImage,
     name: &Reference,
-    limits: Limits,
+    how: How<'_>,
 ) -> Result<Imported> {
-    let imported = nameless(store, source, limits)?;
+    let imported = nameless(store, source, how)?;
     store.set_name(name, imported.image.clone())?;
     Ok(imported)
 }
@@ -80,8 +96,8 @@ pub fn import(
 ///
 /// # Errors
 /// As for [`import`].
-pub fn nameless(store: &Store, source: &SourceImage, limits: Limits) -> Result<Imported> {
-    let layers = read_layers(store, source, limits)?;
+pub fn nameless(store: &Store, source: &SourceImage, how: How<'_>) -> Result<Imported> {
+    let layers = read_layers(store, source, how)?;
     let diff_ids: Vec<_> = layers.iter().map(Layer::diff_id).collect();
     let chain = chain_ids(&diff_ids);
     let shared = layers.iter().filter(|layer| matches!(layer, Layer::There(..))).count();
@@ -104,7 +120,7 @@ impl Layer {
 const LEAST_THREADS: usize = 4;
 
 /// Reads all layers that are not there, several at a time. The first error stops all.
-fn read_layers(store: &Store, source: &SourceImage, limits: Limits) -> Result<Vec<Layer>> {
+fn read_layers(store: &Store, source: &SourceImage, how: How<'_>) -> Result<Vec<Layer>> {
     let count = source.layers.len();
     // Above a layer whose diffID is not known yet no chain id is.
     let known: Vec<_> = source.layers.iter().map_while(|layer| layer.diff_id).collect();
@@ -123,7 +139,13 @@ fn read_layers(store: &Store, source: &SourceImage, limits: Limits) -> Result<Ve
             }
             let layer = &source.layers[at];
             let chain_id = chain.get(at).copied();
-            let result = read_layer(store, layer, chain_id, limits)
+            let part = Part {
+                number: at + 1,
+                count,
+                digest: layer.blob.as_ref().map(|blob| blob.digest).or(layer.diff_id),
+                bytes: layer.blob.as_ref().map(|blob| blob.size),
+            };
+            let result = read_layer(store, layer, chain_id, part, how)
                 .context(|| format!("layer {} of {count}{}", at + 1, named(layer)));
             failed.fetch_or(result.is_err(), Ordering::Relaxed);
             if let Ok(mut slot) = results[at].lock() {
@@ -157,7 +179,8 @@ fn read_layer(
     store: &Store,
     source: &SourceLayer,
     chain_id: Option<Digest>,
-    limits: Limits,
+    part: Part,
+    how: How<'_>,
 ) -> Result<Layer> {
     if let Some(record) = chain_id.map(|chain_id| store.layer(&chain_id)).transpose()?.flatten()
         && store.has_blob(&record.blob)
@@ -172,7 +195,7 @@ fn read_layer(
         (None, Some(path)) => Some(path.clone()),
         (None, None) => Some(layer.blob()),
     };
-    let result = decode_layer(store, source, here, &layer, limits);
+    let result = decode_layer(store, source, here, &layer, part, how);
     if let (Err(error), Some(path)) = (&result, &source.kept)
         && !matches!(error.innermost(), Error::Network(_))
     {
@@ -190,13 +213,16 @@ fn decode_layer(
     source: &SourceLayer,
     here: Option<&Descriptor>,
     layer: &NewLayer,
-    limits: Limits,
+    part: Part,
+    how: How<'_>,
 ) -> Result<(Decoded, Unpacking)> {
+    let limits = how.limits;
     let mut unpacking = Unpacking::new(layer.tree()?, layer.record()?, store.form(), limits)?;
     let input: Box<dyn io::Read + Send> = match here {
         Some(blob) => Box::new(store.open_blob(&blob.digest)?),
         None => (source.open)()?,
     };
+    let input = Watched::new(input, how.progress.begin(part));
     let keep: Box<dyn io::Write + Send> = match (here, &source.kept) {
         (None, None) => Box::new(File::create_new(layer.blob())?),
         _ => Box::new(io::sink()),

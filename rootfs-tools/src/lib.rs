@@ -21,6 +21,7 @@ pub mod export;
 pub mod image;
 pub mod import;
 pub mod layer;
+pub mod progress;
 pub mod reference;
 pub mod registry;
 pub mod source;

@@ -5,6 +5,7 @@
 //! cargo xtask test    install what the tests need and run all of them
 //! ```
 
+mod ask;
 mod demo;
 mod programs;
 mod test;
@@ -12,10 +13,13 @@ mod test;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let command = std::env::args().nth(1);
-    let result = match command.as_deref() {
-        Some("demo") => demo::run(),
-        Some("test") => test::run(),
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["demo"] => demo::run(),
+        ["test"] => test::run(),
+        // The demo asks itself, see there.
+        ["ask", pid, path] => ask::run(pid, path),
         _ => {
             eprintln!("cargo xtask demo    build everything and run the example, visibly");
             eprintln!("cargo xtask test    install what the tests need and run all of them");

@@ -15,9 +15,8 @@ use crate::image::config::{History, ImageConfig, RunConfig};
 use crate::image::document::{self, Descriptor, MANIFEST, Manifest};
 use crate::image::platform::Platform;
 use crate::image::view::View;
-use crate::import::{Imported, nameless};
+use crate::import::{How, Imported, nameless};
 use crate::layer::compress;
-use crate::layer::limits::Limits;
 use crate::layer::name::Name;
 use crate::layer::writer::LayerWriter;
 use crate::source::{Configuration, SourceImage, SourceLayer, rootfs};
@@ -291,7 +290,7 @@ impl Stage {
     fn push(&mut self, store: &Store, layer: SourceLayer) -> Result<()> {
         let mut source = self.source(store);
         source.layers.push(layer);
-        let imported = nameless(store, &source, Limits::default())?;
+        let imported = nameless(store, &source, How::default())?;
         let image = store.read_image(imported.image)?;
         self.layers = image.manifest.layers.into_iter().zip(image.config.rootfs.diff_ids).collect();
         Ok(())
@@ -309,7 +308,7 @@ impl Stage {
         if let Configuration::Made(config) = &mut source.config {
             config.created = Some(timestamp(plan));
         }
-        nameless(store, &source, Limits::default())
+        nameless(store, &source, How::default())
     }
 
     fn source(&self, store: &Store) -> SourceImage {

@@ -169,8 +169,12 @@ impl Place {
         let output = self.run(arguments);
         let (out, err) = texts(&output);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {out}{err}");
-        assert_eq!(err.lines().count(), 1, "{err}");
-        err
+        // Before it there may be a line for each layer that was done.
+        let is_error = |line: &&str| line.starts_with("rootfs-tools: ");
+        assert_eq!(err.lines().filter(is_error).count(), 1, "{err}");
+        let last = err.lines().last().unwrap();
+        assert!(is_error(&last), "{err}");
+        format!("{last}\n")
     }
 
     /// The directories of a bundle's layers, the topmost first.

@@ -53,7 +53,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
 
 fn describe(plan: &Plan) -> String {
     let mut text = String::new();
-    let mut line = |what: &str, value: String| text += &format!("{what:<12}{value}\n");
+    let mut line = |what: &str, value: String| text += &format!("{what:<16}{value}\n");
     line("bundle", plan.bundle.display().to_string());
     line(
         "root",
@@ -78,9 +78,9 @@ fn describe(plan: &Plan) -> String {
     line("program", process.arguments.join(" "));
     line("user", format!("{}:{}", process.user.user, process.user.group));
     if let Some(sets) = &process.capabilities {
-        line("capabilities", format!("  {}", sets.effective.names().join(" ")));
+        line("capabilities", sets.effective.names().join(" "));
     }
-    line("new privileges", if process.no_new_privileges { "  never" } else { "  possible" }.into());
+    line("new privileges", if process.no_new_privileges { "never" } else { "possible" }.into());
     line(
         "seccomp",
         match &process.filter {

@@ -66,7 +66,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     let root = global.state_root()?;
     readiness::pass_on(&mut plan, &root);
     let options = Options {
-        root: &root,
+        home: root.make(&plan.id)?,
         config: &loaded.bytes,
         files: &[],
         wait_for_start: true,

@@ -9,6 +9,7 @@ mod exec;
 mod explain;
 mod features;
 mod flags;
+mod image;
 mod kill;
 mod list;
 mod mounts;
@@ -19,6 +20,7 @@ mod run;
 mod spec;
 mod start;
 mod state;
+mod target;
 mod update;
 mod wait;
 

@@ -1,9 +1,7 @@
 //! `minirun run`: create, start, stand in front of it, delete.
 //!
-//! Two faces. Engines call `run --bundle DIR ID`; people write `run [--memory 512m] BUNDLE
+//! Two faces. Engines call `run --bundle DIR ID`; people write `run [--memory 512m] BUNDLE|IMAGE
 //! [COMMAND…]`.
-
-use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgMatches, Command};
 use linux::pidfd::{self, Exit};
@@ -11,8 +9,9 @@ use linux::signal::Signals;
 use oci_spec::runtime::Spec;
 
 use super::connect::{self, Network};
-use super::create::{bundle_of, common_arguments, plan_of, preserved};
-use super::{Verb, flag, flags, path_of, path_value, text_of, value};
+use super::create::{common_arguments, plan_of, preserved};
+use super::target::{Target, is_named_by_us};
+use super::{Verb, flag, flags, path_of, path_value, value};
 use crate::cgroup::{Cgroup, OomReport};
 use crate::cli::Global;
 use crate::container::create::{Created, Options, create};
@@ -39,9 +38,9 @@ fn arguments(command: Command) -> Command {
     command
         .arg(
             Arg::new("target")
-                .value_name("BUNDLE|ID")
+                .value_name("BUNDLE|IMAGE|ID")
                 .required(true)
-                .help("A bundle's directory; with --bundle, the container's name"),
+                .help("A bundle's directory, or an image; with --bundle, the container's name"),
         )
         .arg(
             Arg::new("command")
@@ -49,25 +48,47 @@ fn arguments(command: Command) -> Command {
                 .num_args(0..)
                 .trailing_var_arg(true)
                 .allow_hyphen_values(true)
-                .help("The program and its arguments, instead of the configured ones"),
+                .help(
+                    "The program and its arguments, instead of the configured ones; for an image \
+                     the arguments of its entry point",
+                ),
         )
         .args(common_arguments())
         .arg(flag("detach", "Return when the program runs").short('d'))
         .arg(flag("keep", "Do not delete the container after its end"))
         .arg(value("name", "NAME", "The container's name [the bundle directory's]"))
+        .arg(path_value("store", "DIR", "Where rootfs-tools keeps images [its usual place]"))
         .arg(flag("explain", "Show how the container is built, step by step"))
         .arg(path_value("trace", "FILE", "Append the steps to a file, as JSON lines"))
         .args(flags::arguments())
         .args(connect::arguments())
         .after_help(
-            "A target with a `/` in it, or a directory with a config.json while this one has none, \
-             is a bundle. Otherwise it is a name, and the bundle is the current directory.",
+            "A target with a `/` in it (or `.`), or a directory with a config.json while this one has none, \
+             is a bundle. Where this directory has one, any other target is a container's name, and \
+             the bundle is this directory. Otherwise it is an image: its name in the store of \
+             rootfs-tools, an archive or an OCI layout; the bundle is then made in the state \
+             directory and removed with the container.",
         )
 }
 
 fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     let root = global.state_root()?;
-    let target = Target::of(matches, &root)?;
+    loop {
+        let run = |mut target| run_target(global, matches, &root, &mut target);
+        match Target::of(matches, &root).and_then(run) {
+            // Somebody has taken the name since we looked: there are others.
+            Err(Error::AlreadyExists(_)) if is_named_by_us(matches) => {}
+            result => return result,
+        }
+    }
+}
+
+fn run_target(
+    global: &Global,
+    matches: &ArgMatches,
+    root: &StateRoot,
+    target: &mut Target,
+) -> Result<i32> {
     let narrator = Narrator::new(matches.get_flag("explain"), path_of(matches, "trace"))?;
     let mut narrator = narrator;
     if let Some(narrator) = &mut narrator {
@@ -75,12 +96,14 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     }
     let mut journal = Journal::parent(narrator.as_mut());
     let mut network = Network::of(matches)?;
-    let (plan, config) = decide(global, matches, &target, network.as_mut(), &mut journal)?;
+    let (plan, config) = decide(global, matches, target, network.as_mut(), &mut journal)?;
     let files = network.as_ref().map_or(Ok(Vec::new()), Network::files)?;
     let detach = matches.get_flag("detach");
     check_terminal(&plan, detach, matches)?;
+    let capture = || Signals::capture().map_err(Error::kernel("capture signals"));
+    let signals = if detach { None } else { Some(capture()?) };
     let options = Options {
-        root: &root,
+        home: target.home.take().map_or_else(|| root.make(&target.id), Ok)?,
         config: &config,
         files: &files,
         wait_for_start: false,
@@ -93,8 +116,6 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
         preserve_fds: preserved(matches),
         manager: global.manager,
     };
-    let capture = || Signals::capture().map_err(Error::kernel("capture signals"));
-    let signals = if detach { None } else { Some(capture()?) };
     let mut created = create(&plan, &options, &mut journal)?;
     plan.warnings.iter().for_each(|warning| global.log.warning(warning));
     created.warnings.iter().for_each(|warning| global.log.warning(warning));
@@ -279,60 +300,6 @@ fn oom_text(id: &str, exit: Exit, oom: &OomReport) -> String {
     format!(
         "{processes} of container {id} {verb} killed: it exceeded its memory limit {limit}{peak}"
     )
-}
-
-/// What is to be run.
-struct Target {
-    id: String,
-    bundle: PathBuf,
-    command: Vec<String>,
-}
-
-impl Target {
-    fn of(matches: &ArgMatches, root: &StateRoot) -> Result<Self> {
-        let target = text_of(matches, "target").unwrap_or_default();
-        let command: Vec<String> =
-            matches.get_many("command").map(|words| words.cloned().collect()).unwrap_or_default();
-        let name = text_of(matches, "name");
-        let asked = path_of(matches, "bundle");
-        if asked.is_none() && is_bundle(target) {
-            let bundle = bundle_of(Some(Path::new(target)))?;
-            let id = name.map_or_else(|| free_name(&bundle, root), str::to_owned);
-            return Ok(Self { id, bundle, command });
-        }
-        if let Some(name) = name {
-            return Err(Error::Config(format!(
-                "--name {name}: with --bundle (or a config.json here) the name is the argument, \
-                 {target:?}"
-            )));
-        }
-        Ok(Self { id: target.to_owned(), bundle: bundle_of(asked)?, command })
-    }
-}
-
-/// See the help of the command.
-fn is_bundle(target: &str) -> bool {
-    target.contains('/')
-        || (!Path::new("config.json").exists() && Path::new(target).join("config.json").exists())
-}
-
-/// The bundle directory's name, with a number when it is taken.
-fn free_name(bundle: &Path, root: &StateRoot) -> String {
-    let name = bundle.file_name().map(|name| name.to_string_lossy().into_owned());
-    let mut name: String = name
-        .unwrap_or_default()
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || "_+-.".contains(c) { c } else { '-' })
-        .collect();
-    if name.is_empty() || name.starts_with('.') {
-        name.insert_str(0, "container");
-    }
-    let taken = |name: &str| root.path().join(name).exists();
-    if !taken(&name) {
-        return name;
-    }
-    let numbered = (2_u32..).map(|number| format!("{name}-{number}"));
-    numbered.take(100_000).find(|name| !taken(name)).unwrap_or(name)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::agent::Agent;
 use super::group::{Manager, Wanted};
 use super::handshake::{Heard, Line, Message};
 use super::inside::Inside;
-use super::state::{Home, Init, Lock, State, StateRoot};
+use super::state::{Home, Init, Lock, State};
 use super::{birth, cleanup, readiness};
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Cause, Error, Failure, Result};
@@ -33,7 +33,8 @@ pub(crate) const START_SOCKET: &str = "start.socket";
 /// What a caller asks for beside the configuration.
 #[derive(Debug)]
 pub(crate) struct Options<'a> {
-    pub(crate) root: &'a StateRoot,
+    /// The container's directory: new, and nobody's but ours.
+    pub(crate) home: Home,
     /// The bytes of config.json, kept with the container.
     pub(crate) config: &'a [u8],
     /// Files that are mounted into the container, by name: kept beside the state, and readable for
@@ -78,7 +79,7 @@ pub(crate) fn create(
     options: &Options<'_>,
     journal: &mut Journal<'_>,
 ) -> Result<Created> {
-    let home = options.root.make(&plan.id)?;
+    let home = options.home.clone();
     let lock = home.lock_anew()?;
     // If ours was deleted before we had locked it, this is another's.
     home.load()?.map_or(Ok(()), |_| Err(Error::AlreadyExists(plan.id.clone())))?;
@@ -292,7 +293,8 @@ impl Half<'_> {
             }
         }
         if !plan.net_devices.is_empty() {
-            let what = || format!("{} interfaces of the host", plan.net_devices.len());
+            let names: Vec<&str> = plan.net_devices.keys().map(String::as_str).collect();
+            let what = || format!("{} of the host", names.join(", "));
             let set = || netdev::move_all(&plan.net_devices, &plan.namespaces, pid);
             journal.step(Step::Network, what, set)?;
         }

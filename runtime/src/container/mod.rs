@@ -16,6 +16,7 @@ pub(crate) mod readiness;
 pub(crate) mod signal;
 pub(crate) mod start;
 pub mod state;
+mod state_place;
 pub(crate) mod streams;
 
 use crate::cgroup::{Cgroup, Host, Record};

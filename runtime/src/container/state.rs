@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use linux::{Pid, pidfd};
 use serde::{Deserialize, Serialize};
 
+use super::state_place;
 use crate::cgroup;
 use crate::error::{Error, Result};
 use crate::plan::check_id;
@@ -139,24 +140,16 @@ pub struct StateRoot {
 }
 
 impl StateRoot {
-    /// The directory that was asked for, or the usual one: `/run/minirun` for root, else
-    /// `$XDG_RUNTIME_DIR/minirun`.
+    /// The directory that was asked for, or the usual one, see [`state_place`].
     pub fn new(asked: Option<&Path>) -> Result<Self> {
         if let Some(path) = asked {
             let path = std::path::absolute(path).map_err(Error::file("--root"))?;
             return Ok(Self { path, chosen: true });
         }
-        if linux::credentials::effective_user() == 0 {
-            return Ok(Self { path: "/run/minirun".into(), chosen: false });
-        }
-        match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
-            Some(dir) => Ok(Self { path: Path::new(&dir).join("minirun"), chosen: false }),
-            None => Err(Error::Config(
-                "there is no place for the state: set XDG_RUNTIME_DIR, or name a directory with \
-                 --root"
-                    .into(),
-            )),
-        }
+        let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let user = linux::credentials::effective_user();
+        let path = state_place::usual(user, runtime_dir.as_deref())?;
+        Ok(Self { path, chosen: false })
     }
 
     /// Its path.
@@ -246,7 +239,14 @@ pub struct Home {
 /// A held lock; dropping it lets others go on.
 #[derive(Debug)]
 #[must_use = "the lock is held as long as this lives"]
-pub struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
+pub struct Lock(File);
+
+impl Lock {
+    /// The same lock for a child process: it is free when both have let it go.
+    pub fn duplicate(&self) -> Result<File> {
+        self.0.try_clone().map_err(Error::file("duplicate the container's lock"))
+    }
+}
 
 impl Home {
     /// The container's name.

@@ -152,7 +152,7 @@ const CASES: &[Case] = &[
     ("overlay is no JSON", |b| overlay(b, "/layer")),
     ("terminal detached without a socket", |b| b.set("/process/terminal", json!(true))),
     ("unsupported: intelRdt", |b| b.set("/linux/intelRdt", json!({"closID": "x"}))),
-    ("unsupported: netDevices", |b| b.set("/linux/netDevices", json!({"eth7": {}}))),
+    ("an interface that is not there", |b| b.set("/linux/netDevices", json!({"eth7": {}}))),
 ];
 
 fn raw(bundle: Bundle, text: impl AsRef<[u8]>) -> Bundle {
@@ -330,7 +330,7 @@ fn messages_of_flags(world: &World) {
         assert!(left.is_empty(), "{flag}: left behind: {left:?}");
     }
     world.run(&["run", "/no/such/bundle"]).fails("/no/such/bundle");
-    world.run(&["run", "no-such-name"]).fails("config.json not found");
+    world.run(&["run", "no-such-name"]).fails("there is no image `no-such-name:latest`");
     let file = world.path("file");
     std::fs::write(&file, "x").expect("write a file");
     world.run(&["run", file.to_str().expect("UTF-8")]).exits(1).says("file");

@@ -15,6 +15,8 @@ mod images;
 mod lessons;
 mod lifecycle;
 mod limits;
+mod minisup;
+mod minisup_commands;
 mod mounts;
 mod namespaces;
 mod owners;
@@ -58,5 +60,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Test>)> {
         ("races", races::tests()),
         ("crash", crash::tests()),
         ("lessons", lessons::tests()),
+        ("minisup", minisup::tests()),
+        ("minisup_commands", minisup_commands::tests()),
     ]
 }
