@@ -3,6 +3,7 @@
 //! ```text
 //! cargo xtask demo    build everything, make the example's image, run a container visibly
 //! cargo xtask test    install what the tests need and run all of them
+//! cargo xtask man     write manual pages and shell completions into target/
 //! ```
 
 mod demo;
@@ -16,9 +17,11 @@ fn main() -> ExitCode {
     let result = match command.as_deref() {
         Some("demo") => demo::run(),
         Some("test") => test::run(),
+        Some("man") => manual_pages(),
         _ => {
             eprintln!("cargo xtask demo    build everything and run the example, visibly");
             eprintln!("cargo xtask test    install what the tests need and run all of them");
+            eprintln!("cargo xtask man     write manual pages and shell completions into target/");
             return ExitCode::from(2);
         }
     };
@@ -29,4 +32,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Another program makes them: it is built from the programs that it describes, which the other
+/// commands here need not wait for.
+fn manual_pages() -> anyhow::Result<()> {
+    let status = std::process::Command::new(env!("CARGO"))
+        .args(["run", "--quiet", "--package", "pages", "--", "target"])
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .status()?;
+    anyhow::ensure!(status.success(), "the program `pages` failed: {status}");
+    Ok(())
 }
