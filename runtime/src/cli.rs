@@ -165,8 +165,8 @@ fn program(verb: Option<&Verb>) -> Command {
     }
 }
 
-/// The whole program with all its verbs and arguments, for manual pages and completions. The program
-/// itself describes one verb only, the one that it is asked for.
+/// The whole program with all its verbs and arguments, for manual pages and completions. The
+/// program itself describes one verb only, the one that it is asked for.
 pub fn command() -> Command {
     let base = program(None);
     let verbs: Vec<_> = VERBS

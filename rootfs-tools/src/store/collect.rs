@@ -136,7 +136,7 @@ impl Store {
         }
         for bundle in names(&self.root.join("writable"))? {
             if !needed.writable.contains(&bundle) && !pretend {
-                // The container ended without its minirun: the machine did, or somebody killed both.
+                // The container ended without its minirun: the machine did, or both were killed.
                 scratch::remove(&self.root.join("writable").join(bundle.hex()))?;
             }
         }
