@@ -6,6 +6,7 @@
 //! cargo xtask man     write manual pages and shell completions into target/
 //! ```
 
+mod ask;
 mod demo;
 mod programs;
 mod test;
@@ -13,11 +14,14 @@ mod test;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let command = std::env::args().nth(1);
-    let result = match command.as_deref() {
-        Some("demo") => demo::run(),
-        Some("test") => test::run(),
-        Some("man") => manual_pages(),
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["demo"] => demo::run(),
+        ["test"] => test::run(),
+        ["man"] => manual_pages(),
+        // The demo asks itself, see there.
+        ["ask", pid, path] => ask::run(pid, path),
         _ => {
             eprintln!("cargo xtask demo    build everything and run the example, visibly");
             eprintln!("cargo xtask test    install what the tests need and run all of them");

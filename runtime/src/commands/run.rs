@@ -3,23 +3,22 @@
 //! Two faces. Engines call `run --bundle DIR ID`; people write `run [--memory 512m] BUNDLE|IMAGE
 //! [COMMAND…]`.
 
-use std::path::{Path, PathBuf};
-
 use clap::{Arg, ArgMatches, Command};
 use linux::pidfd::{self, Exit};
 use linux::signal::Signals;
 use oci_spec::runtime::Spec;
 
 use super::connect::{self, Network};
-use super::create::{bundle_of, common_arguments, plan_of, preserved};
-use super::image::{self, Image};
-use super::{Verb, flag, flags, path_of, path_value, text_of, value};
+use super::create::{common_arguments, plan_of, preserved};
+use super::target::{Target, is_named_by_us};
+use super::{Verb, flag, flags, path_of, path_value, value};
 use crate::cgroup::{Cgroup, OomReport};
 use crate::cli::Global;
 use crate::container::create::{Created, Options, create};
 use crate::container::handshake::Message;
-use crate::container::state::{Home, StateRoot};
-use crate::container::{cleanup, foreground, start};
+use crate::container::readiness::{self, Readiness};
+use crate::container::state::StateRoot;
+use crate::container::{blocked, cleanup, foreground, start};
 use crate::error::{Error, Result};
 use crate::explain::{Journal, Narrator};
 use crate::plan::Plan;
@@ -64,7 +63,7 @@ fn arguments(command: Command) -> Command {
         .args(flags::arguments())
         .args(connect::arguments())
         .after_help(
-            "A target with a `/` in it, or a directory with a config.json while this one has none, \
+            "A target with a `/` in it (or `.`), or a directory with a config.json while this one has none, \
              is a bundle. Where this directory has one, any other target is a container's name, and \
              the bundle is this directory. Otherwise it is an image: its name in the store of \
              rootfs-tools, an archive or an OCI layout; the bundle is then made in the state \
@@ -74,7 +73,22 @@ fn arguments(command: Command) -> Command {
 
 fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     let root = global.state_root()?;
-    let mut target = Target::of(matches, &root)?;
+    loop {
+        let run = |mut target| run_target(global, matches, &root, &mut target);
+        match Target::of(matches, &root).and_then(run) {
+            // Somebody has taken the name since we looked: there are others.
+            Err(Error::AlreadyExists(_)) if is_named_by_us(matches) => {}
+            result => return result,
+        }
+    }
+}
+
+fn run_target(
+    global: &Global,
+    matches: &ArgMatches,
+    root: &StateRoot,
+    target: &mut Target,
+) -> Result<i32> {
     let narrator = Narrator::new(matches.get_flag("explain"), path_of(matches, "trace"))?;
     let mut narrator = narrator;
     if let Some(narrator) = &mut narrator {
@@ -82,7 +96,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     }
     let mut journal = Journal::parent(narrator.as_mut());
     let mut network = Network::of(matches)?;
-    let (plan, config) = decide(global, matches, &target, network.as_mut(), &mut journal)?;
+    let (plan, config) = decide(global, matches, target, network.as_mut(), &mut journal)?;
     let files = network.as_ref().map_or(Ok(Vec::new()), Network::files)?;
     let detach = matches.get_flag("detach");
     check_terminal(&plan, detach, matches)?;
@@ -100,12 +114,13 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
         no_pivot: matches.get_flag("no-pivot"),
         no_new_keyring: matches.get_flag("no-new-keyring"),
         preserve_fds: preserved(matches),
-        cgroups: global.cgroups,
+        manager: global.manager,
     };
     let mut created = create(&plan, &options, &mut journal)?;
     plan.warnings.iter().for_each(|warning| global.log.warning(warning));
     created.warnings.iter().for_each(|warning| global.log.warning(warning));
     created.terminal.iter().for_each(foreground::pass_size);
+    let readiness = Readiness::listen(&created.home, created.child.pid.as_raw())?;
     let started = connect_to_networks(global, &mut created, network.as_ref(), &mut journal)
         .and_then(|()| start_program(&created, &mut journal));
     if let Err(error) = started {
@@ -117,9 +132,16 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     if let Some(narrator) = &mut narrator {
         narrator.close(&target.id);
     }
-    match signals {
-        None => Ok(0),
-        Some(signals) => stand_by(global, created, &signals, matches.get_flag("keep")),
+    match (signals, readiness) {
+        (None, None) => Ok(0),
+        (None, Some(readiness)) => {
+            let Created { lock, child, .. } = created;
+            drop(lock);
+            readiness.wait(&child.pidfd).map(|()| 0)
+        }
+        (Some(signals), readiness) => {
+            stand_by(global, created, (&signals, readiness), matches.get_flag("keep"))
+        }
     }
 }
 
@@ -169,6 +191,7 @@ fn decide_now(
     if let Some(network) = network {
         network.mount_files(&mut plan, &root);
     }
+    readiness::pass_on(&mut plan, &root);
     let bytes = if changed { spec::to_text(&config)?.into_bytes() } else { loaded.bytes };
     Ok((plan, bytes))
 }
@@ -229,18 +252,27 @@ fn connect_to_networks(
 
 fn start_program(created: &Created, journal: &mut Journal<'_>) -> Result<()> {
     created.line.say(&Message::Release).map_err(Error::kernel("talk to init"))?;
-    start::wait_for_program(&created.line, journal)?;
+    let agent = start::agent_of(&created.state, Some(&created.child.pidfd));
+    start::wait_for_program(&created.line, journal, agent)?;
     start::run_poststart(&created.home, &created.state)
 }
 
 /// Waits for the end, tells when memory was the reason, cleans up.
-fn stand_by(global: &Global, created: Created, signals: &Signals, keep: bool) -> Result<i32> {
+fn stand_by(
+    global: &Global,
+    created: Created,
+    (signals, readiness): (&Signals, Option<Readiness>),
+    keep: bool,
+) -> Result<i32> {
     let Created { home, lock, state, child, terminal, cgroup, line, .. } = created;
     // From here on others may look at the container, and end it.
     drop((lock, line));
-    let exit = foreground::wait(&child.pidfd, signals, terminal.as_ref())?;
+    let exit = foreground::wait(&child.pidfd, (signals, readiness), terminal.as_ref())?;
     if let Some(oom) = cgroup.as_ref().map(Cgroup::oom).filter(|oom| oom.kills > 0) {
         global.log.notice(&oom_text(home.id(), exit, &oom));
+    }
+    if let Some(why) = blocked::explain(home.id(), exit, child.pid.as_raw()) {
+        global.log.notice(&why);
     }
     if !keep {
         drop(cgroup);
@@ -268,84 +300,6 @@ fn oom_text(id: &str, exit: Exit, oom: &OomReport) -> String {
     format!(
         "{processes} of container {id} {verb} killed: it exceeded its memory limit {limit}{peak}"
     )
-}
-
-/// What is to be run.
-struct Target {
-    id: String,
-    bundle: PathBuf,
-    command: Vec<String>,
-    /// The state directory, when the bundle is in it and nobody else cares for it yet.
-    home: Option<Home>,
-}
-
-impl Target {
-    fn of(matches: &ArgMatches, root: &StateRoot) -> Result<Self> {
-        let target = text_of(matches, "target").unwrap_or_default();
-        let command: Vec<String> =
-            matches.get_many("command").map(|words| words.cloned().collect()).unwrap_or_default();
-        let name = text_of(matches, "name");
-        let asked = path_of(matches, "bundle");
-        if asked.is_none() && is_bundle(target) {
-            let bundle = bundle_of(Some(Path::new(target)))?;
-            let id = name.map_or_else(|| name_of_bundle(&bundle, root), str::to_owned);
-            return Ok(Self { id, bundle, command, home: None });
-        }
-        let here = Path::new("config.json").exists();
-        if asked.is_none() && !here && image::is_image(target) {
-            let id = name.map_or_else(|| free_name(image::name_of(target), root), str::to_owned);
-            let store = path_of(matches, "store");
-            let image = Image { name: target, store, command: &command };
-            let (home, bundle) = image.make_bundle(root, &id)?;
-            return Ok(Self { id, bundle, command: Vec::new(), home: Some(home) });
-        }
-        if let Some(name) = name {
-            return Err(Error::Config(format!(
-                "--name {name}: with --bundle (or a config.json here) the name is the argument, \
-                 {target:?}"
-            )));
-        }
-        Ok(Self { id: target.to_owned(), bundle: bundle_of(asked)?, command, home: None })
-    }
-}
-
-impl Drop for Target {
-    /// Removes what was made for a container that has not come to be.
-    fn drop(&mut self) {
-        if let Some(home) = &self.home
-            && let Ok(_lock) = home.lock()
-        {
-            drop(home.remove());
-        }
-    }
-}
-
-/// See the help of the command.
-fn is_bundle(target: &str) -> bool {
-    (target.contains('/') && !image::is_image(target))
-        || (!Path::new("config.json").exists() && Path::new(target).join("config.json").exists())
-}
-
-fn name_of_bundle(bundle: &Path, root: &StateRoot) -> String {
-    let name = bundle.file_name().map(|name| name.to_string_lossy().into_owned());
-    free_name(&name.unwrap_or_default(), root)
-}
-
-/// A container's name made of another one, with a number when it is taken.
-fn free_name(wanted: &str, root: &StateRoot) -> String {
-    let mut name: String = wanted
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || "_+-.".contains(c) { c } else { '-' })
-        .collect();
-    if name.is_empty() || name.starts_with('.') {
-        name.insert_str(0, "container");
-    }
-    let taken = |name: &str| root.path().join(name).exists();
-    if !taken(&name) {
-        return name;
-    }
-    let numbered = (2_u32..).map(|number| format!("{name}-{number}"));
-    numbered.take(100_000).find(|name| !taken(name)).unwrap_or(name)
 }
 
 #[cfg(test)]

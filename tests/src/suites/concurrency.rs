@@ -11,6 +11,7 @@ use crate::{Test, test};
 pub(super) fn tests() -> Vec<Test> {
     vec![
         test("one_create_wins", one_create_wins),
+        test("names_that_nobody_chose", names_that_nobody_chose),
         test("one_start_wins", one_start_wins),
         test("every_forced_delete_succeeds", every_forced_delete_succeeds),
         test("create_against_delete", create_against_delete),
@@ -41,6 +42,20 @@ fn one_create_wins(world: &World) {
     one_wins(&all, "already exists");
     assert_eq!(world.status("c"), "created");
     world.run(&["delete", "-f", "c"]).ok();
+}
+
+/// Whoever finds the name of the bundle taken gets the next one.
+fn names_that_nobody_chose(world: &World) {
+    let bundle = world.bundle("unnamed").unset("/linux/cgroupsPath").args(&["/bin/probe", "wait"]);
+    for ran in at_once(world, 6, &["run", "-d", bundle.path()]) {
+        ran.ok();
+    }
+    let names = world.run(&["list", "-q"]).ok().output.clone();
+    let numbered = (2..=6).map(|number| format!("unnamed-{number}"));
+    assert!(names.lines().eq(std::iter::once("unnamed".to_owned()).chain(numbered)), "{names}");
+    for name in names.lines() {
+        world.run(&["delete", "-f", name]).ok();
+    }
 }
 
 fn one_start_wins(world: &World) {
