@@ -3,6 +3,7 @@
 //! ```text
 //! cargo xtask demo    build everything, make the example's image, run a container visibly
 //! cargo xtask test    install what the tests need and run all of them
+//! cargo xtask man     write manual pages and shell completions into target/
 //! ```
 
 mod ask;
@@ -18,11 +19,13 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["demo"] => demo::run(),
         ["test"] => test::run(),
+        ["man"] => manual_pages(),
         // The demo asks itself, see there.
         ["ask", pid, path] => ask::run(pid, path),
         _ => {
             eprintln!("cargo xtask demo    build everything and run the example, visibly");
             eprintln!("cargo xtask test    install what the tests need and run all of them");
+            eprintln!("cargo xtask man     write manual pages and shell completions into target/");
             return ExitCode::from(2);
         }
     };
@@ -33,4 +36,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Another program makes them: it is built from the programs that it describes, which the other
+/// commands here need not wait for.
+fn manual_pages() -> anyhow::Result<()> {
+    let status = std::process::Command::new(env!("CARGO"))
+        .args(["run", "--quiet", "--package", "pages", "--", "target"])
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .status()?;
+    anyhow::ensure!(status.success(), "the program `pages` failed: {status}");
+    Ok(())
 }
