@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use minisup_compose::minisup::ServiceExtension;
+use minisup_compose::minisup::{LbProtocol, ServiceExtension};
 use minisup_compose::model::{
     self, Condition, Deploy, Healthcheck, Mode, PortMode, PublishedPort, RestartCondition, Rollout,
     Test,
@@ -19,6 +19,7 @@ use minisup_compose::{Disk, Loader, find};
 use minisup_core::restart::{RestartOn, RestartPolicy};
 use minisup_core::spec::{self, Need, Order};
 
+use crate::balance::Balance;
 use crate::model::{Health, Probe, Protocol, Publish, ServiceSpec};
 
 /// The keys of a service that have an effect here, or need none.
@@ -133,7 +134,8 @@ impl Place<'_> {
                 .filter(|key| !DEPLOY_KEYS.contains(&key.as_str()))
                 .map(|key| format!("deploy.{key}")),
         );
-        if service.minisup != ServiceExtension::default() {
+        let lb = service.minisup.lb.clone();
+        if service.minisup != (ServiceExtension { lb, ..ServiceExtension::default() }) {
             missing.push("x-minisup".to_string());
         }
         if service.networks.keys().any(|name| name != "default") {
@@ -157,8 +159,11 @@ impl Place<'_> {
     fn spec(&self, service: &model::Service, directory: &Path) -> Result<ServiceSpec> {
         let limits = &service.deploy.resources.limits;
         let reserved = &service.deploy.resources.reservations;
-        let publish: Result<Vec<Publish>> =
-            service.ports.iter().map(|port| self.publish(port)).collect();
+        let publish: Result<Vec<Publish>> = service
+            .ports
+            .iter()
+            .map(|port| self.publish(port, service.minisup.lb.protocol))
+            .collect();
         let needs = service.depends_on.iter().map(|(on, dependency)| {
             let condition = match dependency.condition {
                 Condition::Started => spec::Condition::Started,
@@ -187,10 +192,11 @@ impl Place<'_> {
             reserved_cpu_millis: reserved.cpus.map_or(0, cpu_millis),
             pids: limits.pids.filter(|pids| *pids > 0),
             publish: publish?,
+            balance: Balance::from(&service.minisup.lb),
             health: self.health(service.healthcheck.as_ref())?,
             stop_signal: service.stop_signal.clone().unwrap_or_else(|| "TERM".to_string()),
             stop_grace_ms: service.stop_grace_period.0,
-            drain_ms: 10_000,
+            drain_ms: service.minisup.lb.drain.0,
             restart: restart(deploy),
             order,
             parallelism,
@@ -209,7 +215,7 @@ impl Place<'_> {
         Ok(bundle.canonicalize()?)
     }
 
-    fn publish(&self, port: &PublishedPort) -> Result<Publish> {
+    fn publish(&self, port: &PublishedPort, default: LbProtocol) -> Result<Publish> {
         if port.protocol == model::Protocol::Udp {
             return Err(self.refuse("ports", "UDP is not supported yet", "publish TCP ports"));
         }
@@ -221,12 +227,14 @@ impl Place<'_> {
             return Err(self.refuse("ports", "any free port is not supported yet", remedy));
         };
         let protocol = match port.app_protocol.as_deref() {
+            None if default == LbProtocol::Tcp => Protocol::Tcp,
             None => Protocol::Auto,
             Some("http") => Protocol::Http,
+            Some("h2c" | "grpc") => Protocol::H2c,
             Some("tcp") => Protocol::Tcp,
             Some(_) => {
                 let message = "this app_protocol is not supported yet";
-                return Err(self.refuse("ports", message, "write http or tcp"));
+                return Err(self.refuse("ports", message, "write http, h2c, grpc or tcp"));
             }
         };
         let address = port.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));

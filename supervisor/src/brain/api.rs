@@ -5,6 +5,7 @@
 //! | `POST /v1/apply` a stack                  | `{}`                               |
 //! | `POST /v1/command` a command of the core  | `{}`                               |
 //! | `GET /v1/state`                           | the state, and each first process  |
+//! | `GET /v1/traffic`                         | what the data plane has counted    |
 //! | `GET /v1/events?after=N[&slot=S][&wait]`  | the events after number N          |
 //!
 //! A refusal is status 409 with `{"error": …}`.
@@ -44,6 +45,8 @@ pub(crate) enum Call {
     Command(Command),
     /// What there is.
     State,
+    /// What the data plane has counted.
+    Traffic,
     /// What happened.
     Events {
         /// The last event the caller knows.
@@ -106,7 +109,7 @@ impl Reply {
         }
     }
 
-    fn error(status: StatusCode, error: String) -> Reply {
+    pub(crate) fn error(status: StatusCode, error: String) -> Reply {
         Reply { status, json: serde_json::json!({"error": error}).to_string() }
     }
 }
@@ -172,6 +175,7 @@ async fn understand(request: Request<Incoming>) -> Result<Call, Reply> {
         .collect();
     match (&head.method, head.uri.path()) {
         (&Method::GET, "/v1/state") => return Ok(Call::State),
+        (&Method::GET, "/v1/traffic") => return Ok(Call::Traffic),
         (&Method::GET, "/v1/events") => {
             let after = query.get("after").map_or(Ok(0), |text| text.parse());
             let after = after.map_err(|_| bad("after is not a number".to_string()))?;

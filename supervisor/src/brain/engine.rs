@@ -20,6 +20,7 @@ use super::api::{self, Call, Reply};
 use super::container::Running;
 use super::link::Link;
 use super::runtime::Runtime;
+use super::traffic::Counting;
 use super::{News, observe, until};
 use crate::clock;
 use crate::keeper::client::{Inventory, Keeper, Word};
@@ -61,6 +62,8 @@ pub(crate) struct Brain {
     plane_pid: i32,
     /// Callers that wait for more events.
     waiting: Vec<(i64, Option<String>, oneshot::Sender<Reply>)>,
+    /// What the data plane has counted.
+    pub(crate) traffic: Counting,
     left: bool,
 }
 
@@ -91,6 +94,7 @@ impl Brain {
             ends: inventory.exited.iter().cloned().collect(),
             plane_pid: inventory.plane,
             waiting: Vec::new(),
+            traffic: Counting::default(),
             left: false,
         }
     }
@@ -239,7 +243,10 @@ impl Brain {
                 self.link.connected(line, endpoints, listeners);
                 self.feed(&Input::DataPlane(followed));
             }
-            News::PlaneIsGone => self.link.lost(),
+            News::PlaneIsGone => {
+                self.link.lost();
+                self.traffic.unanswered();
+            }
             News::Plane(Report::Acknowledged { generation }) => {
                 self.feed(&Input::Acknowledged { generation });
             }
@@ -247,6 +254,7 @@ impl Brain {
             News::Plane(Report::Doubted { instance, evidence }) => {
                 self.feed(&Input::Doubted { instance, evidence });
             }
+            News::Plane(Report::Traffic { instances, more }) => self.counted(instances, more),
             News::Plane(Report::Hello { .. }) => {}
             News::Api(call, reply) => self.answer(call, reply),
             News::Looked(seen) => self.looked(*seen),
@@ -322,6 +330,7 @@ impl Brain {
                 None => Reply::done(),
             },
             Call::State => api::state(self),
+            Call::Traffic => return self.count(reply),
             Call::Events { after, slot, wait } => {
                 let events = self.events(after, slot.as_deref());
                 if wait && events.is_empty() && !self.left {

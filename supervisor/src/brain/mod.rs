@@ -22,6 +22,7 @@ pub(crate) mod log;
 mod observe;
 mod probe;
 mod runtime;
+pub(crate) mod traffic;
 
 use std::net::SocketAddr;
 use std::rc::Rc;

@@ -12,6 +12,7 @@ use minisup_core::spec::Order;
 
 use super::events;
 use super::logs::Reader;
+use crate::balance::Balance;
 use crate::client::Client;
 use crate::compose;
 use crate::layout::Layout;
@@ -39,7 +40,7 @@ pub(crate) struct Up {
     #[arg(requires = "bundle", long, short, value_parser = quantity::publish)]
     publish: Vec<(std::net::SocketAddr, u16)>,
     /// What is spoken on published ports; auto looks at the client's first bytes
-    #[arg(requires = "bundle", long, default_value = "auto", value_parser = ["auto", "http", "tcp"])]
+    #[arg(requires = "bundle", long, default_value = "auto", value_parser = ["auto", "http", "h2c", "tcp"])]
     protocol: String,
     /// Set a variable in the containers: NAME=value
     #[arg(requires = "bundle", long, short)]
@@ -161,6 +162,7 @@ fn service_name(bundle: &Path) -> Result<String> {
 fn service(up: &Up, bundle: PathBuf) -> Result<ServiceSpec> {
     let protocol = match up.protocol.as_str() {
         "http" => Protocol::Http,
+        "h2c" => Protocol::H2c,
         "tcp" => Protocol::Tcp,
         _ => Protocol::Auto,
     };
@@ -181,6 +183,7 @@ fn service(up: &Up, bundle: PathBuf) -> Result<ServiceSpec> {
         pids: None,
         needs: BTreeMap::new(),
         publish: up.publish.iter().map(publish).collect(),
+        balance: Balance::default(),
         health: health(up)?,
         stop_signal: up.stop_signal.clone(),
         stop_grace_ms: up.stop_timeout,
