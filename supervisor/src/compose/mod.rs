@@ -13,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
+use minisup_compose::minisup::LbProtocol;
 use minisup_compose::model::{
     self, Condition, Deploy, Healthcheck, Mode, MountKind, NetworkMode, PortMode, PublishedPort,
     PullPolicy, RestartCondition, Rollout, Test,
@@ -21,6 +22,7 @@ use minisup_compose::{Disk, Loader, find};
 use minisup_core::restart::{RestartOn, RestartPolicy};
 use minisup_core::spec::{self, Need, Order};
 
+use crate::balance::Balance;
 use crate::image::{Images, Made, Pull};
 use crate::layout::Layout;
 use crate::model::{Health, Probe, Protocol, Publish, ServiceSpec};
@@ -236,8 +238,11 @@ impl Place<'_> {
         let made = self.made(service, directory, images)?;
         let limits = &service.deploy.resources.limits;
         let reserved = &service.deploy.resources.reservations;
-        let publish: Result<Vec<Publish>> =
-            service.ports.iter().map(|port| self.publish(port)).collect();
+        let publish: Result<Vec<Publish>> = service
+            .ports
+            .iter()
+            .map(|port| self.publish(port, service.minisup.lb.protocol))
+            .collect();
         let needs = service.depends_on.iter().map(|(on, dependency)| {
             let condition = match dependency.condition {
                 Condition::Started => spec::Condition::Started,
@@ -269,6 +274,7 @@ impl Place<'_> {
             reserved_cpu_millis: reserved.cpus.map_or(0, cpu_millis),
             pids: limits.pids.filter(|pids| *pids > 0),
             publish: publish?,
+            balance: Balance::from(&service.minisup.lb),
             health: self.health(service.healthcheck.as_ref(), made.health)?,
             stop_signal: service
                 .stop_signal
@@ -299,7 +305,7 @@ impl Place<'_> {
         })
     }
 
-    fn publish(&self, port: &PublishedPort) -> Result<Publish> {
+    fn publish(&self, port: &PublishedPort, default: LbProtocol) -> Result<Publish> {
         if port.protocol == model::Protocol::Udp {
             return Err(self.refuse("ports", "UDP is not supported yet", "publish TCP ports"));
         }
@@ -311,12 +317,14 @@ impl Place<'_> {
             return Err(self.refuse("ports", "any free port is not supported yet", remedy));
         };
         let protocol = match port.app_protocol.as_deref() {
+            None if default == LbProtocol::Tcp => Protocol::Tcp,
             None => Protocol::Auto,
             Some("http") => Protocol::Http,
+            Some("h2c" | "grpc") => Protocol::H2c,
             Some("tcp") => Protocol::Tcp,
             Some(_) => {
                 let message = "this app_protocol is not supported yet";
-                return Err(self.refuse("ports", message, "write http or tcp"));
+                return Err(self.refuse("ports", message, "write http, h2c, grpc or tcp"));
             }
         };
         let address = port.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));

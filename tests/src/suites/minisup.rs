@@ -279,8 +279,8 @@ fn roles_and_hooks_are_followed(world: &World) {
     project.wait_for("that it gets some again", || route().contains("\"active\""));
     assert_eq!(project.pids(), before, "not ready is no reason to replace it");
     project.ok(&["restart", "web"]);
-    project.wait_for("its successor", || project.ok(&["ps"]).contains("web.1.2"));
-    project.ok(&["exec", "web.1.2", "touch", "/tmp/open"]);
+    let enter = ["exec", "web.1.2", "touch", "/tmp/open"];
+    project.wait_for("its successor", || project.minisup(&enter).status == 0);
     project.wait_for("the hook", || project.ok(&["logs"]).contains("bye"));
     std::fs::write(&file, text.replace("tcp: {port", "grpc: {port")).expect("write the file");
     project.minisup(&up).fails("a probe by grpc is not supported yet");

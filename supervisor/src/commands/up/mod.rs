@@ -44,7 +44,7 @@ pub(crate) struct Up {
     #[arg(requires = "bundle", long, short, value_parser = quantity::publish)]
     publish: Vec<(std::net::SocketAddr, u16)>,
     /// What is spoken on published ports; auto looks at the client's first bytes
-    #[arg(requires = "bundle", long, default_value = "auto", value_parser = ["auto", "http", "tcp"])]
+    #[arg(requires = "bundle", long, default_value = "auto", value_parser = ["auto", "http", "h2c", "tcp"])]
     protocol: String,
     /// Set a variable in the containers: NAME=value
     #[arg(requires = "bundle", long, short)]

@@ -7,6 +7,7 @@ use minisup_core::restart::{RestartOn, RestartPolicy};
 use minisup_core::spec::Order;
 
 use super::Up;
+use crate::balance::Balance;
 use crate::image::Made;
 use crate::model::{Health, Probe, Protocol, Publish, Roles, ServiceSpec};
 use crate::settings::Settings;
@@ -32,6 +33,7 @@ pub(super) fn name(source: &str) -> Result<String> {
 pub(super) fn service(up: &Up, made: Made) -> Result<ServiceSpec> {
     let protocol = match up.protocol.as_str() {
         "http" => Protocol::Http,
+        "h2c" => Protocol::H2c,
         "tcp" => Protocol::Tcp,
         _ => Protocol::Auto,
     };
@@ -52,6 +54,7 @@ pub(super) fn service(up: &Up, made: Made) -> Result<ServiceSpec> {
         pids: None,
         needs: BTreeMap::new(),
         publish: up.publish.iter().map(publish).collect(),
+        balance: Balance::default(),
         health: health(up)?.or(made.health),
         stop_signal: up.stop_signal.clone().or(made.stop_signal).unwrap_or_else(|| "TERM".into()),
         stop_grace_ms: up.stop_timeout,
