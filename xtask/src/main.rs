@@ -3,11 +3,13 @@
 //! ```text
 //! cargo xtask demo    build everything, make the example's image, run a container visibly
 //! cargo xtask test    install what the tests need and run all of them
+//! cargo xtask storm   kill everything for minutes while wrk asks: is a request lost?
 //! ```
 
 mod ask;
 mod demo;
 mod programs;
+mod storm;
 mod test;
 
 use std::process::ExitCode;
@@ -18,11 +20,13 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["demo"] => demo::run(),
         ["test"] => test::run(),
+        ["storm", names @ ..] => storm::run(names),
         // The demo asks itself, see there.
         ["ask", pid, path] => ask::run(pid, path),
         _ => {
             eprintln!("cargo xtask demo    build everything and run the example, visibly");
             eprintln!("cargo xtask test    install what the tests need and run all of them");
+            eprintln!("cargo xtask storm   kill everything for minutes while wrk asks: [NAME…]");
             return ExitCode::from(2);
         }
     };

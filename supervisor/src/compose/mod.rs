@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use minisup_compose::minisup::LbProtocol;
 use minisup_compose::model::{
     self, Condition, Deploy, Healthcheck, Mode, MountKind, NetworkMode, PortMode, PublishedPort,
@@ -91,11 +91,25 @@ pub(crate) struct Loaded {
     pub(crate) warnings: Vec<String>,
 }
 
+/// Which files, and what of them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Choice {
+    /// None are those that the working directory stands for.
+    pub(crate) files: Vec<PathBuf>,
+    /// None are all whose profiles are active.
+    pub(crate) services: Vec<String>,
+    pub(crate) profiles: Vec<String>,
+    /// None is `.env`.
+    pub(crate) env_files: Vec<PathBuf>,
+}
+
 /// A project as its files have it.
 #[derive(Debug)]
 pub(crate) struct File {
     project: minisup_compose::Project,
     paths: Vec<PathBuf>,
+    /// The services that were asked for, with what they need; none are all.
+    chosen: BTreeSet<String>,
     /// Where relative paths start.
     directory: PathBuf,
     warnings: Vec<String>,
@@ -106,9 +120,9 @@ impl File {
     ///
     /// # Errors
     /// Every mistake with its place.
-    pub(crate) fn read(files: &[PathBuf], name: Option<&str>) -> Result<File> {
+    pub(crate) fn read(choice: &Choice, name: Option<&str>) -> Result<File> {
         let here = std::env::current_dir()?;
-        let files = match files {
+        let files = match choice.files.as_slice() {
             [] => find(&Disk, &here)
                 .context("there is no compose.yaml here; name a bundle, or a file with --file")?,
             given => given.to_vec(),
@@ -117,12 +131,17 @@ impl File {
         let directory = first.as_deref().and_then(Path::parent).unwrap_or(&here).to_path_buf();
         let mut loader =
             Loader::new(&Disk, files.clone()).directory(&directory).environment(std::env::vars());
+        loader = loader.profiles(choice.profiles.clone()).targets(choice.services.clone());
+        if !choice.env_files.is_empty() {
+            loader = loader.env_files(choice.env_files.clone());
+        }
         if let Some(name) = name {
             loader = loader.name(name);
         }
         let (project, found) = loader.load().map_err(|errors| anyhow!("{errors}"))?;
         let warnings = found.iter().map(ToString::to_string).collect();
-        Ok(File { project, paths: files, directory, warnings })
+        let chosen = with_needs(&project, &choice.services)?;
+        Ok(File { project, paths: files, chosen, directory, warnings })
     }
 
     /// The project's name.
@@ -146,7 +165,8 @@ impl File {
             place(key).check(service)?;
         }
         let mut services = BTreeMap::new();
-        for (key, service) in &self.project.services {
+        let is_chosen = |key: &String| self.chosen.is_empty() || self.chosen.contains(key);
+        for (key, service) in self.project.services.iter().filter(|(key, _)| is_chosen(key)) {
             let here = place(key);
             warnings.extend(here.without_effect(service));
             services.insert(key.clone(), here.spec(service, &self.directory, images, layout)?);
@@ -159,6 +179,22 @@ impl File {
         let volumes = own.map(|volume| volume.name.clone()).collect();
         Ok(Loaded { services, volumes, warnings })
     }
+}
+
+/// The named services and everything that they depend on.
+fn with_needs(project: &minisup_compose::Project, named: &[String]) -> Result<BTreeSet<String>> {
+    let mut chosen = BTreeSet::new();
+    let mut open: Vec<String> = named.to_vec();
+    while let Some(name) = open.pop() {
+        let Some(service) = project.services.get(&name) else {
+            let known: Vec<&str> = project.services.keys().map(String::as_str).collect();
+            bail!("there is no service {name}; the file has {}", known.join(", "));
+        };
+        if chosen.insert(name) {
+            open.extend(service.depends_on.keys().cloned());
+        }
+    }
+    Ok(chosen)
 }
 
 /// Where in the file something is.

@@ -178,6 +178,10 @@ fn a_compose_file_is_followed(world: &World) {
     let before = project.pids();
     project.ok(&up);
     assert_eq!(project.pids(), before, "a second up changes nothing");
+    // A service alone brings what it needs, and another number of replicas wins over the file's.
+    project.ok(&[&up[..], &["--replicas", "web=1", "web"]].concat());
+    project.wait_for("two in all", || project.pids().len() == 2);
+    project.minisup(&[&up[..], &["wbe"]].concat()).fails("there is no service `wbe`");
     project.down();
 }
 
