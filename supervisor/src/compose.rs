@@ -96,9 +96,10 @@ pub(crate) fn load(files: &[PathBuf], name: Option<&str>) -> Result<Loaded> {
         services.insert(key.clone(), here.spec(service, &directory)?);
     }
     if services.len() > 1 {
-        warnings.push(
-            "the services cannot reach each other yet: there is no network between them".into(),
-        );
+        let alone = services.iter().filter(|(_, spec): &(_, &ServiceSpec)| !spec.is_reachable());
+        warnings.extend(alone.map(|(name, _)| {
+            format!("other services cannot reach {name}: it has neither `ports` nor `expose`")
+        }));
     }
     Ok(Loaded { name: project.name.clone(), services, warnings })
 }
@@ -192,6 +193,7 @@ impl Place<'_> {
             reserved_cpu_millis: reserved.cpus.map_or(0, cpu_millis),
             pids: limits.pids.filter(|pids| *pids > 0),
             publish: publish?,
+            expose: expose(service),
             balance: Balance::from(&service.minisup.lb),
             health: self.health(service.healthcheck.as_ref())?,
             stop_signal: service.stop_signal.clone().unwrap_or_else(|| "TERM".to_string()),
@@ -261,6 +263,12 @@ impl Place<'_> {
             start_interval_ms: or(check.start_interval, 250),
         }))
     }
+}
+
+/// Ports for other services. What is spoken at them is found out by listening.
+fn expose(service: &model::Service) -> Vec<u16> {
+    let tcp = service.expose.iter().filter(|port| port.protocol == model::Protocol::Tcp);
+    tcp.flat_map(|port| port.range.first..=port.range.last).collect()
 }
 
 /// Entry point and command together replace the bundle's; it has no two parts.

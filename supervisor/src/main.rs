@@ -9,6 +9,7 @@ mod client;
 mod clock;
 mod commands;
 mod compose;
+mod discovery;
 mod keeper;
 mod layout;
 mod model;

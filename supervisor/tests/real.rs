@@ -25,7 +25,7 @@ impl Stage {
     fn new(name: &str, port: u16) -> Stage {
         let dir = std::env::temp_dir().join(format!("minisup-{name}-{}", std::process::id()));
         let root = dir.join("bundle/rootfs");
-        for sub in ["proc", "dev", "sys", "tmp"] {
+        for sub in ["proc", "dev", "sys", "tmp", "etc"] {
             std::fs::create_dir_all(root.join(sub)).unwrap();
         }
         std::fs::copy(beside("examples/hello"), root.join("hello")).unwrap();
@@ -182,8 +182,13 @@ impl Clients {
 }
 
 fn ask(reader: &mut BufReader<TcpStream>) -> Result<String, String> {
+    ask_for(reader, "/")
+}
+
+fn ask_for(reader: &mut BufReader<TcpStream>, path: &str) -> Result<String, String> {
     let text = |error: std::io::Error| error.to_string();
-    reader.get_mut().write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").map_err(text)?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+    reader.get_mut().write_all(request.as_bytes()).map_err(text)?;
     let (mut status, mut length) = (String::new(), 0);
     reader.read_line(&mut status).map_err(text)?;
     loop {
@@ -356,6 +361,51 @@ fn a_compose_file_is_followed_and_what_cannot_be_is_refused_with_its_place() {
     let before = stage.pids();
     stage.ok(&[&up[..], &["-d", "--wait"]].concat());
     assert_eq!(stage.pids(), before, "a second up changes nothing");
+    std::fs::remove_file(&file).unwrap();
+    stage.down();
+}
+
+#[test]
+#[ignore = "needs root and a runtime"]
+fn services_find_each_other_by_name_whatever_dies() {
+    let stage = Stage::new("names", 28_087);
+    let file = stage.dir.join("bundle/compose.yaml");
+    // Both listen at the same port, everywhere: the usual case, and the one that is easy to get
+    // wrong.
+    let text = format!(
+        "services:\n  web:\n    image: .\n    ports: [\"127.0.0.1:{}:3000\"]\n    \
+         depends_on: {{api: {{condition: service_healthy}}}}\n  \
+         api:\n    image: .\n    expose: [3000]\n    deploy: {{replicas: 2}}\n    \
+         healthcheck: {{test: [CMD, /hello, check], interval: 1s}}\n",
+        stage.port
+    );
+    std::fs::write(&file, text).unwrap();
+    let runtime = beside("minirun");
+    let up = ["up", "--file", file.to_str().unwrap(), "--runtime", runtime.to_str().unwrap()];
+    stage.ok(&[&up[..], &["-d", "--wait"]].concat());
+    let web = |path: &str| {
+        let mut reader = BufReader::new(TcpStream::connect(("127.0.0.1", stage.port)).unwrap());
+        ask_for(&mut reader, path).unwrap_or_else(|error| panic!("{error}\n{}", stage.complaints()))
+    };
+    let answers: std::collections::BTreeSet<String> =
+        (0..40).map(|_| web("/ask/api/3000")).collect();
+    let both = ["api.1\n", "api.2\n"].map(str::to_string);
+    assert_eq!(answers, both.into(), "balanced, and never the asker itself");
+    let find = |name: &str| web(&format!("/find/{name}")).matches('.').count() / 3;
+    let counts = ["api", "tasks.api", "2.api", "3.api"].map(find);
+    assert_eq!(counts, [1, 2, 1, 0], "addresses of the service, its tasks, its slots");
+    assert_eq!(web("/ask/2.api/3000"), "api.2\n");
+    let full = format!("/ask/api.{}.internal/3000", stage.project);
+    assert!(web(&full).starts_with("api."), "{}", web(&full));
+    let old = stage.role("plane").unwrap();
+    let before = web("/find/api");
+    for victim in [stage.role("brain").unwrap(), old.clone()] {
+        kill("-KILL", &victim);
+    }
+    stage.wait_for("another data plane", |s| s.role("plane").is_some_and(|new| new != old));
+    stage.wait_for("an answer", |s| s.minisup(&["ps"]).status.success());
+    stage.wait_for("names again", |_| web("/find/api") == before);
+    stage.wait_for("answers again", |_| web("/ask/api/3000").starts_with("api."));
     std::fs::remove_file(&file).unwrap();
     stage.down();
 }

@@ -15,6 +15,7 @@
 mod act;
 pub(crate) mod api;
 mod bundle;
+mod connect;
 mod container;
 mod engine;
 mod link;

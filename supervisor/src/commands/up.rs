@@ -39,6 +39,9 @@ pub(crate) struct Up {
     /// Publish a port of the replicas at a port of the host, balanced: 8080:3000
     #[arg(requires = "bundle", long, short, value_parser = quantity::publish)]
     publish: Vec<(std::net::SocketAddr, u16)>,
+    /// A port of the replicas that other services of the project reach: 5432
+    #[arg(requires = "bundle", long)]
+    expose: Vec<u16>,
     /// What is spoken on published ports; auto looks at the client's first bytes
     #[arg(requires = "bundle", long, default_value = "auto", value_parser = ["auto", "http", "h2c", "tcp"])]
     protocol: String,
@@ -183,6 +186,7 @@ fn service(up: &Up, bundle: PathBuf) -> Result<ServiceSpec> {
         pids: None,
         needs: BTreeMap::new(),
         publish: up.publish.iter().map(publish).collect(),
+        expose: up.expose.clone(),
         balance: Balance::default(),
         health: health(up)?,
         stop_signal: up.stop_signal.clone(),

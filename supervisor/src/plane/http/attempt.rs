@@ -68,7 +68,8 @@ impl<S: Duplex> Client<'_, S> {
                     backend.lost(now);
                     // Its other connections are most likely dead, too.
                     backend.pool.clear();
-                    let may = request.losses <= rules.retries && request.is_repeatable(rules.retry_unsafe);
+                    let may = request.losses <= rules.retries
+                        && request.is_repeatable(rules.retry_unsafe);
                     let in_flight = service.in_flight();
                     if !may || !service.budget.retry(now, rules.retry_budget_permille, in_flight) {
                         let text = "the replica died while answering\n";

@@ -20,6 +20,41 @@ pub(super) struct Proxy {
     /// What ends with it.
     children: Vec<Child>,
     down: Option<Command>,
+    groups: Option<Groups>,
+}
+
+/// Control groups like those of containers. A group weighs as much as a process beside it: bare
+/// responders would get several times the processor of responders in containers on a busy machine.
+#[derive(Debug)]
+struct Groups(Option<PathBuf>);
+
+impl Groups {
+    fn make() -> Groups {
+        let roots = ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct"];
+        let root = roots.into_iter().map(Path::new).find(|root| root.is_dir());
+        let top = root.map(|root| root.join(format!("bench-proxies-{}", std::process::id())));
+        Groups(top.filter(|top| std::fs::create_dir(top).is_ok()))
+    }
+
+    fn take(&self, child: &Child, port: u16) {
+        let Some(top) = &self.0 else { return };
+        let group = top.join(port.to_string());
+        let taken = std::fs::create_dir(&group)
+            .and_then(|()| std::fs::write(group.join("cgroup.procs"), child.id().to_string()));
+        if let Err(error) = taken {
+            eprintln!("{}: {error}: the comparison favours the others", group.display());
+        }
+    }
+}
+
+impl Drop for Groups {
+    fn drop(&mut self) {
+        let Some(top) = &self.0 else { return };
+        for port in RESPONDERS {
+            let _ = std::fs::remove_dir(top.join(port.to_string())); // empty by now
+        }
+        let _ = std::fs::remove_dir(top);
+    }
 }
 
 impl Drop for Proxy {
@@ -54,12 +89,16 @@ impl Proxy {
 /// Starts all of them; the first is ours.
 pub(super) fn start_all(minisup: &Path, dir: &Path) -> Result<Vec<Proxy>> {
     let own = std::env::current_exe()?;
+    let groups = Groups::make();
     let mut responders = Vec::new();
     for port in RESPONDERS {
-        responders.push(Command::new(&own).args(["--respond", &port.to_string()]).spawn()?);
+        let responder = Command::new(&own).args(["--respond", &port.to_string()]).spawn()?;
+        groups.take(&responder, port);
+        responders.push(responder);
     }
     let mut nginx = nginx(dir)?;
     nginx.children.append(&mut responders);
+    nginx.groups = Some(groups);
     let all = vec![ours(minisup, dir, &own)?, nginx, haproxy(dir)?];
     for proxy in &all {
         for port in [proxy.http_port, proxy.tcp_port] {
@@ -116,7 +155,15 @@ fn ours(minisup: &Path, dir: &Path, own: &Path) -> Result<Proxy> {
     down.arg("down");
     let pid = process(|words| words == ["minisup", "plane", "bench"])?;
     let (http_port, tcp_port) = (18_110, 18_111);
-    Ok(Proxy { name: "minisup", http_port, tcp_port, pid, children: Vec::new(), down: Some(down) })
+    Ok(Proxy {
+        name: "minisup",
+        http_port,
+        tcp_port,
+        pid,
+        children: Vec::new(),
+        down: Some(down),
+        groups: None,
+    })
 }
 
 fn nginx(dir: &Path) -> Result<Proxy> {
@@ -149,7 +196,15 @@ fn nginx(dir: &Path) -> Result<Proxy> {
     let master = child.id().to_string();
     let pid = child_of(&master).context("nginx has no worker")?;
     let (http_port, tcp_port) = (18_112, 18_113);
-    Ok(Proxy { name: "nginx", http_port, tcp_port, pid, children: vec![child], down: None })
+    Ok(Proxy {
+        name: "nginx",
+        http_port,
+        tcp_port,
+        pid,
+        children: vec![child],
+        down: None,
+        groups: None,
+    })
 }
 
 fn haproxy(dir: &Path) -> Result<Proxy> {
@@ -172,7 +227,15 @@ fn haproxy(dir: &Path) -> Result<Proxy> {
         .spawn()
         .context("haproxy, from the package of that name")?;
     let (http_port, tcp_port, pid) = (18_114, 18_115, child.id());
-    Ok(Proxy { name: "haproxy", http_port, tcp_port, pid, children: vec![child], down: None })
+    Ok(Proxy {
+        name: "haproxy",
+        http_port,
+        tcp_port,
+        pid,
+        children: vec![child],
+        down: None,
+        groups: None,
+    })
 }
 
 /// The process whose command line is that.
