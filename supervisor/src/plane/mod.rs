@@ -5,6 +5,7 @@
 //! its network namespace ([`crate::netns`]), and namespaces belong to threads.
 
 mod access_log;
+mod ahead;
 mod backend;
 mod budget;
 mod buffer;
@@ -18,6 +19,7 @@ mod proxy_protocol;
 mod reach;
 mod table;
 mod tcp;
+mod tls;
 mod turn;
 
 use std::cell::RefCell;
@@ -43,6 +45,8 @@ use table::{Service, Table};
 pub(crate) struct Port {
     pub(crate) service: Rc<Service>,
     pub(crate) publish: Publish,
+    /// It is the host's; else it is another service's way here.
+    pub(crate) published: bool,
 }
 
 /// Runs the data plane of a project, for ever.
@@ -127,7 +131,7 @@ impl Plane {
             Order::Listener { service, publish } => {
                 let socket = fd.context("a listener without a socket")?;
                 let host = publish.host;
-                let task = self.listen(&service, publish, socket.into())?;
+                let task = self.listen(&service, publish, socket.into(), true)?;
                 if let Some(old) = self.listeners.borrow_mut().insert(host, task) {
                     old.abort();
                 }
@@ -145,7 +149,8 @@ impl Plane {
             Order::Rules { service, rules } => self.table.rule(&service, *rules),
             Order::Directory(directory) => {
                 let network = fd.context("a directory without a network")?;
-                let listen = |service: &str, publish, socket| self.listen(service, publish, socket);
+                let listen =
+                    |service: &str, publish, socket| self.listen(service, publish, socket, false);
                 // Requests from outside do not depend on names.
                 if let Err(error) = self.discovery.follow(directory, network.as_fd(), listen) {
                     eprintln!("minisup plane: services cannot find each other: {error:#}");
@@ -163,10 +168,14 @@ impl Plane {
         service: &str,
         publish: Publish,
         socket: std::net::TcpListener,
+        published: bool,
     ) -> Result<AbortHandle> {
         socket.set_nonblocking(true)?;
         let socket = TcpListener::from_std(socket)?;
-        let port = Rc::new(Port { service: self.table.service(service), publish });
+        let port = Rc::new(Port { service: self.table.service(service), publish, published });
         Ok(tokio::task::spawn_local(listen::accept(socket, port)).abort_handle())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use minisup_core::input::Followed;
@@ -13,12 +14,14 @@ use minisup_core::instance::Route;
 use minisup_core::name::InstanceId;
 use minisup_core::state::Routes;
 use tokio::sync::{Notify, mpsc};
+use tokio_rustls::rustls::ServerConfig;
 
 use super::access_log::AccessLog;
 use super::backend::Backend;
 use super::budget::Budget;
 use super::choice::{self, Dice};
 use super::protocol::{Report, Traffic};
+use super::tls;
 use crate::balance::Balance;
 use crate::discovery::names::Instances;
 
@@ -31,6 +34,7 @@ pub(crate) struct Service {
     backends: RefCell<Vec<Rc<Backend>>>,
     rules: RefCell<Rc<Balance>>,
     log: RefCell<Option<Rc<AccessLog>>>,
+    tls: RefCell<Option<Arc<ServerConfig>>>,
     dice: Dice,
     pub(crate) budget: Budget,
     /// Wakes whoever waits for an instance, or for the end of one.
@@ -48,6 +52,7 @@ impl Service {
             backends: RefCell::default(),
             rules: RefCell::default(),
             log: RefCell::default(),
+            tls: RefCell::default(),
             dice: Dice::new(seed),
             budget: Budget::new(Instant::now()),
             changed: Notify::new(),
@@ -58,6 +63,11 @@ impl Service {
     /// The rules in force.
     pub(crate) fn rules(&self) -> Rc<Balance> {
         self.rules.borrow().clone()
+    }
+
+    /// What speaks TLS with its clients, if they have to.
+    pub(crate) fn tls(&self) -> Option<Arc<ServerConfig>> {
+        self.tls.borrow().clone()
     }
 
     /// Where its requests are written down, if they are.
@@ -153,6 +163,12 @@ impl Table {
         } else if log.is_none() {
             *log = Some(AccessLog::open(self.logs.join(format!("{name}.access.log"))));
         }
+        // Without a usable certificate nobody is served: plain text would be worse.
+        let made = rules.tls.as_ref().map(tls::configure).transpose();
+        service.tls.replace(made.unwrap_or_else(|error| {
+            eprintln!("minisup plane: {name}: no TLS: {error:#}");
+            None
+        }));
         service.rules.replace(Rc::new(rules));
     }
 
