@@ -18,9 +18,26 @@ pub(super) struct Proxy {
     /// The process that carries the requests.
     pid: u32,
     /// What ends with it.
-    children: Vec<Child>,
+    children: Children,
     down: Option<Command>,
     groups: Option<Groups>,
+}
+
+/// Processes that end with this.
+#[derive(Debug, Default)]
+struct Children(Vec<Child>);
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            // Asked to end, not killed: nginx's master takes its worker along only then.
+            let asked = Command::new("kill").arg(child.id().to_string()).status();
+            if !asked.is_ok_and(|status| status.success()) {
+                let _ = child.kill(); // it has ended already, or there is no kill(1)
+            }
+            let _ = child.wait();
+        }
+    }
 }
 
 /// Control groups like those of containers. A group weighs as much as a process beside it: bare
@@ -62,10 +79,6 @@ impl Drop for Proxy {
         if let Some(down) = &mut self.down {
             let _ = down.status(); // what is left is seen by whoever looks
         }
-        for child in &mut self.children {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
     }
 }
 
@@ -90,14 +103,14 @@ impl Proxy {
 pub(super) fn start_all(minisup: &Path, dir: &Path) -> Result<Vec<Proxy>> {
     let own = std::env::current_exe()?;
     let groups = Groups::make();
-    let mut responders = Vec::new();
+    let mut responders = Children::default();
     for port in RESPONDERS {
         let responder = Command::new(&own).args(["--respond", &port.to_string()]).spawn()?;
         groups.take(&responder, port);
-        responders.push(responder);
+        responders.0.push(responder);
     }
     let mut nginx = nginx(dir)?;
-    nginx.children.append(&mut responders);
+    nginx.children.0.append(&mut responders.0);
     nginx.groups = Some(groups);
     let all = vec![ours(minisup, dir, &own)?, nginx, haproxy(dir)?];
     for proxy in &all {
@@ -160,7 +173,7 @@ fn ours(minisup: &Path, dir: &Path, own: &Path) -> Result<Proxy> {
         http_port,
         tcp_port,
         pid,
-        children: Vec::new(),
+        children: Children::default(),
         down: Some(down),
         groups: None,
     })
@@ -192,8 +205,9 @@ fn nginx(dir: &Path) -> Result<Proxy> {
         .arg(&file)
         .spawn()
         .context("nginx, from the package nginx-light")?;
-    wait_for(18_112)?;
     let master = child.id().to_string();
+    let children = Children(vec![child]);
+    wait_for(18_112)?;
     let pid = child_of(&master).context("nginx has no worker")?;
     let (http_port, tcp_port) = (18_112, 18_113);
     Ok(Proxy {
@@ -201,7 +215,7 @@ fn nginx(dir: &Path) -> Result<Proxy> {
         http_port,
         tcp_port,
         pid,
-        children: vec![child],
+        children,
         down: None,
         groups: None,
     })
@@ -232,7 +246,7 @@ fn haproxy(dir: &Path) -> Result<Proxy> {
         http_port,
         tcp_port,
         pid,
-        children: vec![child],
+        children: Children(vec![child]),
         down: None,
         groups: None,
     })
