@@ -42,6 +42,7 @@ pub mod poll;
 pub mod prctl;
 pub mod proc;
 pub mod rlimit;
+pub mod sched;
 pub mod seal;
 pub mod seccomp;
 pub mod shared;

@@ -320,6 +320,15 @@ pub fn pivot_to_current_directory() -> Result<()> {
     observe("pivot_root", || "\".\", \".\"".into(), nix::unistd::pivot_root(".", "."))
 }
 
+/// Unmounts what the descriptor `number` of this process is on top of, umount2(2) with
+/// `MNT_DETACH`. The current directory must be `/proc/self/fd` of a procfs that can be trusted.
+/// `EINVAL`: it is not the top of a mount.
+pub fn detach_numbered(number: std::os::fd::RawFd) -> Result<()> {
+    let name = number.to_string();
+    let result = nix::mount::umount2(name.as_str(), nix::mount::MntFlags::MNT_DETACH);
+    observe("umount2", || format!("\"{name}\" (in /proc/self/fd), MNT_DETACH"), result)
+}
+
 /// Unmounts the tree at the current directory once nobody uses it, umount2(2) with `MNT_DETACH`.
 pub fn detach_current_directory() -> Result<()> {
     let result = nix::mount::umount2(".", nix::mount::MntFlags::MNT_DETACH);

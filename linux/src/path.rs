@@ -65,6 +65,19 @@ pub fn symlink_at(target: &Path, dir: BorrowedFd<'_>, name: &Path) -> Result<()>
     )
 }
 
+/// Where the symbolic link `name` of `dir` points, readlinkat(2).
+pub fn read_link_at(dir: BorrowedFd<'_>, name: &Path) -> Result<PathBuf> {
+    let result = nix::fcntl::readlinkat(dir, name);
+    let shown = || format!("{}, {}", dir.as_raw_fd(), quoted(name));
+    match result {
+        Ok(target) => {
+            observe("readlinkat", shown, Ok(()))?;
+            Ok(PathBuf::from(target))
+        }
+        Err(errno) => Err(Error::new("readlinkat", shown(), errno)),
+    }
+}
+
 /// Renames `from` to `to` below `dir`, renameat(2).
 pub fn rename_at(dir: BorrowedFd<'_>, from: &Path, to: &Path) -> Result<()> {
     let result = nix::fcntl::renameat(dir, from, dir, to);

@@ -137,6 +137,23 @@ unsafe fn child_fields(info: &libc::siginfo_t) -> (libc::pid_t, libc::c_int) {
     (pid, status)
 }
 
+/// A copy of the descriptor `number` of another process, pidfd_getfd(2).
+///
+/// Needs the right to trace it. `EBADF`: it has no such descriptor.
+pub fn take_descriptor(pidfd: impl AsFd, number: i32) -> Result<OwnedFd> {
+    let target = pidfd.as_fd().as_raw_fd();
+    // SAFETY: pidfd_getfd takes three numbers.
+    #[expect(unsafe_code, reason = "nix has no pidfd_getfd(2)")]
+    let value = unsafe { libc::syscall(libc::SYS_pidfd_getfd, target, number, 0_u32) };
+    let result = answer(value).map(|fd| {
+        // SAFETY: the call returns a new descriptor that nobody else knows.
+        #[expect(unsafe_code, reason = "taking ownership of a new descriptor")]
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        fd
+    });
+    observe("pidfd_getfd", || format!("{target}, {number}, 0"), result)
+}
+
 /// Whether the process has ended (whoever reaps it).
 pub fn has_ended(pidfd: impl AsFd) -> Result<bool> {
     let fds = &mut [nix::poll::PollFd::new(pidfd.as_fd(), nix::poll::PollFlags::POLLIN)];

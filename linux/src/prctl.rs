@@ -43,6 +43,30 @@ pub fn set_personality(persona: u64) -> Result<()> {
     observe("personality", || format!("{persona:#x}"), answer(value.into()).map(drop))
 }
 
+/// Gives this process a core scheduling cookie of its own: no processor core runs a thread with
+/// another cookie beside it (Linux 5.14).
+///
+/// `ENODEV`: the processor has one thread per core, so that nothing ever runs beside it.
+/// `EINVAL`: the kernel was built without.
+pub fn schedule_cores_alone() -> Result<()> {
+    const PR_SCHED_CORE: libc::c_int = 62;
+    const PR_SCHED_CORE_CREATE: libc::c_ulong = 1;
+    const PR_SCHED_CORE_SCOPE_THREAD_GROUP: libc::c_ulong = 1;
+    let zero: libc::c_ulong = 0;
+    // SAFETY: this prctl takes numbers only: 0 is the caller, the last address is unused.
+    #[expect(unsafe_code, reason = "nix lacks this prctl")]
+    let value = unsafe {
+        libc::prctl(
+            PR_SCHED_CORE,
+            PR_SCHED_CORE_CREATE,
+            zero,
+            PR_SCHED_CORE_SCOPE_THREAD_GROUP,
+            zero,
+        )
+    };
+    observe("prctl", || "PR_SCHED_CORE, CREATE".into(), answer(value.into()).map(drop))
+}
+
 /// Sets the name that ps(1) and `/proc/PID/comm` show, at most 15 bytes.
 pub fn set_name(name: &std::ffi::CStr) -> Result<()> {
     observe("prctl", || format!("PR_SET_NAME, {name:?}"), nix::sys::prctl::set_name(name))

@@ -75,6 +75,32 @@ pub fn connect_to(path: &Path) -> Result<OwnedFd> {
     Ok(stream)
 }
 
+/// Makes a datagram socket with the name `name` in the directory `dir`.
+pub fn bind_datagram_at(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
+    let made = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
+    let socket = observe("socket", || "AF_UNIX, SOCK_DGRAM".into(), made)?;
+    let address = UnixAddr::new(path.as_str()).map_err(|e| Error::new("bind", name, e))?;
+    let bound = nix::sys::socket::bind(socket.as_raw_fd(), &address);
+    observe("bind", || format!("{name:?}"), bound)?;
+    Ok(socket)
+}
+
+/// Sends one datagram to the socket of that name; one that begins with `@` is an abstract name,
+/// unix(7).
+pub fn send_datagram_to(name: &str, bytes: &[u8]) -> Result<()> {
+    let made = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
+    let socket = observe("socket", || "AF_UNIX, SOCK_DGRAM".into(), made)?;
+    let address = match name.strip_prefix('@') {
+        Some(rest) => UnixAddr::new_abstract(rest.as_bytes()),
+        None => UnixAddr::new(name),
+    };
+    let address = address.map_err(|e| Error::new("sendto", name, e))?;
+    let flags = MsgFlags::MSG_NOSIGNAL;
+    let sent = nix::sys::socket::sendto(socket.as_raw_fd(), bytes, &address, flags);
+    observe("sendto", || format!("{name:?}, … {} bytes", bytes.len()), sent.map(drop))
+}
+
 /// Sends one message, with descriptors, sendmsg(2).
 pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
     let socket = socket.as_fd();

@@ -6,10 +6,9 @@ use crate::error::{Context, Error, Result};
 use crate::image::config::History;
 use crate::image::document;
 use crate::image::view::View;
-use crate::import::{Imported, import};
+use crate::import::{How, Imported, import};
 use crate::layer::attributes::is_opaque;
 use crate::layer::compress;
-use crate::layer::limits::Limits;
 use crate::layer::name::Name;
 use crate::layer::pack::{self, Owners, Upper};
 use crate::layer::scan;
@@ -21,7 +20,7 @@ use crate::store::Store;
 use crate::store::index::Image;
 use linux::{OFlag, entry, fd};
 use nix::sys::stat::SFlag;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fmt;
 use std::fs::{self, File};
 use std::os::fd::AsFd;
@@ -57,6 +56,18 @@ pub enum ChangeKind {
     Changed,
     /// Only the image has it.
     Deleted,
+}
+
+impl Change {
+    /// The change for programs.
+    pub fn to_json(&self) -> Value {
+        let kind = match self.kind {
+            ChangeKind::Added => "added",
+            ChangeKind::Changed => "changed",
+            ChangeKind::Deleted => "deleted",
+        };
+        json!({"kind": kind, "path": format!("/{}", self.name)})
+    }
 }
 
 impl fmt::Display for Change {
@@ -170,7 +181,7 @@ impl Container {
         });
         let mut source = on_top_of(store, &self.image, config);
         source.layers.push(rootfs::layer_of(File::open(&packed)?)?);
-        import(store, &source, name, Limits::default())
+        import(store, &source, name, How::default())
     }
 }
 

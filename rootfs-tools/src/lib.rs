@@ -12,8 +12,12 @@
 
 #![forbid(unsafe_code)]
 
+// The commands name this library as every other user of it does.
+extern crate self as rootfs_tools;
+
 pub mod build;
 pub mod bundle;
+pub mod commands;
 pub mod container;
 pub mod digest;
 mod error;
@@ -21,6 +25,7 @@ pub mod export;
 pub mod image;
 pub mod import;
 pub mod layer;
+pub mod progress;
 pub mod reference;
 pub mod registry;
 pub mod source;

@@ -13,6 +13,7 @@ use linux::clone::Strings;
 use linux::seal;
 
 use crate::commands::{VERBS, VERSION_TEXT, Verb};
+use crate::container::group::Manager;
 use crate::container::state::StateRoot;
 use crate::error::{Error, Result};
 use crate::report::Log;
@@ -22,8 +23,8 @@ use crate::report::Log;
 pub(crate) struct Global {
     root: Option<PathBuf>,
     pub(crate) log: Log,
-    /// Whether cgroups are used; `--cgroup-manager disabled` says no.
-    pub(crate) cgroups: bool,
+    /// Who makes cgroups.
+    pub(crate) manager: Manager,
 }
 
 impl Global {
@@ -41,6 +42,13 @@ pub fn main() -> ExitCode {
         && let Err(error) = seal_program(&arguments)
     {
         Log::default().error(&error);
+        return ExitCode::FAILURE;
+    }
+    if verb.is_none()
+        && let Some(word) = arguments.iter().skip(1).find(|word| ABSENT.iter().any(|a| a == word))
+    {
+        let what = format!("{}: minirun does not work with CRIU: use runc", word.display());
+        Log::default().error(&Error::Unsupported(what));
         return ExitCode::FAILURE;
     }
     let mut command = program(verb);
@@ -92,6 +100,10 @@ fn seal_program(arguments: &[OsString]) -> Result<()> {
 
 const GLOBAL_WITH_VALUE: [&str; 6] =
     ["--root", "--log", "--log-format", "--log-level", "--rootless", "--cgroup-manager"];
+
+/// Verbs of runc that are not there. Engines ask for `checkpoint --help` and take a failure as the
+/// answer that it is.
+const ABSENT: [&str; 2] = ["checkpoint", "restore"];
 
 /// The verb, found before anything is parsed.
 fn chosen_verb(arguments: &[OsString]) -> Option<&'static Verb> {
@@ -165,17 +177,25 @@ fn program(verb: Option<&Verb>) -> Command {
     }
 }
 
+/// The whole program with all its verbs and arguments, for manual pages and completions. The
+/// program itself describes one verb only, the one that it is asked for.
+pub fn command() -> Command {
+    VERBS.iter().fold(program(None), |whole, verb| {
+        let described = (verb.arguments)(Command::new(verb.name).about(verb.about));
+        whole.mut_subcommand(verb.name, |_| described)
+    })
+}
+
 fn understood(matches: &ArgMatches) -> Result<(Global, &str, &ArgMatches)> {
     let (name, sub) =
         matches.subcommand().ok_or_else(|| Error::Config("no command was given".into()))?;
     let manager = matches.get_one::<String>("cgroup-manager").map_or("cgroupfs", String::as_str);
-    if manager == "systemd" || matches.get_flag("systemd-cgroup") {
-        return Err(Error::Unsupported(
-            "the systemd cgroup manager is not supported by this version of minirun: use \
-             --cgroup-manager cgroupfs"
-                .into(),
-        ));
-    }
+    let manager = match manager {
+        "disabled" => Manager::Disabled,
+        "systemd" => Manager::Systemd,
+        _ if matches.get_flag("systemd-cgroup") => Manager::Systemd,
+        _ => Manager::Cgroupfs,
+    };
     let level = matches.get_one::<String>("log-level").map_or("", String::as_str);
     let global = Global {
         root: matches.get_one("root").cloned(),
@@ -184,7 +204,7 @@ fn understood(matches: &ArgMatches) -> Result<(Global, &str, &ArgMatches)> {
             json: matches.get_one::<String>("log-format").is_some_and(|format| format == "json"),
             debug: matches.get_flag("debug") || level == "debug",
         },
-        cgroups: manager != "disabled",
+        manager,
     };
     Ok((global, name, sub))
 }

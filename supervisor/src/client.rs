@@ -70,7 +70,7 @@ impl Client {
 
     /// What there is.
     pub(crate) async fn state(&self) -> Result<StateView> {
-        self.call(Method::GET, "/v1/state", None::<&()>).await
+        self.get("/v1/state").await
     }
 
     /// What happened after event number `after`; with `wait`, at least one.
@@ -83,7 +83,7 @@ impl Client {
         let slot = slot.map(|slot| format!("&slot={slot}")).unwrap_or_default();
         let wait = if wait { "&wait" } else { "" };
         let path = format!("/v1/events?after={after}{slot}{wait}");
-        self.call(Method::GET, &path, None::<&()>).await
+        self.get(&path).await
     }
 
     /// Makes a project so.
@@ -100,12 +100,33 @@ impl Client {
         Ok(())
     }
 
+    /// A document of the API.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.call(Method::GET, path, None::<&()>).await
+    }
+
+    /// A text of the API.
+    pub(crate) async fn text(&self, path: &str) -> Result<String> {
+        let bytes = self.exchange(Method::GET, path, None::<&()>).await?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     async fn call<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Result<T> {
+        let bytes = self.exchange(method, path, body).await?;
+        serde_json::from_slice(&bytes).context("the supervisor's answer cannot be understood")
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<Bytes> {
         let project = &self.layout.project;
         let absent =
             || format!("project {project} does not run (`minisup ls` lists those that do)");
@@ -127,6 +148,6 @@ impl Client {
             let text = error.get("error").and_then(serde_json::Value::as_str);
             bail!("{}", text.unwrap_or("the supervisor answered with an error"));
         }
-        serde_json::from_slice(&bytes).context("the supervisor's answer cannot be understood")
+        Ok(bytes)
     }
 }

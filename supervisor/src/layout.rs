@@ -7,18 +7,29 @@
 //!     plane.sock, plane.lock        the data plane's control socket; held by the data plane
 //!     keeper.log                    what keeper, brain and data plane complain about
 //!     runtime/                      the OCI runtime's state (--root)
+//!     runtime.exec-N                the process of a command in a container, while it runs
 //!     bundles/INSTANCE/config.json  what a container was made from
 //! /var/lib/minisup/PROJECT/         survives a reboot; gone after `down`
 //!     history.db                    SQLite: events with their reasons, specifications
 //!     stack.json                    what was asked for last; enough to start without history
 //!     logs/INSTANCE.log             JSON lines: {"log","stream","time"}
+//!     logs/INSTANCE.autopsy.json    what a dead instance used in its last minute
+//!     images/NAME-DIGEST/           bundles of images; they refer to layers of the image store
+//!     key                           what the hashes in the names of secrets are keyed with
+//!     volumes/SLOT/                 nameless volumes
+//!     writable/INSTANCE/            what a container wrote over its image; gone with it
 //! ```
+//! /var/lib/minisup/volumes.d/NAME/  a named volume; stays after `down`
+//! /run/minisup/PROJECT/secrets/     or /dev/shm/minisup-PROJECT, whichever is in memory
 //!
 //! `MINISUP_RUN_DIR` and `MINISUP_STATE_DIR` move the two roots (tests use it).
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+
+/// The longest path of a socket, in bytes, without the zero at its end.
+const SOCKET: usize = 107;
 
 /// The directories of one project.
 #[derive(Clone, Debug)]
@@ -46,11 +57,20 @@ impl Layout {
                  (set it with --project)"
             );
         }
-        Ok(Layout {
+        let layout = Layout {
             project: project.to_string(),
             run: root("MINISUP_RUN_DIR", "/run/minisup").join(project),
             state: root("MINISUP_STATE_DIR", "/var/lib/minisup").join(project),
-        })
+        };
+        let (socket, length) = (layout.api(), layout.api().as_os_str().len());
+        if length > SOCKET {
+            bail!(
+                "{} is {length} bytes long, and a socket's path at most {SOCKET} (unix(7)); use a \
+                 shorter project name or MINISUP_RUN_DIR",
+                socket.display()
+            );
+        }
+        Ok(layout)
     }
 
     /// The names of the projects that have a run directory.
@@ -81,6 +101,7 @@ impl Layout {
     /// Removes everything of a project that does not run any more.
     pub(crate) fn remove(&self) {
         // What cannot be removed is found again and reported by the next `up`.
+        let _ = std::fs::remove_dir_all(self.secrets());
         let _ = std::fs::remove_dir_all(&self.state);
         let _ = std::fs::remove_dir_all(&self.run);
         for dir in [&self.state, &self.run] {
@@ -141,8 +162,57 @@ impl Layout {
         self.logs().join(format!("{instance}.log"))
     }
 
+    /// Secrets and configs, in memory.
+    pub(crate) fn secrets(&self) -> PathBuf {
+        crate::secrets::directory(&self.run, &self.project)
+    }
+
+    /// What hashes of secrets are keyed with.
+    pub(crate) fn key(&self) -> PathBuf {
+        self.state.join("key")
+    }
+
+    /// A named volume. They belong to no project: `down` leaves them, `down --volumes` does not.
+    pub(crate) fn volume(&self, name: &str) -> PathBuf {
+        // No project can be called so.
+        root("MINISUP_STATE_DIR", "/var/lib/minisup").join("volumes.d").join(name)
+    }
+
+    /// The nameless volumes of a slot; they go with the project.
+    pub(crate) fn slot_volumes(&self, slot: &str) -> PathBuf {
+        self.state.join("volumes").join(slot)
+    }
+
+    /// What is known of an instance that has died.
+    pub(crate) fn autopsy(&self, instance: &str) -> PathBuf {
+        self.logs().join(format!("{instance}.autopsy.json"))
+    }
+
+    /// The bundles of images.
+    pub(crate) fn images(&self) -> PathBuf {
+        self.state.join("images")
+    }
+
+    /// The writable layer of an instance.
+    pub(crate) fn writable(&self, instance: &str) -> PathBuf {
+        self.state.join("writable").join(instance)
+    }
+
     /// The container's name for the runtime.
     pub(crate) fn container(&self, instance: &str) -> String {
         format!("{}.{instance}", self.project)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_such_as_fit_paths_and_sockets() {
+        assert!(Layout::of("shop-1_x").is_ok());
+        for bad in ["", "Shop", "a/b", "-x", &"x".repeat(200)] {
+            assert!(Layout::of(bad).is_err(), "{bad}");
+        }
     }
 }

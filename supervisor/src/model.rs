@@ -5,11 +5,12 @@
 //! what may change while it runs (the number of replicas), so that equal text is an equal
 //! revision.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
+use minisup_core::action::Role;
 use minisup_core::name::{Revision, ServiceName};
 use minisup_core::restart::RestartPolicy;
 use minisup_core::spec::{
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::balance::Balance;
+use crate::settings::Settings;
 
 /// Everything that shall run.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -28,6 +30,9 @@ pub(crate) struct Stack {
     pub(crate) runtime: PathBuf,
     /// The services by name.
     pub(crate) services: BTreeMap<String, ServiceSpec>,
+    /// The named volumes that are the project's own, for `down --volumes`.
+    #[serde(default)]
+    pub(crate) volumes: BTreeSet<String>,
 }
 
 /// One service.
@@ -75,6 +80,28 @@ pub(crate) struct ServiceSpec {
     pub(crate) parallelism: u32,
     /// The services that must be there before the first start.
     pub(crate) needs: BTreeMap<String, Need>,
+    /// What the containers get beside their image.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) settings: Settings,
+    /// Checks for single roles, instead of `health`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) roles: Roles,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// Checks for single roles.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Roles {
+    /// Must pass once before the others begin.
+    pub(crate) startup: Option<Health>,
+    /// Turns requests away while it fails.
+    pub(crate) ready: Option<Health>,
+    /// Has the instance replaced when it fails.
+    pub(crate) live: Option<Health>,
 }
 
 /// A host port that leads to a port of every replica.
@@ -117,6 +144,13 @@ pub(crate) struct Health {
     pub(crate) start_period_ms: u64,
     /// Pause before the second probe while starting.
     pub(crate) start_interval_ms: u64,
+    /// Passes in a row that mean ready again.
+    #[serde(default = "once")]
+    pub(crate) rise: u32,
+}
+
+fn once() -> u32 {
+    1
 }
 
 /// What a probe does, always from within the container's namespaces.
@@ -172,23 +206,39 @@ impl ServiceSpec {
                 retries: 3,
                 start_period_ms: 30_000,
                 start_interval_ms: 10,
+                rise: 1,
             })
         };
         self.health.clone().or_else(default)
     }
 
+    /// What is asked in a role. The health check fills the roles that have none of their own; a
+    /// check for one role does for the start, too.
+    pub(crate) fn check(&self, role: Role) -> Option<Health> {
+        let Roles { startup, ready, live } = self.roles.clone();
+        match role {
+            Role::Startup => startup.or_else(|| self.health()).or(ready).or(live),
+            Role::Ready => ready,
+            Role::Live => live.or_else(|| self.health()),
+        }
+    }
+
     /// What decisions depend on.
     pub(crate) fn to_core(&self) -> Service {
-        let health = self.health();
+        let check = |role| self.check(role);
         Service {
             revision: self.revision(),
             replicas: self.replicas,
             parallelism: self.parallelism,
             order: self.order,
             restart: self.restart,
-            probes: health.as_ref().map_or_else(Probes::default, Health::to_core),
+            probes: Probes {
+                startup: check(Role::Startup).as_ref().map(Health::startup),
+                ready: check(Role::Ready).as_ref().map(Health::timing),
+                live: check(Role::Live).as_ref().map(Health::timing),
+            },
             stop: StopPolicy {
-                pre_stop: false,
+                pre_stop: !self.settings.pre_stop.is_empty(),
                 drain: Span::from_ms(self.drain_ms),
                 grace: Span::from_ms(self.stop_grace_ms),
             },
@@ -203,24 +253,27 @@ impl ServiceSpec {
 }
 
 impl Health {
-    fn to_core(&self) -> Probes {
+    fn startup(&self) -> Startup {
         let interval = Span::from_ms(self.interval_ms);
-        let timeout = Span::from_ms(self.timeout_ms);
-        let startup = Startup {
+        Startup {
             first_interval: Span::from_ms(self.start_interval_ms),
             interval,
-            timeout,
+            timeout: Span::from_ms(self.timeout_ms),
             within: Span::from_ms(self.start_period_ms) + interval * self.retries,
-        };
-        let live = Timing {
+        }
+    }
+
+    fn timing(&self) -> Timing {
+        let interval = Span::from_ms(self.interval_ms);
+        let timeout = Span::from_ms(self.timeout_ms);
+        Timing {
             interval,
             timeout,
             retries: self.retries,
-            rise: 1,
+            rise: self.rise,
             confirm_interval: Span::from_ms(200).min(interval),
             confirm_timeout: Span::from_ms(500).min(timeout),
-        };
-        Probes { startup: Some(startup), ready: None, live: Some(live) }
+        }
     }
 }
 
@@ -280,7 +333,24 @@ mod tests {
             restart: RestartPolicy::default(),
             order: Order::StartFirst,
             parallelism: 1,
+            settings: Settings::default(),
+            roles: Roles::default(),
         }
+    }
+
+    #[test]
+    fn the_health_check_fills_the_roles_without_one() {
+        let check = |port| Health { probe: Probe::Tcp { port }, ..spec().health().unwrap() };
+        let mut spec = ServiceSpec { health: Some(check(1)), ..spec() };
+        spec.roles.ready = Some(check(2));
+        let port = |role| spec.check(role).map(|health| health.probe);
+        assert_eq!(port(Role::Startup), Some(Probe::Tcp { port: 1 }));
+        assert_eq!(port(Role::Ready), Some(Probe::Tcp { port: 2 }));
+        assert_eq!(port(Role::Live), Some(Probe::Tcp { port: 1 }));
+        spec.publish.clear();
+        spec.health = None;
+        assert_eq!(spec.check(Role::Live), None);
+        assert_eq!(spec.to_core().probes.startup.map(|s| s.timeout), Some(Span::from_secs(1)));
     }
 
     #[test]
@@ -299,7 +369,7 @@ mod tests {
     #[test]
     fn a_host_port_has_one_owner() {
         let two = [("a".to_string(), spec()), ("b".to_string(), spec())];
-        let stack = Stack { runtime: "r".into(), services: BTreeMap::from(two) };
+        let stack = Stack { services: BTreeMap::from(two), ..Stack::default() };
         let error = stack.check_ports().unwrap_err().to_string();
         assert_eq!(error, "0.0.0.0:8080 is published by a and by b");
     }

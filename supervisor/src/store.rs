@@ -17,7 +17,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use minisup_core::event::Event;
 use minisup_core::state::State;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 /// The format this program reads and writes.
 const FORMAT: &str = "1";
@@ -73,6 +73,13 @@ impl Store {
         Ok(Store { db, since_snapshot: 0 })
     }
 
+    /// Opens a history that is there, perhaps another machine's, and changes nothing.
+    pub(crate) fn open_to_read(file: &Path) -> Result<Store> {
+        let db = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY)
+            .with_context(|| format!("cannot open the history {}", file.display()))?;
+        Ok(Store { db, since_snapshot: 0 })
+    }
+
     /// Whether an error says that somebody else holds the file, not that it is broken.
     pub(crate) fn is_busy(error: &anyhow::Error) -> bool {
         let code =
@@ -88,20 +95,25 @@ impl Store {
         self.since_snapshot = SNAPSHOT_EVERY;
     }
 
-    /// The state that the history leads to.
-    pub(crate) fn restore(&mut self) -> Result<State> {
+    /// The newest snapshot, and the number of the event it was made after; else the beginning.
+    pub(crate) fn snapshot(&self) -> Result<(i64, State)> {
         let snapshot: Option<(i64, String)> = self
             .db
             .query_row("SELECT seq, state FROM snapshot ORDER BY seq DESC LIMIT 1", [], |row| {
                 Ok((row.get(0)?, row.get(1)?))
             })
             .optional()?;
-        let (seq, mut state) = match snapshot {
+        match snapshot {
             Some((seq, text)) => {
-                (seq, serde_json::from_str(&text).context("the snapshot cannot be read")?)
+                Ok((seq, serde_json::from_str(&text).context("the snapshot cannot be read")?))
             }
-            None => (0, State::default()),
-        };
+            None => Ok((0, State::default())),
+        }
+    }
+
+    /// The state that the history leads to.
+    pub(crate) fn restore(&mut self) -> Result<State> {
+        let (seq, mut state) = self.snapshot()?;
         for stored in self.after(seq, None)? {
             state.apply(&stored.event);
             self.since_snapshot += 1;

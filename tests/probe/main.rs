@@ -6,6 +6,7 @@
 //! - `probe exit N` ends with status N
 //! - `probe fork N` starts N copies of itself that wait, and says how many there were
 //! - `probe wait` waits for a signal
+//! - `probe ready` tells NOTIFY_SOCKET that it is ready, and waits
 //! - `probe swap A B` exchanges two names for ever
 //! - `probe write FILE` tries to open FILE for writing and says how that went
 
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         ["exit", status] => return ExitCode::from(status.parse::<u8>().expect("a status")),
         ["fork", count] => fork(count.parse().expect("a number")),
         ["wait"] => wait(),
+        ["ready"] => ready(),
         ["swap", one, other] => swap(one, other),
         ["write", file] => say(&match fs::OpenOptions::new().write(true).open(file) {
             Ok(_) => "opened".to_owned(),
@@ -36,6 +38,14 @@ fn main() -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+fn ready() {
+    let name = std::env::var("NOTIFY_SOCKET").expect("a socket");
+    let socket = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
+    socket.send_to(b"STATUS=warming up", &name).expect("say something");
+    socket.send_to(b"STATUS=warm\nREADY=1\n", &name).expect("say it");
+    wait();
 }
 
 /// Whether anybody listens is not this program's business.

@@ -69,6 +69,14 @@ impl Bundle {
         self.set("/mounts/-", mount)
     }
 
+    /// Leaves the mount at `destination` out.
+    pub(crate) fn without_mount(mut self, destination: &str) -> Self {
+        let list = self.config["mounts"].as_array_mut().expect("mounts");
+        list.retain(|mount| mount["destination"] != destination);
+        self.save();
+        self
+    }
+
     /// Leaves one kind of namespace out.
     pub(crate) fn without_namespace(mut self, kind: &str) -> Self {
         let list = self.config["linux"]["namespaces"].as_array_mut().expect("namespaces");

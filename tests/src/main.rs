@@ -12,8 +12,10 @@ mod call;
 mod leaks;
 mod needs;
 mod programs;
+mod project;
 mod pty;
 mod suites;
+mod traffic;
 mod world;
 
 use std::cell::RefCell;

@@ -30,6 +30,8 @@ pub(crate) enum Need {
     ReleaseBuild,
     /// systemd with sessions for users, and the user 1000.
     UserSessions,
+    /// systemd as process 1, with its bus, and cgroup v2.
+    Systemd,
 }
 
 impl Need {
@@ -57,6 +59,11 @@ impl Need {
                 let known = passwd.lines().any(|line| line.split(':').nth(2) == Some("1000"));
                 known && Path::new("/run/systemd/system").is_dir()
             }
+            Self::Systemd => {
+                Path::new("/run/systemd/system").is_dir()
+                    && Path::new("/run/dbus/system_bus_socket").exists()
+                    && Self::CgroupV2.is_met()
+            }
             Self::ReleaseBuild => {
                 // Everything that release builds leave out, and no other build does.
                 std::fs::metadata(programs::minirun()).is_ok_and(|file| file.len() < 20_000_000)
@@ -78,6 +85,7 @@ impl fmt::Display for Need {
             Self::Memory(mib) => write!(f, "{mib} MiB of memory"),
             Self::UserNamespaces => f.write_str("unprivileged user namespaces"),
             Self::UserSessions => f.write_str("systemd with a session for user 1000"),
+            Self::Systemd => f.write_str("systemd and cgroup v2"),
             Self::ReleaseBuild => f.write_str("a release build"),
             Self::Namespace(kind) => write!(f, "{kind} namespaces"),
         }

@@ -34,6 +34,11 @@ pub(crate) fn rootfs_tools() -> PathBuf {
     program("ROOTFS_TOOLS", "rootfs-tools")
 }
 
+/// The supervisor.
+pub(crate) fn minisup() -> PathBuf {
+    program("MINISUP", "minisup")
+}
+
 /// What test containers run.
 pub(crate) fn probe() -> PathBuf {
     program("PROBE", "probe")

@@ -2,21 +2,17 @@
 //! memory limit, with every step shown.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use linux::namespace::{self, Kind};
 
+use crate::ask;
 use crate::programs::{build, output_of, run as call, workspace};
 
 /// How long a container may take to answer; a busy machine is slow, a broken one does not answer.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The port of the example applications.
-const PORT: u16 = 3000;
 
 pub(crate) fn run() -> Result<()> {
     check_host()?;
@@ -210,34 +206,8 @@ impl<'a> Running<'a> {
         state.get(field).cloned()
     }
 
-    /// Asks the application from inside its network namespace: it has only a loopback interface.
     fn get(&self, path: &str) -> Result<String> {
-        let file = format!("/proc/{}/ns/net", self.pid);
-        let user = format!("/proc/{}/ns/user", self.pid);
-        let path = path.to_owned();
-        let ask = move || -> Result<String> {
-            use std::os::fd::AsFd;
-            if linux::credentials::effective_user() != 0 {
-                // Only possible for a process of one thread; an unprivileged demo cannot look
-                // inside.
-                let _ = &user;
-                bail!("only root can look into a container's network");
-            }
-            let network = namespace::open(Path::new(&file), Kind::Network)?;
-            namespace::enter(network.as_fd(), Kind::Network)?;
-            let mut stream = TcpStream::connect(("127.0.0.1", PORT))?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            write!(stream, "GET {path} HTTP/1.1\r\nHost: demo\r\nConnection: close\r\n\r\n")?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer)?;
-            let (_, body) = answer.split_once("\r\n\r\n").context("no answer")?;
-            Ok(body.to_owned())
-        };
-        // A thread of its own, because a thread that has entered a namespace stays there.
-        match std::thread::spawn(ask).join() {
-            Ok(result) => result,
-            Err(_) => bail!("the thread that asked has panicked"),
-        }
+        ask::get(self.pid, path)
     }
 
     /// What the kernel says about the limit, not what we asked for.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! packages      what the tests need of Debian, installed if it is missing
-//! unit          cargo test --workspace
+//! unit          cargo test --workspace, and those tests of it that need more than a compiler
 //! native        real containers on this host: the program minirun-tests
 //! guest 6.1     the same program, unchanged, in QEMU with that kernel and cgroup v2
 //! guest 6.12    and once more with systemd, for what users are delegated
@@ -31,21 +31,31 @@ const GUEST_SECONDS: &str = "6";
 const NEEDED: &[(&str, &str)] = &[
     ("/bin/busybox", "busybox-static"),
     ("/usr/bin/newuidmap", "uidmap"),
+    ("/usr/bin/pasta", "passt"),
     ("/usr/bin/python3", "python3"),
     ("/usr/bin/setfattr", "attr"),
     ("/usr/bin/setpriv", "util-linux"),
     ("/usr/bin/skopeo", "skopeo"),
     ("/usr/bin/strace", "strace"),
     ("/usr/bin/umoci", "umoci"),
+    ("/usr/bin/vagrant", "vagrant"),
+    ("/usr/share/vagrant-plugins/plugins.d/vagrant-libvirt.json", "vagrant-libvirt"),
     ("/usr/lib/x86_64-linux-gnu/libseccomp.so.2", "libseccomp2"),
     ("/usr/sbin/ip", "iproute2"),
+];
+
+/// Tests that `cargo test` leaves out because of what they need: the package, the file, the name.
+const DEMANDING: [(&str, &str, &str); 3] = [
+    ("minirun", "seccomp_differential", ""),
+    ("network", "hosts", "rootless"),
+    ("vm", "vagrant", ""),
 ];
 
 pub(crate) fn run() -> Result<()> {
     let mut sum = Sum::default();
     install()?;
     heading("building");
-    let release = build(&["minirun", "rootfs-tools", "web", "leak"])?;
+    let release = build(&["minirun", "rootfs-tools", "minisup", "web", "leak"])?;
     let debug = release.with_file_name("debug");
     cargo(&["build", "--package", "minirun-tests", "--package", "vm"])?;
     let artefacts = collect(&release, &debug)?;
@@ -54,6 +64,11 @@ pub(crate) fn run() -> Result<()> {
     let mut units = Command::new(cargo_program());
     units.current_dir(workspace()).args(["test", "--workspace", "--no-fail-fast"]);
     sum.add("unit", watch("", &mut units)?);
+    for (package, file, name) in DEMANDING {
+        let mut tests = Command::new(cargo_program());
+        tests.current_dir(workspace()).args(["test", "--package", package, "--test", file]);
+        sum.add(file, watch("", tests.args([name, "--", "--ignored"]))?);
+    }
     if effective_user() == 0 {
         heading("native");
         let mut native = Command::new(artefacts.join("minirun-tests"));
@@ -120,7 +135,7 @@ fn collect(release: &Path, debug: &Path) -> Result<PathBuf> {
         fs::remove_dir_all(&directory).context("empty the directory of artefacts")?;
     }
     fs::create_dir_all(directory.join("source")).context("make the directory of artefacts")?;
-    for name in ["minirun", "rootfs-tools", "web", "leak"] {
+    for name in ["minirun", "rootfs-tools", "minisup", "web", "leak"] {
         fs::copy(release.join(name), directory.join(name))
             .with_context(|| format!("copy {name}"))?;
     }

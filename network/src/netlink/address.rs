@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_packet_route::address::{
-    AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
-};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_bindings::rt_addr::{AddrAttrs, IfaFlags, Ifaddrmsg, OpGetaddrDump, OpNewaddrDo};
 
-use super::{Batch, Connection, REPLACE, Result};
+use super::{Batch, Connection, REPLACE, Result, Verb};
+
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const RT_SCOPE_UNIVERSE: u8 = 0;
 
 /// An address of an interface, with the length of its prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,49 +26,54 @@ impl Batch {
     /// IPv6 addresses are usable at once: duplicate address detection would hold them back for a
     /// second, and the allocator has already made sure that there is no duplicate.
     pub fn add_address(&mut self, link: u32, address: IpNet) -> &mut Self {
-        let mut message = AddressMessage::default();
-        message.header.family = family(address.addr());
-        message.header.prefix_len = address.prefix_len();
-        message.header.scope = AddressScope::Universe;
-        message.header.index = link;
-        message.attributes.push(AddressAttribute::Local(address.addr()));
-        message.attributes.push(AddressAttribute::Address(address.addr()));
-        match address {
-            IpNet::V4(net) if net.prefix_len() < 31 => {
-                message.attributes.push(AddressAttribute::Broadcast(net.broadcast()));
-            }
-            IpNet::V4(_) => {}
-            IpNet::V6(_) => message.header.flags = AddressHeaderFlags::Nodad,
+        let mut header = Ifaddrmsg::new();
+        header.ifa_family = family(address.addr());
+        header.ifa_prefixlen = address.prefix_len();
+        header.ifa_scope = RT_SCOPE_UNIVERSE;
+        header.ifa_index = link;
+        if let IpNet::V6(_) = address {
+            header.ifa_flags = IfaFlags::Nodad as u8;
         }
-        let message = RouteNetlinkMessage::NewAddress(message);
-        self.push("RTM_NEWADDR", format!("{address} dev {link}"), REPLACE, message)
+        self.push(Verb::NEW_ADDR, format!("{address} dev {link}"), REPLACE, |bytes| {
+            let attributes = OpNewaddrDo::encode_request(bytes, &header)
+                .push_local(address.addr())
+                .push_address(address.addr());
+            if let IpNet::V4(net) = address
+                && net.prefix_len() < 31
+            {
+                attributes.push_broadcast(net.broadcast());
+            }
+        })
     }
 }
 
 impl Connection {
     /// All addresses of the namespace.
     pub fn addresses(&mut self) -> Result<Vec<AssignedAddress>> {
-        let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-        self.dump("RTM_GETADDR", message, |answer| {
-            let RouteNetlinkMessage::NewAddress(message) = answer else { return None };
-            let prefix = message.header.prefix_len;
+        let ask = |bytes: &mut Vec<u8>| {
+            OpGetaddrDump::encode_request(bytes, &Ifaddrmsg::new());
+        };
+        self.dump(Verb::GET_ADDR, ask, |answer| {
+            let (header, attributes) = OpNewaddrDo::decode_request(answer);
             let mut found = None;
-            for attribute in message.attributes {
+            for attribute in attributes.flatten() {
                 match attribute {
-                    AddressAttribute::Local(address) => found = Some(address),
-                    AddressAttribute::Address(address) => found = found.or(Some(address)),
+                    AddrAttrs::Local(address) => found = Some(address),
+                    AddrAttrs::Address(address) => found = found.or(Some(address)),
                     _ => {}
                 }
             }
-            let address = IpNet::new(found?, prefix).ok()?;
-            Some(AssignedAddress { link: message.header.index, address })
+            let address = IpNet::new(found?, header.ifa_prefixlen).ok()?;
+            Some(AssignedAddress { link: header.ifa_index, address })
         })
     }
 }
 
-pub(super) fn family(address: IpAddr) -> AddressFamily {
-    match address {
-        IpAddr::V4(_) => AddressFamily::Inet,
-        IpAddr::V6(_) => AddressFamily::Inet6,
-    }
+/// The kernel's number of an address family.
+pub(super) fn family(address: IpAddr) -> u8 {
+    family_of_version(address.is_ipv6())
+}
+
+pub(super) fn family_of_version(ipv6: bool) -> u8 {
+    if ipv6 { AF_INET6 } else { AF_INET }
 }

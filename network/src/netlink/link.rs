@@ -2,13 +2,13 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{
-    InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
-    LinkMessage,
+use netlink_bindings::rt_link::{
+    IfinfoFlags, Ifinfomsg, LinkAttrs, OpNewlinkDo, PushLinkAttrs, RtextFilter,
 };
+use netlink_bindings::traits::Pusher;
+use netlink_bindings::utils::{finalize_nested_header, push_nested_header};
 
-use super::{Batch, CREATE, Connection, Result};
+use super::{Batch, CREATE, Connection, Result, Verb};
 use crate::hardware::HardwareAddress;
 
 /// An interface as the kernel describes it.
@@ -100,17 +100,16 @@ pub enum LinkChange<'a> {
 impl Batch {
     /// Makes a bridge, down: that it is up shall mean that it is complete.
     pub fn add_bridge(&mut self, bridge: Bridge<'_>) -> &mut Self {
-        let mut attributes = named(bridge.name);
-        attributes.push(LinkAttribute::Address(bridge.hardware.bytes().to_vec()));
-        attributes.extend(bridge.mtu.map(LinkAttribute::Mtu));
-        attributes.push(LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Bridge),
-            // Snooping loses the multicast of IPv6 neighbour discovery until a querier exists.
-            LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::MulticastSnooping(false)])),
-        ]));
         let shown = format!("{} type bridge address {}", bridge.name, bridge.hardware);
-        let message = RouteNetlinkMessage::NewLink(link_message(attributes, false));
-        self.push("RTM_NEWLINK", shown, CREATE, message);
+        self.push(Verb::NEW_LINK, shown, CREATE, |bytes| {
+            let mut attributes = named(bytes, bridge.name, false);
+            attributes = attributes.push_address(&bridge.hardware.bytes());
+            if let Some(mtu) = bridge.mtu {
+                attributes = attributes.push_mtu(mtu);
+            }
+            // Snooping loses the multicast of IPv6 neighbour discovery until a querier exists.
+            attributes.nested_linkinfo().nested_data_bridge().push_mcast_snooping(0);
+        });
         // The kernel ignores an alias in the request that makes the interface.
         self.set_alias(bridge.name, bridge.alias)
     }
@@ -121,98 +120,89 @@ impl Batch {
     /// The near end is up afterwards. The far end is not: the kernel opens it before it knows its
     /// partner and refuses (`ENOTCONN`), so its namespace has to do that.
     pub fn add_veth(&mut self, veth: Veth<'_>) -> &mut Self {
-        let mut peer = named(veth.peer_name);
-        peer.extend(veth.peer_hardware.map(|mac| LinkAttribute::Address(mac.bytes().to_vec())));
-        peer.extend(veth.mtu.map(LinkAttribute::Mtu));
-        peer.extend(veth.peer_namespace.map(|fd| LinkAttribute::NetNsFd(fd.as_raw_fd())));
-        let mut attributes = named(veth.name);
-        attributes.extend(veth.mtu.map(LinkAttribute::Mtu));
-        attributes.push(LinkAttribute::Controller(veth.controller));
-        attributes.push(LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Veth),
-            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(link_message(peer, false)))),
-        ]));
         let place =
             veth.peer_namespace.map_or(String::new(), |fd| format!(" netns {}", fd.as_raw_fd()));
         let shown = format!(
             "{} type veth master {} peer {}{place}",
             veth.name, veth.controller, veth.peer_name
         );
-        let message = RouteNetlinkMessage::NewLink(link_message(attributes, true));
-        self.push("RTM_NEWLINK", shown, CREATE, message);
+        self.push(Verb::NEW_LINK, shown, CREATE, |bytes| encode_veth(bytes, veth));
         self.set_alias(veth.name, veth.alias);
         // Nor does it take the far end's bridge there.
         if let Some(controller) = veth.peer_controller {
-            let attribute = LinkAttribute::Controller(controller);
-            self.set_by_name(veth.peer_name, format!("master {controller}"), vec![attribute]);
+            self.set_by_name(veth.peer_name, format!("master {controller}"), |attributes| {
+                attributes.push_master(controller);
+            });
         }
         self
     }
 
     /// Makes an intermediate functional block, up: where incoming traffic can wait in a queue.
     pub fn add_ifb(&mut self, name: &str) -> &mut Self {
-        let mut attributes = named(name);
-        attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Ifb)]));
-        let message = RouteNetlinkMessage::NewLink(link_message(attributes, true));
-        self.push("RTM_NEWLINK", format!("{name} type ifb up"), CREATE, message)
+        self.push(Verb::NEW_LINK, format!("{name} type ifb up"), CREATE, |bytes| {
+            named(bytes, name, true).nested_linkinfo().push_kind(c"ifb");
+        })
     }
 
     /// Removes an interface by name, and with a veth its other end.
     pub fn delete_link(&mut self, name: &str) -> &mut Self {
-        let message = link_message(named(name), false);
-        self.push("RTM_DELLINK", name.to_owned(), 0, RouteNetlinkMessage::DelLink(message))
+        self.push(Verb::DEL_LINK, name.to_owned(), 0, |bytes| {
+            named(bytes, name, false);
+        })
     }
 
     /// Changes an interface.
     pub fn change_link(&mut self, index: u32, change: LinkChange<'_>) -> &mut Self {
-        let mut message = LinkMessage::default();
-        message.header.index = index;
+        let mut header = header(matches!(change, LinkChange::Up(true)));
+        header.ifi_index = index.cast_signed();
         let shown = match change {
             LinkChange::Up(up) => {
-                message.header.flags.set(LinkFlags::Up, up);
-                message.header.change_mask = LinkFlags::Up;
+                header.ifi_change = IfinfoFlags::Up as u32;
                 if up { "up" } else { "down" }.to_owned()
             }
-            LinkChange::Controller(bridge) => {
-                message.attributes.push(LinkAttribute::Controller(bridge));
-                format!("master {bridge}")
-            }
-            LinkChange::Namespace(fd, name) => {
-                message.attributes.push(LinkAttribute::NetNsFd(fd.as_raw_fd()));
-                message.attributes.push(LinkAttribute::IfName(name.into()));
-                format!("netns {} name {name}", fd.as_raw_fd())
-            }
-            LinkChange::Mtu(bytes) => {
-                message.attributes.push(LinkAttribute::Mtu(bytes));
-                format!("mtu {bytes}")
-            }
+            LinkChange::Controller(bridge) => format!("master {bridge}"),
+            LinkChange::Namespace(fd, name) => format!("netns {} name {name}", fd.as_raw_fd()),
+            LinkChange::Mtu(bytes) => format!("mtu {bytes}"),
         };
-        let message = RouteNetlinkMessage::SetLink(message);
-        self.push("RTM_SETLINK", format!("{index} {shown}"), 0, message)
+        self.push(Verb::SET_LINK, format!("{index} {shown}"), 0, |bytes| {
+            let attributes = OpNewlinkDo::encode_request(bytes, &header);
+            match change {
+                LinkChange::Up(_) => attributes,
+                LinkChange::Controller(bridge) => attributes.push_master(bridge),
+                LinkChange::Namespace(fd, name) => attributes
+                    .push_net_ns_fd(fd.as_raw_fd().cast_unsigned())
+                    .push_ifname_bytes(name.as_bytes()),
+                LinkChange::Mtu(bytes) => attributes.push_mtu(bytes),
+            };
+        })
     }
 
     /// Sets the free text of an interface.
     pub fn set_alias(&mut self, name: &str, alias: &str) -> &mut Self {
-        let attribute = LinkAttribute::IfAlias(alias.into());
-        self.set_by_name(name, format!("alias {alias:?}"), vec![attribute]);
-        self
+        self.set_by_name(name, format!("alias {alias:?}"), |attributes| {
+            attributes.push_ifalias_bytes(alias.as_bytes());
+        })
     }
 
-    fn set_by_name(&mut self, name: &str, shown: String, changes: Vec<LinkAttribute>) {
-        let mut attributes = named(name);
-        attributes.extend(changes);
-        let message = RouteNetlinkMessage::SetLink(link_message(attributes, false));
-        self.push("RTM_SETLINK", format!("{name} {shown}"), 0, message);
+    fn set_by_name(
+        &mut self,
+        name: &str,
+        shown: String,
+        change: impl FnOnce(Attributes<'_>),
+    ) -> &mut Self {
+        self.push(Verb::SET_LINK, format!("{name} {shown}"), 0, |bytes| {
+            change(named(bytes, name, false));
+        })
     }
 }
 
 impl Connection {
     /// The interface of that name; `ENODEV` when there is none.
     pub fn link(&mut self, name: &str) -> Result<Link> {
-        let message = link_message(named(name), false);
-        let answer = self.ask("RTM_GETLINK", name, RouteNetlinkMessage::GetLink(message))?;
-        described(answer)
-            .ok_or_else(|| linux::Error::new("RTM_GETLINK", name, linux::Errno::EBADMSG))
+        let ask = |bytes: &mut Vec<u8>| {
+            named(bytes, name, false);
+        };
+        self.ask(Verb::GET_LINK, name, ask, described)
     }
 
     /// The interface of that name, if there is one.
@@ -226,48 +216,79 @@ impl Connection {
 
     /// All interfaces of the namespace.
     pub fn links(&mut self) -> Result<Vec<Link>> {
-        let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        self.dump("RTM_GETLINK", RouteNetlinkMessage::GetLink(message), described)
+        let ask = |bytes: &mut Vec<u8>| {
+            OpNewlinkDo::encode_request(bytes, &header(false))
+                .push_ext_mask(RtextFilter::SkipStats as u32);
+        };
+        self.dump(Verb::GET_LINK, ask, |answer| Some(described(answer)))
     }
 }
 
-fn named(name: &str) -> Vec<LinkAttribute> {
-    vec![LinkAttribute::IfName(name.into())]
-}
+type Attributes<'a> = PushLinkAttrs<&'a mut Vec<u8>>;
 
-fn link_message(attributes: Vec<LinkAttribute>, up: bool) -> LinkMessage {
-    let mut message = LinkMessage::default();
+fn header(up: bool) -> Ifinfomsg {
+    let mut header = Ifinfomsg::new();
     if up {
-        message.header.flags = LinkFlags::Up;
-        message.header.change_mask = LinkFlags::Up;
+        header.ifi_flags = IfinfoFlags::Up as u32;
+        header.ifi_change = IfinfoFlags::Up as u32;
     }
-    message.attributes = attributes;
-    message
+    header
 }
 
-fn described(message: RouteNetlinkMessage) -> Option<Link> {
-    let RouteNetlinkMessage::NewLink(message) = message else { return None };
+fn named<'a>(bytes: &'a mut Vec<u8>, name: &str, up: bool) -> Attributes<'a> {
+    OpNewlinkDo::encode_request(bytes, &header(up)).push_ifname_bytes(name.as_bytes())
+}
+
+fn encode_veth(bytes: &mut Vec<u8>, veth: Veth<'_>) {
+    const IFLA_INFO_DATA: u16 = 2;
+    const VETH_INFO_PEER: u16 = 1;
+    let mut near = named(bytes, veth.name, true).push_master(veth.controller);
+    if let Some(mtu) = veth.mtu {
+        near = near.push_mtu(mtu);
+    }
+    // The kernel's description of its messages, which the crate is made from, has no veth: what
+    // describes the far end is a whole second message of this kind.
+    let mut information = near.nested_linkinfo().push_kind(c"veth");
+    let bytes = information.as_vec_mut();
+    let data = push_nested_header(bytes, IFLA_INFO_DATA);
+    let peer = push_nested_header(bytes, VETH_INFO_PEER);
+    let mut far = named(bytes, veth.peer_name, false);
+    if let Some(hardware) = veth.peer_hardware {
+        far = far.push_address(&hardware.bytes());
+    }
+    if let Some(mtu) = veth.mtu {
+        far = far.push_mtu(mtu);
+    }
+    if let Some(fd) = veth.peer_namespace {
+        far = far.push_net_ns_fd(fd.as_raw_fd().cast_unsigned());
+    }
+    drop(far);
+    finalize_nested_header(bytes, peer);
+    finalize_nested_header(bytes, data);
+}
+
+fn described(answer: &[u8]) -> Link {
+    let (header, attributes) = OpNewlinkDo::decode_request(answer);
     let mut link = Link {
-        index: message.header.index,
+        index: header.ifi_index.cast_unsigned(),
         name: String::new(),
-        up: message.header.flags.contains(LinkFlags::Up),
+        up: header.ifi_flags & IfinfoFlags::Up as u32 != 0,
         controller: None,
         hardware: None,
         mtu: 0,
         alias: None,
         traffic: Traffic::default(),
     };
-    for attribute in message.attributes {
+    for attribute in attributes.flatten() {
         match attribute {
-            LinkAttribute::IfName(name) => link.name = name,
-            LinkAttribute::Controller(index) => link.controller = Some(index),
-            LinkAttribute::Address(bytes) => {
+            LinkAttrs::Ifname(name) => link.name = name.to_string_lossy().into_owned(),
+            LinkAttrs::Master(index) => link.controller = Some(index),
+            LinkAttrs::Address(bytes) => {
                 link.hardware = bytes.try_into().ok().map(HardwareAddress::new);
             }
-            LinkAttribute::Mtu(bytes) => link.mtu = bytes,
-            LinkAttribute::IfAlias(text) => link.alias = Some(text),
-            LinkAttribute::Stats64(stats) => {
+            LinkAttrs::Mtu(bytes) => link.mtu = bytes,
+            LinkAttrs::Ifalias(text) => link.alias = Some(text.to_string_lossy().into_owned()),
+            LinkAttrs::Stats64(stats) => {
                 link.traffic = Traffic {
                     received_bytes: stats.rx_bytes,
                     received_packets: stats.rx_packets,
@@ -280,5 +301,5 @@ fn described(message: RouteNetlinkMessage) -> Option<Link> {
             _ => {}
         }
     }
-    Some(link)
+    link
 }

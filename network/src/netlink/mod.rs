@@ -5,13 +5,15 @@
 //! kernel executes them in order and answers each, so that the whole set-up of an interface costs
 //! one round trip, and an error still names the request that failed.
 //!
-//! The message formats come from `netlink-packet-route`; this module wraps them once, because that
-//! crate changes its types with every release.
+//! The message formats come from `netlink-bindings`, which is generated from the kernel's own
+//! description of them; this module wraps them once. That crate encodes into the batch itself and
+//! decodes attribute by attribute, so that only the formats that are used become part of a program.
 
 mod address;
 mod link;
 mod neighbour;
 mod qdisc;
+mod request;
 mod route;
 mod rule;
 
@@ -19,18 +21,17 @@ use std::os::fd::BorrowedFd;
 
 use linux::netlink::{Netlink, Protocol};
 use linux::{Errno, namespace, trace};
-use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_bindings::builtin::NlmsgerrAttrs;
+use netlink_bindings::utils::{IterableChunks, align, push_header};
 
 pub use address::AssignedAddress;
 pub use link::{Bridge, Link, LinkChange, Traffic, Veth};
 pub use neighbour::Neighbour;
-pub(crate) use qdisc::attribute;
 pub use qdisc::{InstalledQdisc, Qdisc};
+use request::{HEADER_BYTES, Verb, append};
 pub use route::Route;
 pub use rule::MarkRule;
 
-const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_ACK: u16 = 0x4;
 const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_EXCL: u16 = 0x200;
@@ -39,8 +40,6 @@ const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_ACK_TLVS: u16 = 0x200;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
-const NLMSGERR_ATTR_MSG: u16 = 1;
-const HEADER_BYTES: usize = 16;
 
 /// Make it; it must not exist.
 const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
@@ -78,14 +77,14 @@ impl Batch {
 
     fn push(
         &mut self,
-        name: &'static str,
+        verb: Verb,
         arguments: String,
         flags: u16,
-        message: RouteNetlinkMessage,
+        encode: impl FnOnce(&mut Vec<u8>),
     ) -> &mut Self {
         let sequence = u32::try_from(self.requests.len()).unwrap_or(u32::MAX);
-        append(&mut self.bytes, flags | NLM_F_ACK, sequence, message);
-        self.requests.push(Described { name, arguments, tolerated: None });
+        append(&mut self.bytes, verb, flags | NLM_F_ACK, sequence, encode);
+        self.requests.push(Described { name: verb.name, arguments, tolerated: None });
         self
     }
 
@@ -96,18 +95,6 @@ impl Batch {
         }
         self
     }
-}
-
-fn append(bytes: &mut Vec<u8>, flags: u16, sequence: u32, message: RouteNetlinkMessage) {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | flags;
-    header.sequence_number = sequence;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
-    message.finalize();
-    let start = bytes.len();
-    // Every message begins at a multiple of four bytes, netlink(7).
-    bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
-    message.serialize(&mut bytes[start..]);
 }
 
 /// A way to the network code of one network namespace.
@@ -154,45 +141,48 @@ impl Connection {
         first_error.map_or(Ok(()), Err)
     }
 
-    /// Asks for one object.
-    fn ask(
+    /// Asks for one object; `read` reads what follows the header of the answer.
+    fn ask<T>(
         &mut self,
-        name: &'static str,
+        verb: Verb,
         arguments: &str,
-        message: RouteNetlinkMessage,
-    ) -> Result<RouteNetlinkMessage> {
+        encode: impl FnOnce(&mut Vec<u8>),
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> Result<T> {
         let mut request = Vec::new();
-        append(&mut request, 0, 0, message);
-        self.0.send(&request, || format!("{name} {arguments}"))?;
-        let described = Described { name, arguments: arguments.to_owned(), tolerated: None };
+        append(&mut request, verb, 0, 0, encode);
+        self.0.send(&request, || format!("{} {arguments}", verb.name))?;
+        let described =
+            Described { name: verb.name, arguments: arguments.to_owned(), tolerated: None };
         for message in Messages(self.0.receive()?) {
             if message.kind == NLMSG_ERROR {
                 described.judge(&message)?;
-            } else {
-                return message.decode(name);
+            } else if verb.is_answered_by(message.kind) {
+                return Ok(read(message.body()));
             }
         }
-        Err(linux::Error::new(name, arguments, Errno::ENODATA))
+        Err(linux::Error::new(verb.name, arguments, Errno::ENODATA))
     }
 
-    /// Asks for all objects of a kind; `keep` chooses and converts.
+    /// Asks for all objects of a kind; `keep` chooses and converts what follows the headers.
     fn dump<T>(
         &mut self,
-        name: &'static str,
-        message: RouteNetlinkMessage,
-        mut keep: impl FnMut(RouteNetlinkMessage) -> Option<T>,
+        verb: Verb,
+        encode: impl FnOnce(&mut Vec<u8>),
+        keep: impl Fn(&[u8]) -> Option<T>,
     ) -> Result<Vec<T>> {
         let mut request = Vec::new();
-        append(&mut request, NLM_F_DUMP, 0, message);
-        self.0.send(&request, || format!("{name} all"))?;
-        let described = Described { name, arguments: "all".into(), tolerated: None };
+        append(&mut request, verb, NLM_F_DUMP, 0, encode);
+        self.0.send(&request, || format!("{} all", verb.name))?;
+        let described = Described { name: verb.name, arguments: "all".into(), tolerated: None };
         let mut found = Vec::new();
         loop {
             for message in Messages(self.0.receive()?) {
                 match message.kind {
                     NLMSG_DONE => return Ok(found),
                     NLMSG_ERROR => described.judge(&message)?,
-                    _ => found.extend(message.decode(name).ok().and_then(&mut keep)),
+                    kind if verb.is_answered_by(kind) => found.extend(keep(message.body())),
+                    _ => {}
                 }
             }
         }
@@ -223,13 +213,10 @@ struct Message<'a> {
     whole: &'a [u8],
 }
 
-impl Message<'_> {
-    fn decode(&self, name: &'static str) -> Result<RouteNetlinkMessage> {
-        let unreadable = || linux::Error::new(name, "unreadable answer", Errno::EBADMSG);
-        match NetlinkMessage::deserialize(self.whole).map_err(|_| unreadable())?.payload {
-            NetlinkPayload::InnerMessage(message) => Ok(message),
-            _ => Err(unreadable()),
-        }
+impl<'a> Message<'a> {
+    /// What follows the header.
+    fn body(&self) -> &'a [u8] {
+        self.whole.get(HEADER_BYTES..).unwrap_or(&[])
     }
 
     /// The errno (negative, or 0) and the kernel's words of an `NLMSG_ERROR`.
@@ -238,9 +225,8 @@ impl Message<'_> {
         // The errno is followed by the header of the request, then by attributes.
         let attributes = self.whole.get(HEADER_BYTES + 4 + HEADER_BYTES..);
         let says = attributes.filter(|_| self.flags & NLM_F_ACK_TLVS != 0).and_then(|bytes| {
-            let text = attributes_of(bytes).find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG)?.1;
-            let text = text.strip_suffix(&[0]).unwrap_or(text);
-            Some(String::from_utf8_lossy(text).into_owned())
+            let text = NlmsgerrAttrs::new(bytes).get_msg().ok()?;
+            Some(text.to_string_lossy().into_owned())
         });
         (errno, says)
     }
@@ -251,13 +237,17 @@ fn libc_eio() -> i32 {
 }
 
 /// The attributes in `bytes`: kind and value of each, netlink(7).
-pub(crate) fn attributes_of(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let (length, kind) = (half(bytes, 0)?, half(bytes, 2)?);
-        let value = bytes.get(4..usize::from(length))?;
-        bytes = bytes.get(usize::from(length).next_multiple_of(4)..).unwrap_or(&[]);
-        Some((kind & 0x3fff, value))
-    })
+pub(crate) fn attributes_of(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    IterableChunks::new(bytes).map(|(header, value)| (header.r#type, value))
+}
+
+/// One netlink attribute in bytes, padded.
+pub(crate) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    push_header(&mut bytes, kind, u16::try_from(value.len()).unwrap_or(u16::MAX - 4));
+    bytes.extend(value);
+    align(&mut bytes);
+    bytes
 }
 
 fn number(bytes: &[u8], at: usize) -> Option<u32> {
@@ -316,7 +306,7 @@ mod tests {
         bytes.extend((-22_i32).to_ne_bytes());
         bytes.extend([0; 16]);
         bytes.extend(8_u16.to_ne_bytes());
-        bytes.extend(NLMSGERR_ATTR_MSG.to_ne_bytes());
+        bytes.extend(1_u16.to_ne_bytes());
         bytes.extend(b"why\0");
         let whole = &bytes[..];
         let message = Message { kind: NLMSG_ERROR, flags: NLM_F_ACK_TLVS, sequence: 0, whole };

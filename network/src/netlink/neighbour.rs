@@ -2,13 +2,12 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+use netlink_bindings::rt_neigh::{
+    Ndmsg, NeighbourAttrs, NudState, OpDelneighDo, OpGetneighDump, OpNewneighDo,
 };
 
 use super::address::family;
-use super::{Batch, Connection, REPLACE, Result};
+use super::{Batch, Connection, REPLACE, Result, Verb};
 use crate::hardware::HardwareAddress;
 
 /// A neighbour that the host was told of, instead of having asked the network.
@@ -32,51 +31,47 @@ impl Batch {
         address: IpAddr,
         hardware: HardwareAddress,
     ) -> &mut Self {
-        let mut message = neighbour(link, address);
-        message.header.state = NeighbourState::Permanent;
-        let bytes = hardware.bytes().to_vec();
-        message.attributes.push(NeighbourAttribute::LinkLayerAddress(bytes));
-        let message = RouteNetlinkMessage::NewNeighbour(message);
+        let mut header = neighbour(link, address);
+        header.ndm_state = NudState::Permanent as u16;
         let shown = format!("{address} lladdr {hardware} dev {link} permanent");
-        self.push("RTM_NEWNEIGH", shown, REPLACE, message)
+        self.push(Verb::NEW_NEIGH, shown, REPLACE, |bytes| {
+            OpNewneighDo::encode_request(bytes, &header)
+                .push_dst(address)
+                .push_lladdr(&hardware.bytes());
+        })
     }
 
     /// Forgets a neighbour.
     pub fn delete_neighbour(&mut self, link: u32, address: IpAddr) -> &mut Self {
-        let message = RouteNetlinkMessage::DelNeighbour(neighbour(link, address));
-        self.push("RTM_DELNEIGH", format!("{address} dev {link}"), 0, message)
+        self.push(Verb::DEL_NEIGH, format!("{address} dev {link}"), 0, |bytes| {
+            OpDelneighDo::encode_request(bytes, &neighbour(link, address)).push_dst(address);
+        })
     }
 }
 
 impl Connection {
     /// The neighbours that the host was told of, on all interfaces.
     pub fn told_neighbours(&mut self) -> Result<Vec<Neighbour>> {
-        let message = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
-        self.dump("RTM_GETNEIGH", message, |answer| {
-            let RouteNetlinkMessage::NewNeighbour(message) = answer else { return None };
-            if message.header.state != NeighbourState::Permanent {
+        let ask = |bytes: &mut Vec<u8>| {
+            OpGetneighDump::encode_request(bytes, &Ndmsg::new());
+        };
+        self.dump(Verb::GET_NEIGH, ask, |answer| {
+            let (header, attributes) = OpNewneighDo::decode_request(answer);
+            if header.ndm_state != NudState::Permanent as u16 {
                 return None;
             }
-            let link = message.header.ifindex;
-            message.attributes.into_iter().find_map(|attribute| {
-                let address = match attribute {
-                    NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => ip.into(),
-                    NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => ip.into(),
-                    _ => return None,
-                };
-                Some(Neighbour { link, address })
+            let link = header.ndm_ifindex.cast_unsigned();
+            attributes.flatten().find_map(|attribute| match attribute {
+                NeighbourAttrs::Dst(address) => Some(Neighbour { link, address }),
+                _ => None,
             })
         })
     }
 }
 
-fn neighbour(link: u32, address: IpAddr) -> NeighbourMessage {
-    let mut message = NeighbourMessage::default();
-    message.header.family = family(address);
-    message.header.ifindex = link;
-    message.attributes.push(NeighbourAttribute::Destination(match address {
-        IpAddr::V4(ip) => NeighbourAddress::Inet(ip),
-        IpAddr::V6(ip) => NeighbourAddress::Inet6(ip),
-    }));
-    message
+fn neighbour(link: u32, address: IpAddr) -> Ndmsg {
+    let mut header = Ndmsg::new();
+    header.ndm_family = family(address);
+    header.ndm_ifindex = link.cast_signed();
+    header
 }

@@ -3,15 +3,18 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+use netlink_bindings::rt_route::{
+    OpDelrouteDo, OpGetrouteDump, OpNewrouteDo, RouteAttrs, RtmType, Rtmsg,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::address::family;
-use super::{Batch, Connection, REPLACE, Result};
+use super::address::{family, family_of_version};
+use super::{Batch, Connection, REPLACE, Result, Verb};
 
 const RT_TABLE_MAIN: u8 = 254;
+const RTPROT_STATIC: u8 = 4;
+const RT_SCOPE_UNIVERSE: u8 = 0;
+const RT_SCOPE_HOST: u8 = 254;
+const RT_SCOPE_NOWHERE: u8 = 255;
 
 /// A route of the main table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,44 +30,38 @@ pub struct Route {
 impl Batch {
     /// Adds the default route of the gateway's address family.
     pub fn add_default_route(&mut self, gateway: IpAddr, link: u32) -> &mut Self {
-        let mut message = RouteMessage::default();
-        message.header.address_family = family(gateway);
-        message.header.table = RT_TABLE_MAIN;
-        message.header.protocol = RouteProtocol::Static;
-        message.header.scope = RouteScope::Universe;
-        message.header.kind = RouteType::Unicast;
-        message.attributes.push(RouteAttribute::Gateway(gateway.into()));
-        message.attributes.push(RouteAttribute::Oif(link));
-        let message = RouteNetlinkMessage::NewRoute(message);
-        self.push("RTM_NEWROUTE", format!("default via {gateway} dev {link}"), REPLACE, message)
+        let mut header = Rtmsg::new();
+        header.rtm_family = family(gateway);
+        header.rtm_table = RT_TABLE_MAIN;
+        header.rtm_protocol = RTPROT_STATIC;
+        header.rtm_scope = RT_SCOPE_UNIVERSE;
+        header.rtm_type = RtmType::Unicast as u8;
+        let shown = format!("default via {gateway} dev {link}");
+        self.push(Verb::NEW_ROUTE, shown, REPLACE, |bytes| {
+            OpNewrouteDo::encode_request(bytes, &header).push_gateway(gateway).push_oif(link);
+        })
     }
 
     /// Makes every packet that is looked up in `table` one for this host itself: the second half of
     /// a transparent socket, see [`MarkRule`](super::MarkRule).
     pub fn add_local_everything(&mut self, table: u8, loopback: u32, ipv6: bool) -> &mut Self {
-        let mut message = RouteMessage::default();
-        message.header.address_family =
-            if ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
-        message.header.table = table;
-        message.header.protocol = RouteProtocol::Static;
-        message.header.scope = RouteScope::Host;
-        message.header.kind = RouteType::Local;
-        message.attributes.push(RouteAttribute::Oif(loopback));
+        let mut header = local(table, ipv6);
+        header.rtm_protocol = RTPROT_STATIC;
+        header.rtm_scope = RT_SCOPE_HOST;
         let shown = format!("local default dev {loopback} table {table} ipv6={ipv6}");
-        self.push("RTM_NEWROUTE", shown, REPLACE, RouteNetlinkMessage::NewRoute(message))
+        self.push(Verb::NEW_ROUTE, shown, REPLACE, |bytes| {
+            OpNewrouteDo::encode_request(bytes, &header).push_oif(loopback);
+        })
     }
 
     /// Removes what [`add_local_everything`](Self::add_local_everything) added.
     pub fn delete_local_everything(&mut self, table: u8, loopback: u32, ipv6: bool) -> &mut Self {
-        let mut message = RouteMessage::default();
-        message.header.address_family =
-            if ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
-        message.header.table = table;
-        message.header.scope = RouteScope::NoWhere;
-        message.header.kind = RouteType::Local;
-        message.attributes.push(RouteAttribute::Oif(loopback));
+        let mut header = local(table, ipv6);
+        header.rtm_scope = RT_SCOPE_NOWHERE;
         let shown = format!("local default dev {loopback} table {table} ipv6={ipv6}");
-        self.push("RTM_DELROUTE", shown, 0, RouteNetlinkMessage::DelRoute(message))
+        self.push(Verb::DEL_ROUTE, shown, 0, |bytes| {
+            OpDelrouteDo::encode_request(bytes, &header).push_oif(loopback);
+        })
     }
 }
 
@@ -72,43 +69,45 @@ impl Connection {
     /// The routes of the main table, both families.
     pub fn routes(&mut self) -> Result<Vec<Route>> {
         let mut found = Vec::new();
-        for address_family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut message = RouteMessage::default();
-            message.header.address_family = address_family;
-            let message = RouteNetlinkMessage::GetRoute(message);
-            found.extend(self.dump("RTM_GETROUTE", message, described)?);
+        for ipv6 in [false, true] {
+            let ask = |bytes: &mut Vec<u8>| {
+                let mut header = Rtmsg::new();
+                header.rtm_family = family_of_version(ipv6);
+                OpGetrouteDump::encode_request(bytes, &header);
+            };
+            found.extend(self.dump(Verb::GET_ROUTE, ask, described)?);
         }
         Ok(found)
     }
 }
 
-fn described(answer: RouteNetlinkMessage) -> Option<Route> {
-    let RouteNetlinkMessage::NewRoute(message) = answer else { return None };
-    if message.header.table != RT_TABLE_MAIN {
+fn local(table: u8, ipv6: bool) -> Rtmsg {
+    let mut header = Rtmsg::new();
+    header.rtm_family = family_of_version(ipv6);
+    header.rtm_table = table;
+    header.rtm_type = RtmType::Local as u8;
+    header
+}
+
+fn described(answer: &[u8]) -> Option<Route> {
+    let (header, attributes) = OpNewrouteDo::decode_request(answer);
+    if header.rtm_table != RT_TABLE_MAIN {
         return None;
     }
-    let mut destination = match message.header.address_family {
-        AddressFamily::Inet => IpAddr::from(Ipv4Addr::UNSPECIFIED),
-        AddressFamily::Inet6 => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+    let mut destination = match header.rtm_family {
+        family if family == family_of_version(false) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        family if family == family_of_version(true) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
         _ => return None,
     };
     let (mut gateway, mut link) = (None, None);
-    for attribute in message.attributes {
+    for attribute in attributes.flatten() {
         match attribute {
-            RouteAttribute::Destination(address) => destination = ip(&address)?,
-            RouteAttribute::Gateway(address) => gateway = ip(&address),
-            RouteAttribute::Oif(index) => link = Some(index),
+            RouteAttrs::Dst(address) => destination = address,
+            RouteAttrs::Gateway(address) => gateway = Some(address),
+            RouteAttrs::Oif(index) => link = Some(index),
             _ => {}
         }
     }
-    let destination = IpNet::new(destination, message.header.destination_prefix_length).ok()?;
+    let destination = IpNet::new(destination, header.rtm_dst_len).ok()?;
     Some(Route { destination, gateway, link })
-}
-
-fn ip(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(address) => Some((*address).into()),
-        RouteAddress::Inet6(address) => Some((*address).into()),
-        _ => None,
-    }
 }

@@ -1,9 +1,11 @@
 //! Routing rules, ip-rule(8).
 
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_bindings::rt_rule::{
+    FibRuleAttrs, FibRuleHdr, FrAct, OpDelruleDo, OpGetruleDump, OpNewruleDo, PushFibRuleAttrs,
+};
 
-use super::{Batch, CREATE, Connection, Result};
+use super::address::family_of_version;
+use super::{Batch, CREATE, Connection, Result, Verb};
 
 /// "Packets with this mark are routed by that table."
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,44 +23,53 @@ pub struct MarkRule {
 impl Batch {
     /// Adds the rule; `EEXIST` when it is there.
     pub fn add_rule(&mut self, rule: MarkRule) -> &mut Self {
-        let message = RouteNetlinkMessage::NewRule(message(rule));
-        self.push("RTM_NEWRULE", shown(rule), CREATE, message)
+        self.push(Verb::NEW_RULE, shown(rule), CREATE, |bytes| {
+            conditions(OpNewruleDo::encode_request(bytes, &header(rule)), rule);
+        })
     }
 
     /// Removes the rule.
     pub fn delete_rule(&mut self, rule: MarkRule) -> &mut Self {
-        let message = RouteNetlinkMessage::DelRule(message(rule));
-        self.push("RTM_DELRULE", shown(rule), 0, message)
+        self.push(Verb::DEL_RULE, shown(rule), 0, |bytes| {
+            conditions(OpDelruleDo::encode_request(bytes, &header(rule)), rule);
+        })
     }
 }
 
 impl Connection {
     /// Whether the rule is there.
     pub fn has_rule(&mut self, rule: MarkRule) -> Result<bool> {
-        let mut request = RuleMessage::default();
-        request.header.family = family(rule);
-        let found = self.dump("RTM_GETRULE", RouteNetlinkMessage::GetRule(request), |answer| {
-            let RouteNetlinkMessage::NewRule(message) = answer else { return None };
-            let mark = message.attributes.contains(&RuleAttribute::FwMark(rule.mark));
-            let place = message.attributes.contains(&RuleAttribute::Priority(rule.priority));
-            (mark && place && message.header.table == rule.table).then_some(())
+        let mut request = FibRuleHdr::new();
+        request.family = family_of_version(rule.ipv6);
+        let ask = |bytes: &mut Vec<u8>| {
+            OpGetruleDump::encode_request(bytes, &request);
+        };
+        let found = self.dump(Verb::GET_RULE, ask, |answer| {
+            let (header, attributes) = OpNewruleDo::decode_request(answer);
+            let (mut mark, mut place) = (false, false);
+            for attribute in attributes.flatten() {
+                match attribute {
+                    FibRuleAttrs::Fwmark(value) => mark = value == rule.mark,
+                    FibRuleAttrs::Priority(value) => place = value == rule.priority,
+                    _ => {}
+                }
+            }
+            (mark && place && header.table == rule.table).then_some(())
         })?;
         Ok(!found.is_empty())
     }
 }
 
-fn family(rule: MarkRule) -> AddressFamily {
-    if rule.ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet }
+fn header(rule: MarkRule) -> FibRuleHdr {
+    let mut header = FibRuleHdr::new();
+    header.family = family_of_version(rule.ipv6);
+    header.table = rule.table;
+    header.action = FrAct::ToTbl as u8;
+    header
 }
 
-fn message(rule: MarkRule) -> RuleMessage {
-    let mut message = RuleMessage::default();
-    message.header.family = family(rule);
-    message.header.table = rule.table;
-    message.header.action = RuleAction::ToTable;
-    message.attributes.push(RuleAttribute::Priority(rule.priority));
-    message.attributes.push(RuleAttribute::FwMark(rule.mark));
-    message
+fn conditions(attributes: PushFibRuleAttrs<&mut Vec<u8>>, rule: MarkRule) {
+    attributes.push_priority(rule.priority).push_fwmark(rule.mark);
 }
 
 fn shown(rule: MarkRule) -> String {

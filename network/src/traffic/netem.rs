@@ -1,13 +1,9 @@
 //! The network emulator, tc-netem(8).
 
-use crate::netlink::{Qdisc, attribute};
-use crate::traffic::fault::Faults;
+use netlink_bindings::tc::{PushNetemAttrs, TcNetemQopt, TcNetemRate, TcNetemReorder};
 
-const TCA_NETEM_REORDER: u16 = 3;
-const TCA_NETEM_RATE: u16 = 6;
-const TCA_NETEM_RATE64: u16 = 8;
-const TCA_NETEM_LATENCY64: u16 = 10;
-const TCA_NETEM_JITTER64: u16 = 11;
+use crate::netlink::Qdisc;
+use crate::traffic::fault::Faults;
 
 /// Packets in flight at most. The kernel's default of 1000 loses packets of its own from 10 ms and
 /// 1 Gbit/s on.
@@ -17,31 +13,30 @@ const PACKETS: u32 = 100_000;
 pub(super) fn queue(faults: &Faults) -> Qdisc {
     // A packet overtakes when it is the next of a row of `gap`; every one may.
     let gap = u32::from(faults.reorder_ppm > 0);
-    // struct tc_netem_qopt: latency, limit, loss, gap, duplicate, jitter. The two times are in
-    // ticks there, so they are given in nanoseconds by attributes of their own instead.
-    let mut options = Vec::new();
-    let (loss, duplicate) = (share(faults.loss_ppm), share(faults.duplicate_ppm));
-    for value in [0, PACKETS, loss, gap, duplicate, 0] {
-        options.extend(value.to_ne_bytes());
-    }
+    let mut header = TcNetemQopt::new();
+    header.limit = PACKETS;
+    header.loss = share(faults.loss_ppm);
+    header.gap = gap;
+    header.duplicate = share(faults.duplicate_ppm);
+    let mut options = header.as_slice().to_vec();
+    // The header has the two times in ticks, so they are given in nanoseconds instead.
     let nanoseconds =
         |time: std::time::Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
-    options.extend(attribute(TCA_NETEM_LATENCY64, &nanoseconds(faults.latency).to_ne_bytes()));
-    options.extend(attribute(TCA_NETEM_JITTER64, &nanoseconds(faults.jitter).to_ne_bytes()));
+    let mut attributes = PushNetemAttrs::new(&mut options)
+        .push_latency64(nanoseconds(faults.latency))
+        .push_jitter64(nanoseconds(faults.jitter));
     if faults.reorder_ppm > 0 {
-        // struct tc_netem_reorder: the share of packets that go at once, and its correlation.
-        let mut reorder = share(faults.reorder_ppm).to_ne_bytes().to_vec();
-        reorder.extend([0; 4]);
-        options.extend(attribute(TCA_NETEM_REORDER, &reorder));
+        let mut reorder = TcNetemReorder::new();
+        reorder.probability = share(faults.reorder_ppm);
+        attributes = attributes.push_reorder(reorder);
     }
     if let Some(rate) = faults.rate {
-        // struct tc_netem_rate: rate, packet_overhead, cell_size, cell_overhead.
         let per_second = rate.bytes_per_second();
-        let mut bytes = u32::try_from(per_second).unwrap_or(u32::MAX).to_ne_bytes().to_vec();
-        bytes.extend([0; 12]);
-        options.extend(attribute(TCA_NETEM_RATE, &bytes));
-        options.extend(attribute(TCA_NETEM_RATE64, &per_second.to_ne_bytes()));
+        let mut bytes = TcNetemRate::new();
+        bytes.rate = u32::try_from(per_second).unwrap_or(u32::MAX);
+        attributes = attributes.push_rate(bytes).push_rate64(per_second);
     }
+    drop(attributes);
     Qdisc { kind: "netem", options, shown: format!("netem {faults:?}") }
 }
 

@@ -1,11 +1,10 @@
 //! The token bucket filter, tc-tbf(8): a rate, and a burst after each pause.
 
-use crate::netlink::{Qdisc, attribute};
+use netlink_bindings::tc::{PushTbfAttrs, TcTbfQopt};
+
+use crate::netlink::Qdisc;
 use crate::traffic::rate::Rate;
 
-const TCA_TBF_PARMS: u16 = 1;
-const TCA_TBF_RATE64: u16 = 4;
-const TCA_TBF_BURST: u16 = 6;
 const TC_LINKLAYER_ETHERNET: u8 = 1;
 
 /// How long a packet may wait at most: longer queues only add delay.
@@ -23,18 +22,16 @@ pub(super) fn queue(rate: Rate, burst_bytes: Option<u32>) -> Qdisc {
         burst_bytes.unwrap_or_else(|| saturated((per_second / 100).max(SMALLEST_BURST_BYTES)));
     let waiting = (per_second * QUEUE_MS / 1000).max(SMALLEST_QUEUE_BYTES);
     let limit = saturated(waiting).saturating_add(burst);
-    // struct tc_tbf_qopt: two tc_ratespec (cell_log, linklayer, overhead, cell_align, mpu, rate),
-    // limit, buffer, mtu. The buffer is given in bytes by TCA_TBF_BURST instead of in ticks.
-    let mut parameters = vec![0, TC_LINKLAYER_ETHERNET];
-    parameters.extend([0; 6]);
-    parameters.extend(saturated(per_second).to_ne_bytes());
-    parameters.extend([0; 12]);
-    for value in [limit, 0, 0] {
-        parameters.extend(value.to_ne_bytes());
-    }
-    let mut options = attribute(TCA_TBF_PARMS, &parameters);
-    options.extend(attribute(TCA_TBF_BURST, &burst.to_ne_bytes()));
-    options.extend(attribute(TCA_TBF_RATE64, &per_second.to_ne_bytes()));
+    let mut parameters = TcTbfQopt::new();
+    parameters.rate.linklayer = TC_LINKLAYER_ETHERNET;
+    parameters.rate.rate = saturated(per_second);
+    parameters.limit = limit;
+    let mut options = Vec::new();
+    // The buffer is given in bytes instead of, as the parameters would have it, in ticks.
+    PushTbfAttrs::new(&mut options)
+        .push_parms(parameters)
+        .push_burst(burst)
+        .push_rate64(per_second);
     let shown = format!("tbf rate {rate} burst {burst} limit {limit}");
     Qdisc { kind: "tbf", options, shown }
 }

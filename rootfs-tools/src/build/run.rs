@@ -1,7 +1,7 @@
 //! RUN: a command in a container of minirun, on top of the layers so far.
 
 use super::Plan;
-use crate::bundle::runtime_config::{self, UPPER};
+use crate::bundle::runtime_config;
 use crate::error::{Context, Error, Result};
 use crate::image::view::View;
 use crate::layer::compress;
@@ -36,9 +36,8 @@ pub fn run(
     fs::create_dir_all(bundle.join("rootfs"))?;
     fs::create_dir_all(&upper)?;
     let view = View::open(trees, store.form())?;
-    let bytes = runtime_config::of_image(image, trees, store.form(), &view)?;
+    let bytes = runtime_config::of_image(image, trees, store.form(), &view, Some(&upper))?;
     let mut config: Value = serde_json::from_slice(&bytes)?;
-    config["annotations"][UPPER] = json!(upper);
     if plan.network {
         share_network(&mut config);
     }

@@ -11,34 +11,50 @@ use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::image::platform::Platform;
 use crate::image::view::View;
-use crate::import::import;
-use crate::layer::limits::Limits;
+use crate::import::{How, import};
 use crate::reference::Reference;
 use crate::source::{Selection, layout};
-use crate::store::Store;
 use crate::store::index::Image;
+use crate::store::{Lifetime, Store};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Makes a bundle of an image, and returns its directory in full. With `force` the configuration
-/// of a bundle that is there is replaced.
+/// What kind of bundle is made.
+#[derive(Debug, Clone, Default)]
+pub struct Wish {
+    /// The configuration of a bundle that is there is replaced.
+    pub force: bool,
+    /// It is for one container and ends with it: nothing of it is flushed to the disk, and what the
+    /// container writes goes to the store, for the bundle may be in memory (`minirun run IMAGE`).
+    pub ephemeral: bool,
+    /// Arguments for the entry point of the image, instead of the image's.
+    pub command: Vec<String>,
+}
+
+/// Makes a bundle of an image, and returns its directory in full.
 ///
 /// # Errors
 /// When the directory is not empty, or a layer is missing and cannot be unpacked again.
-pub fn create(store: &Store, name: &Reference, directory: &Path, force: bool) -> Result<PathBuf> {
-    let image = store.image(name)?;
+pub fn create(store: &Store, name: &Reference, directory: &Path, wish: &Wish) -> Result<PathBuf> {
+    let mut image = store.image(name)?;
+    if !wish.command.is_empty() {
+        image.config.config.cmd.clone_from(&wish.command);
+    }
     let make = || -> Result<PathBuf> {
         let chain = ensure_unpacked(store, name, &image)?;
         let trees = trees_of(store, &chain);
         let view = View::open(&trees, store.form())?;
-        let config = runtime_config::of_image(&image, &trees, store.form(), &view)?;
         let directory = std::path::absolute(directory)?;
-        prepare(&directory, force)?;
+        let upper = wish.ephemeral.then(|| store.writable_path(&directory));
+        let config =
+            runtime_config::of_image(&image, &trees, store.form(), &view, upper.as_deref())?;
+        let life = if wish.ephemeral { Lifetime::ThisBoot } else { Lifetime::Lasting };
+        prepare(&directory, wish.force)?;
         // First the store learns who needs the layers, then somebody does.
-        store.add_bundle(&directory, chain)?;
-        write(&directory, &config)?;
+        store.add_bundle(&directory, chain, life)?;
+        write(&directory, &config, life)?;
         Ok(directory)
     };
     make().context(|| format!("bundle of image `{}`", image.name))
@@ -84,7 +100,7 @@ fn ensure_unpacked(store: &Store, name: &Reference, image: &Image) -> Result<Vec
             platform: Platform::host(),
         };
         let source = layout::load(Arc::new(layout::Directory::new(store.root())), &selection)?;
-        import(store, &source, name, Limits::default())?;
+        import(store, &source, name, How::default())?;
     }
     chain.reverse();
     Ok(chain)
@@ -117,12 +133,14 @@ fn prepare(directory: &Path, force: bool) -> Result<()> {
     }
 }
 
-fn write(directory: &Path, config: &[u8]) -> Result<()> {
+fn write(directory: &Path, config: &[u8], life: Lifetime) -> Result<()> {
     let write = || -> Result<()> {
         let temporary = directory.join(format!(".config.json.{}", std::process::id()));
         let mut file = File::create(&temporary)?;
         file.write_all(config)?;
-        file.sync_all()?;
+        if life == Lifetime::Lasting {
+            file.sync_all()?;
+        }
         Ok(fs::rename(&temporary, directory.join("config.json"))?)
     };
     write().context(|| format!("write config.json in {}", directory.display()))

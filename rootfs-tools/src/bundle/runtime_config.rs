@@ -42,11 +42,18 @@ const RESERVED: &str = "org.minirun.";
 /// The search path of a program whose image has none (as Docker sets it).
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The bytes of `config.json` for an image with its layers in `trees`, the topmost first.
+/// The bytes of `config.json` for an image with its layers in `trees`, the topmost first. What the
+/// container writes goes to `upper`, or else into its bundle.
 ///
 /// # Errors
 /// When the image does not say what to run, or as whom.
-pub fn of_image(image: &Image, trees: &[PathBuf], form: Form, view: &View) -> Result<Vec<u8>> {
+pub fn of_image(
+    image: &Image,
+    trees: &[PathBuf],
+    form: Form,
+    view: &View,
+    upper: Option<&Path>,
+) -> Result<Vec<u8>> {
     let mut config = serde_json::to_value(base())?;
     let run = &image.config.config;
     let args: Vec<&String> = run.entrypoint.iter().chain(&run.cmd).collect();
@@ -82,7 +89,10 @@ pub fn of_image(image: &Image, trees: &[PathBuf], form: Form, view: &View) -> Re
     root.insert("path".into(), json!("rootfs"));
     // The layers stay as they are; what the container writes goes to a layer of its own.
     root.insert("readonly".into(), json!(false));
-    let annotations = annotations(image, trees, form)?;
+    let mut annotations = annotations(image, trees, form)?;
+    if let Some(upper) = upper {
+        annotations.insert(UPPER.into(), json!(upper));
+    }
     object(&mut config, "annotations")?.extend(annotations);
     let mut text = serde_json::to_vec_pretty(&config)?;
     text.push(b'\n');

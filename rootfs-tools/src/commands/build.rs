@@ -1,11 +1,11 @@
 //! `build`: an image from a Containerfile.
 
 use super::import;
+use super::output::Output;
 use clap::Args;
 use rootfs_tools::build::{self, Plan};
 use rootfs_tools::{Context, Error, Reference, Result, Store};
 use std::fs;
-use std::io::Write;
 use std::path::PathBuf;
 
 /// Builds an image from a Containerfile; RUN runs in minirun
@@ -35,7 +35,7 @@ pub(crate) struct Build {
 }
 
 impl Build {
-    pub(crate) fn run(&self, store: &Store) -> Result<()> {
+    pub(crate) fn run(&self, store: &Store, output: Output) -> Result<()> {
         let file = self.file.clone().unwrap_or_else(|| {
             let containerfile = self.context.join("Containerfile");
             if containerfile.is_file() { containerfile } else { self.context.join("Dockerfile") }
@@ -57,12 +57,9 @@ impl Build {
             network: self.network == "host",
             epoch: epoch()?,
         };
-        let mut tell = |line: &str| {
-            // Nobody has to read along.
-            drop(writeln!(std::io::stderr(), "{line}"));
-        };
+        let mut tell = |line: &str| output.tell(line);
         let imported = build::build(store, &plan, &self.tag, &mut tell).context(step)?;
-        import::report(&self.tag, &imported)
+        import::report(&self.tag, &imported, output)
     }
 }
 

@@ -1,9 +1,11 @@
 //! `bundle`: a directory that minirun can run.
 
 use super::import;
+use super::output::Output;
 use clap::Args;
-use rootfs_tools::{Reference, Result, Store, bundle};
-use std::io::Write;
+use rootfs_tools::bundle::{self, Wish};
+use rootfs_tools::{Reference, Result, Store};
+use serde_json::json;
 use std::path::{Path, PathBuf};
 
 /// Makes a bundle of an image: `minirun run DIR` runs it
@@ -16,23 +18,35 @@ pub(crate) struct Bundle {
     /// Replaces the config.json of a bundle that is there
     #[arg(long)]
     force: bool,
+    /// The bundle is for one container and ends with it; what the container writes goes to the
+    /// store, and nothing is flushed to the disk
+    #[arg(long)]
+    ephemeral: bool,
+    /// Arguments for the image's entry point, or the program when it has none
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
 }
 
 impl Bundle {
-    pub(crate) fn run(&self, store: &Store) -> Result<()> {
-        let name = self.name(store)?;
-        let directory = bundle::create(store, &name, &self.directory, self.force)?;
-        Ok(writeln!(std::io::stdout(), "{}: {name}", directory.display())?)
+    pub(crate) fn run(&self, store: &Store, output: Output) -> Result<()> {
+        let name = self.name(store, output)?;
+        let (force, ephemeral, command) = (self.force, self.ephemeral, self.command.clone());
+        let wish = Wish { force, ephemeral, command };
+        let directory = bundle::create(store, &name, &self.directory, &wish)?;
+        output.done(
+            || format!("{}: {name}", directory.display()),
+            json!({"bundle": directory, "image": name.to_string()}),
+        )
     }
 
     /// A name of the store wins over a file of that name in the current directory: the store does
     /// not change with it.
-    fn name(&self, store: &Store) -> Result<Reference> {
+    fn name(&self, store: &Store, output: Output) -> Result<Reference> {
         let path = Path::new(&self.image);
         let known = self.image.parse::<Reference>().ok().filter(|name| store.image(name).is_ok());
         match known {
             Some(name) => Ok(name),
-            None if path.exists() => import::archive(store, path),
+            None if path.exists() => import::archive(store, path, output),
             None => self.image.parse(),
         }
     }

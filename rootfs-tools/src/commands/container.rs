@@ -1,13 +1,16 @@
 //! `diff`, `commit`, `export`, `mount`: from containers to images, and out of the store.
 
 use super::import;
+use super::output::Output;
+use super::text;
 use clap::Args;
 use linux::OFlag;
 use linux::mount::Attributes;
 use linux::overlay::{Layers, mount_over};
-use rootfs_tools::container::Container;
+use rootfs_tools::container::{Change, Container};
 use rootfs_tools::layer::whiteout::Form;
 use rootfs_tools::{Context, Error, Reference, Result, Store, bundle, export};
+use serde_json::json;
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -31,12 +34,17 @@ pub(crate) struct Diff {
 }
 
 impl Diff {
-    pub(crate) fn run(&self, store: &Store) -> Result<()> {
+    pub(crate) fn run(&self, store: &Store, output: Output) -> Result<()> {
         let container =
             Container::find(store, &self.which.bundle, self.which.container.as_deref())?;
-        let mut output = std::io::stdout().lock();
-        for change in container.changes(store)? {
-            writeln!(output, "{change}")?;
+        let changes = container.changes(store)?;
+        let mut lines = std::io::stdout().lock();
+        if output.json {
+            let list: Vec<_> = changes.iter().map(Change::to_json).collect();
+            return Ok(writeln!(lines, "{}", serde_json::Value::from(list))?);
+        }
+        for change in changes {
+            writeln!(lines, "{change}")?;
         }
         Ok(())
     }
@@ -55,13 +63,13 @@ pub(crate) struct Commit {
 }
 
 impl Commit {
-    pub(crate) fn run(&self, store: &Store) -> Result<()> {
+    pub(crate) fn run(&self, store: &Store, output: Output) -> Result<()> {
         let container =
             Container::find(store, &self.which.bundle, self.which.container.as_deref())?;
         let imported = container
             .commit(store, &self.name, self.created.clone(), "rootfs-tools commit")
             .context(|| format!("commit {}", self.which.bundle.display()))?;
-        import::report(&self.name, &imported)
+        import::report(&self.name, &imported, output)
     }
 }
 
@@ -75,17 +83,17 @@ pub(crate) struct Export {
 }
 
 impl Export {
-    pub(crate) fn run(&self, store: &Store) -> Result<()> {
+    pub(crate) fn run(&self, store: &Store, output: Output) -> Result<()> {
         let image = store.image(&self.image)?;
         let step = || format!("export {} to {}", image.name, self.file.display());
         if self.file == Path::new("-") {
-            let output = std::io::stdout().lock();
-            if output.is_terminal() {
+            let archive = std::io::stdout().lock();
+            if archive.is_terminal() {
                 return Err(Error::Conflict(
                     "an archive is not for a terminal: name a file".into(),
                 ));
             }
-            return export::export(store, &image, output).context(step);
+            return export::export(store, &image, archive).context(step);
         }
         let file = File::create_new(&self.file).context(step)?;
         let result = export::export(store, &image, std::io::BufWriter::new(&file));
@@ -93,7 +101,12 @@ impl Export {
             // Half an archive is worse than none.
             drop(std::fs::remove_file(&self.file));
         }
-        result.context(step)
+        result.context(step)?;
+        let bytes = file.metadata().context(step)?.len();
+        output.done(
+            || format!("{}: {}, {}", self.file.display(), image.name, text::size(bytes)),
+            json!({"file": self.file, "image": image.name, "bytes": bytes}),
+        )
     }
 }
 
@@ -107,21 +120,29 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    pub(crate) fn run(&self, store: &Store) -> Result<()> {
+    pub(crate) fn run(&self, store: &Store, output: Output) -> Result<()> {
         let step = || format!("mount {} at {}", self.image, self.directory.display());
         let trees = bundle::unpacked_trees(store, &self.image).context(step)?;
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
         let target = linux::path::open(&self.directory, flags).context(step)?;
         let lower: Vec<&Path> = trees.iter().map(PathBuf::as_path).collect();
-        if let [only] = lower[..] {
+        match lower[..] {
             // One directory needs no overlay, and overlayfs refuses a single one without an upper.
-            let tree = linux::mount::clone_tree(only, false).context(step)?;
-            let read_only = Attributes::set(Attributes::READ_ONLY);
-            linux::mount::set_attributes(tree.as_fd(), read_only, false).context(step)?;
-            return linux::mount::attach(tree.as_fd(), target.as_fd()).context(step);
+            [only] => {
+                let tree = linux::mount::clone_tree(only, false).context(step)?;
+                let read_only = Attributes::set(Attributes::READ_ONLY);
+                linux::mount::set_attributes(tree.as_fd(), read_only, false).context(step)?;
+                linux::mount::attach(tree.as_fd(), target.as_fd()).context(step)?;
+            }
+            _ => {
+                let user_attributes = store.form() == Form::User;
+                let layers = Layers { lower: &lower, writable: None, user_attributes };
+                mount_over(target.as_fd(), layers).context(step)?;
+            }
         }
-        let user_attributes = store.form() == Form::User;
-        mount_over(target.as_fd(), Layers { lower: &lower, writable: None, user_attributes })
-            .context(step)
+        output.done(
+            || format!("{}: {}", self.directory.display(), self.image),
+            json!({"directory": self.directory, "image": self.image.to_string()}),
+        )
     }
 }

@@ -1,9 +1,11 @@
 //! `import`: an image from a file or a directory.
 
 use super::LimitArgs;
+use super::output::Output;
 use clap::Args;
 use rootfs_tools::image::config::{ImageConfig, RunConfig};
 use rootfs_tools::image::platform::Platform;
+use rootfs_tools::import::How;
 use rootfs_tools::source::{self, Configuration, Selection};
 use rootfs_tools::{Context, Error, Reference, Result, Store, import};
 use serde_json::json;
@@ -134,13 +136,19 @@ impl RunArgs {
 }
 
 impl Import {
-    pub(crate) fn run(&self, store: &Store) -> Result<()> {
-        bring(store, &self.source, self.name.as_deref(), self).map(drop)
+    pub(crate) fn run(&self, store: &Store, output: Output) -> Result<()> {
+        bring(store, &self.source, self.name.as_deref(), self, output).map(drop)
     }
 }
 
 /// Imports, says what was done, and returns the name that the image has now.
-fn bring(store: &Store, path: &Path, name: Option<&str>, options: &Import) -> Result<Reference> {
+fn bring(
+    store: &Store,
+    path: &Path,
+    name: Option<&str>,
+    options: &Import,
+    output: Output,
+) -> Result<Reference> {
     let step = || format!("import {}", path.display());
     let platform = options.platform.clone().unwrap_or_else(Platform::host);
     let scratch = store.scratch()?;
@@ -154,24 +162,36 @@ fn bring(store: &Store, path: &Path, name: Option<&str>, options: &Import) -> Re
         .context(step);
     }
     let name = name_of(path, name, source.name.as_deref())?;
-    let imported = import::import(store, &source, &name, options.limits.limits()).context(step)?;
-    report(&name, &imported)?;
+    let progress = output.progress();
+    let how = How { limits: options.limits.limits(), progress: &*progress };
+    let imported = import::import(store, &source, &name, how).context(step)?;
+    report(&name, &imported, output)?;
     Ok(name)
 }
 
-pub(crate) fn report(name: &Reference, imported: &import::Imported) -> Result<()> {
-    let layers = match imported.layers {
-        1 => "1 layer".to_owned(),
-        count => format!("{count} layers"),
+pub(crate) fn report(name: &Reference, imported: &import::Imported, output: Output) -> Result<()> {
+    let words = || {
+        let layers = match imported.layers {
+            1 => "1 layer".to_owned(),
+            count => format!("{count} layers"),
+        };
+        let shared = match imported.shared {
+            0 => String::new(),
+            count => format!(", {count} of them shared"),
+        };
+        format!("{name}: {layers}{shared}, image {}", imported.image.digest.short())
     };
-    let shared = match imported.shared {
-        0 => String::new(),
-        count => format!(", {count} of them shared"),
-    };
-    let digest = imported.image.digest.short();
-    writeln!(std::io::stdout(), "{name}: {layers}{shared}, image {digest}")?;
-    if !imported.notices.is_empty() {
-        writeln!(std::io::stderr(), "rootfs-tools: {name}: left out: {}", imported.notices)?;
+    let notices = &imported.notices;
+    let json = json!({
+        "name": name.to_string(),
+        "digest": imported.image.digest,
+        "layers": imported.layers,
+        "shared": imported.shared,
+        "leftOut": (!notices.is_empty()).then(|| notices.to_string()),
+    });
+    output.done(words, json)?;
+    if !notices.is_empty() {
+        writeln!(std::io::stderr(), "rootfs-tools: {name}: left out: {notices}")?;
     }
     Ok(())
 }
@@ -200,7 +220,7 @@ fn name_of(path: &Path, asked: Option<&str>, given: Option<&str>) -> Result<Refe
 }
 
 /// Imports an archive that was named where an image is expected.
-pub(crate) fn archive(store: &Store, path: &Path) -> Result<Reference> {
+pub(crate) fn archive(store: &Store, path: &Path, output: Output) -> Result<Reference> {
     let options = Import {
         source: path.to_path_buf(),
         name: None,
@@ -209,7 +229,7 @@ pub(crate) fn archive(store: &Store, path: &Path) -> Result<Reference> {
         run: RunArgs::default(),
         limits: LimitArgs::default(),
     };
-    bring(store, path, None, &options)
+    bring(store, path, None, &options, output)
 }
 
 #[cfg(test)]

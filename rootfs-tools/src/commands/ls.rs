@@ -1,5 +1,6 @@
 //! `ls`: what images there are.
 
+use super::output::Output;
 use super::text;
 use clap::Args;
 use rootfs_tools::store::index::Image;
@@ -9,16 +10,12 @@ use std::io::Write;
 
 /// Lists the images of the store
 #[derive(Debug, Args)]
-pub(crate) struct Ls {
-    /// Prints a JSON array
-    #[arg(long)]
-    json: bool,
-}
+pub(crate) struct Ls {}
 
 impl Ls {
-    pub(crate) fn run(&self, store: &Store) -> Result<()> {
+    pub(crate) fn run(&self, store: &Store, output: Output) -> Result<()> {
         let images = store.images()?;
-        if self.json {
+        if output.json {
             let list =
                 images.iter().map(|image| describe(store, image)).collect::<Result<Vec<_>>>()?;
             let text = serde_json::to_string_pretty(&list)?;

@@ -1,5 +1,6 @@
 //! `tag`, `rm`, `gc`, `df`: what is in the store, and for how long.
 
+use super::output::Output;
 use super::text;
 use clap::Args;
 use rootfs_tools::{Context, Error, Reference, Result, Store};
@@ -17,12 +18,17 @@ pub(crate) struct Tag {
 }
 
 impl Tag {
-    pub(crate) fn run(&self, store: &Store) -> Result<()> {
+    pub(crate) fn run(&self, store: &Store, output: Output) -> Result<()> {
         let image = store.image(&self.image)?;
         if self.name.digest.is_some() {
             return Err(Error::Invalid("a digest is not a name that can be given".into()));
         }
-        store.set_name(&self.name, image.descriptor)
+        let digest = image.descriptor.digest;
+        store.set_name(&self.name, image.descriptor)?;
+        output.done(
+            || format!("{}: image {}", self.name, digest.short()),
+            json!({"name": self.name.to_string(), "digest": digest}),
+        )
     }
 }
 
@@ -35,10 +41,11 @@ pub(crate) struct Rm {
 }
 
 impl Rm {
-    pub(crate) fn run(&self, store: &Store) -> Result<()> {
+    pub(crate) fn run(&self, store: &Store, output: Output) -> Result<()> {
         for name in &self.names {
             store.remove_name(name)?;
-            writeln!(std::io::stdout(), "{name}: removed")?;
+            let json = json!({"name": name.to_string(), "removed": true});
+            output.done(|| format!("{name}: removed"), json)?;
         }
         Ok(())
     }
@@ -50,38 +57,30 @@ pub(crate) struct Gc {
     /// Only says what would be freed
     #[arg(long)]
     dry_run: bool,
-    /// Prints a JSON object
-    #[arg(long)]
-    json: bool,
 }
 
 impl Gc {
-    pub(crate) fn run(&self, store: Store) -> Result<()> {
+    pub(crate) fn run(&self, store: Store, output: Output) -> Result<()> {
         let collected = store.collect(self.dry_run).context(|| "collect garbage".into())?;
-        let mut output = std::io::stdout();
-        if self.json {
-            let report = json!({
-                "blobs": collected.blobs,
-                "layers": collected.layers,
-                "bytes": collected.bytes,
-                "dryRun": self.dry_run,
-            });
-            return Ok(writeln!(output, "{report}")?);
-        }
-        let verb = if self.dry_run { "would free" } else { "freed" };
-        let (blobs, layers) = (collected.blobs.len(), collected.layers.len());
-        let size = text::size(collected.bytes);
-        Ok(writeln!(output, "{verb} {size}: {blobs} blobs, {layers} unpacked layers")?)
+        let json = json!({
+            "blobs": collected.blobs,
+            "layers": collected.layers,
+            "bytes": collected.bytes,
+            "dryRun": self.dry_run,
+        });
+        let words = || {
+            let verb = if self.dry_run { "would free" } else { "freed" };
+            let (blobs, layers) = (collected.blobs.len(), collected.layers.len());
+            let size = text::size(collected.bytes);
+            format!("{verb} {size}: {blobs} blobs, {layers} unpacked layers")
+        };
+        output.done(words, json)
     }
 }
 
 /// Shows what the store needs of the disk, and what sharing saves
 #[derive(Debug, Args)]
-pub(crate) struct Df {
-    /// Prints a JSON object
-    #[arg(long)]
-    json: bool,
-}
+pub(crate) struct Df {}
 
 /// The sizes of one layer.
 #[derive(Debug, Clone, Copy, Default)]
@@ -92,7 +91,7 @@ struct Use {
 }
 
 impl Df {
-    pub(crate) fn run(&self, store: &Store) -> Result<()> {
+    pub(crate) fn run(&self, store: &Store, output: Output) -> Result<()> {
         let images = store.images()?;
         let mut layers = BTreeMap::new();
         for image in &images {
@@ -107,7 +106,7 @@ impl Df {
         let unpacked = sum(|layer| layer.unpacked);
         let saved = sum(|layer| (layer.images - 1) * (layer.compressed + layer.unpacked));
         let shared = layers.values().filter(|layer| layer.images > 1).count();
-        if self.json {
+        if output.json {
             let report = json!({
                 "images": images.len(),
                 "layers": layers.len(),
@@ -139,22 +138,25 @@ pub(crate) struct Verify {
 }
 
 impl Verify {
-    pub(crate) fn run(&self, store: &Store) -> Result<()> {
+    pub(crate) fn run(&self, store: &Store, output: Output) -> Result<()> {
         let images = match self.names.as_slice() {
             [] => store.images()?,
             names => names.iter().map(|name| store.image(name)).collect::<Result<_>>()?,
         };
-        let mut output = std::io::stdout();
         let mut damaged = Vec::new();
         for image in &images {
             let wrong = rootfs_tools::store::verify::image(store, image)
                 .context(|| format!("verify image `{}`", image.name))?;
-            for line in &wrong {
-                writeln!(output, "{}: {line}", image.name)?;
-            }
-            match wrong.is_empty() {
-                true => writeln!(output, "{}: as it was", image.name)?,
-                false => damaged.push(image.name.clone()),
+            let words = || match wrong.is_empty() {
+                true => format!("{}: as it was", image.name),
+                false => {
+                    let lines = wrong.iter().map(|line| format!("{}: {line}", image.name));
+                    lines.collect::<Vec<_>>().join("\n")
+                }
+            };
+            output.done(words, json!({"name": image.name, "wrong": wrong}))?;
+            if !wrong.is_empty() {
+                damaged.push(image.name.clone());
             }
         }
         if damaged.is_empty() {

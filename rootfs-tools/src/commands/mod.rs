@@ -7,13 +7,35 @@ pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod ls;
 pub(crate) mod manage;
+pub(crate) mod output;
 pub(crate) mod registry;
 pub(crate) mod text;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use rootfs_tools::layer::limits::Limits;
-use rootfs_tools::{Result, Store};
+use rootfs_tools::{Error, Result, Store};
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The program: parses, does, reports.
+pub fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has read enough.
+        Err(Error::Io(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            // When nobody hears it, the exit status still tells.
+            drop(writeln!(std::io::stderr(), "rootfs-tools: {}", error.chain()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The description of the program, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
 
 /// From any OCI image to a running root file system
 #[derive(Debug, Parser)]
@@ -23,6 +45,8 @@ pub(crate) struct Cli {
     /// $XDG_DATA_HOME/minirun/images]
     #[arg(long, global = true, value_name = "DIR")]
     store: Option<PathBuf>,
+    #[command(flatten)]
+    output: output::Output,
     #[command(subcommand)]
     command: Command,
 }
@@ -75,23 +99,24 @@ impl Cli {
     pub(crate) fn run(self) -> Result<()> {
         let path = self.store.map_or_else(Store::default_path, Ok)?;
         let store = Store::open(&path)?;
+        let output = self.output;
         match self.command {
-            Command::Import(command) => command.run(&store),
-            Command::Ls(command) => command.run(&store),
-            Command::Pull(command) => command.run(&store),
-            Command::Push(command) => command.run(&store),
-            Command::Bundle(command) => command.run(&store),
-            Command::Build(command) => command.run(&store),
-            Command::Diff(command) => command.run(&store),
-            Command::Commit(command) => command.run(&store),
-            Command::Export(command) => command.run(&store),
-            Command::Mount(command) => command.run(&store),
+            Command::Import(command) => command.run(&store, output),
+            Command::Ls(command) => command.run(&store, output),
+            Command::Pull(command) => command.run(&store, output),
+            Command::Push(command) => command.run(&store, output),
+            Command::Bundle(command) => command.run(&store, output),
+            Command::Build(command) => command.run(&store, output),
+            Command::Diff(command) => command.run(&store, output),
+            Command::Commit(command) => command.run(&store, output),
+            Command::Export(command) => command.run(&store, output),
+            Command::Mount(command) => command.run(&store, output),
             Command::Inspect(command) => command.run(&store),
-            Command::Tag(command) => command.run(&store),
-            Command::Rm(command) => command.run(&store),
-            Command::Gc(command) => command.run(store),
-            Command::Df(command) => command.run(&store),
-            Command::Verify(command) => command.run(&store),
+            Command::Tag(command) => command.run(&store, output),
+            Command::Rm(command) => command.run(&store, output),
+            Command::Gc(command) => command.run(store, output),
+            Command::Df(command) => command.run(&store, output),
+            Command::Verify(command) => command.run(&store, output),
         }
     }
 }

@@ -1,11 +1,13 @@
 //! `pull` and `push`: images of registries.
 
+use super::output::Output;
 use super::{LimitArgs, import, text};
 use clap::Args;
 use rootfs_tools::image::platform::Platform;
+use rootfs_tools::import::How;
 use rootfs_tools::registry::{Options, pull, push};
 use rootfs_tools::{Context, Reference, Result, Store};
-use std::io::Write;
+use serde_json::json;
 use std::path::PathBuf;
 
 /// How a registry is reached.
@@ -39,7 +41,7 @@ pub(crate) struct Pull {
 }
 
 impl Pull {
-    pub(crate) fn run(&self, store: &Store) -> Result<()> {
+    pub(crate) fn run(&self, store: &Store, output: Output) -> Result<()> {
         let step = || format!("pull {}", self.image);
         let options = Options {
             insecure: self.registry.insecure,
@@ -49,9 +51,10 @@ impl Pull {
         let platform = self.platform.clone().unwrap_or_else(Platform::host);
         let source = pull::find(store, &self.image, &platform, &options).context(step)?;
         let name = self.name.as_ref().unwrap_or(&self.image);
-        let limits = self.limits.limits();
-        let imported = rootfs_tools::import::import(store, &source, name, limits).context(step)?;
-        import::report(name, &imported)
+        let progress = output.progress();
+        let how = How { limits: self.limits.limits(), progress: &*progress };
+        let imported = rootfs_tools::import::import(store, &source, name, how).context(step)?;
+        import::report(name, &imported, output)
     }
 }
 
@@ -67,20 +70,24 @@ pub(crate) struct Push {
 }
 
 impl Push {
-    pub(crate) fn run(&self, store: &Store) -> Result<()> {
+    pub(crate) fn run(&self, store: &Store, output: Output) -> Result<()> {
         let target = self.target.as_ref().unwrap_or(&self.image);
         let options = Options {
             insecure: self.registry.insecure,
             ca: self.registry.ca.clone(),
             mirrors: Vec::new(),
         };
-        let pushed = push::push(store, &self.image, target, &options)
+        let progress = output.progress();
+        let pushed = push::push(store, &self.image, target, &options, &*progress)
             .context(|| format!("push {} to {target}", self.image))?;
         let size = text::size(pushed.bytes);
         let (sent, present) = (pushed.sent, pushed.present);
-        Ok(writeln!(
-            std::io::stdout(),
-            "{target}: {sent} blobs sent ({size}), {present} there already"
-        )?)
+        output.done(
+            || format!("{target}: {sent} blobs sent ({size}), {present} there already"),
+            json!({
+                "name": target.to_string(), "sent": sent, "bytes": pushed.bytes,
+                "present": present,
+            }),
+        )
     }
 }

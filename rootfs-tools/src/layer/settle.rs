@@ -91,7 +91,7 @@ fn hard_link(target: &mut Target, name: &Name, to: &Name, below: &View) -> Resul
 
 fn copy_up(target: &mut Target, name: &Name, found: &Found) -> Result<()> {
     let mut from = File::from(found.open(OFlag::O_RDONLY)?);
-    let mut copy = File::from(target.file(name)?);
+    let mut copy = File::from(target.file(name, 0o600)?);
     io::copy(&mut from, &mut copy)?;
     if nix::unistd::geteuid().is_root() {
         metadata::set_owner(copy.as_fd(), found.stat.st_uid, found.stat.st_gid)?;

@@ -91,16 +91,17 @@ impl Target {
         self.rewritten
     }
 
-    /// Makes a regular file and opens it for writing.
+    /// Makes a regular file and opens it for writing. It has the permission bits `mode`, as far as
+    /// the umask lets it have them.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn file(&mut self, name: &Name) -> Result<OwnedFd> {
+    pub fn file(&mut self, name: &Name, mode: u32) -> Result<OwnedFd> {
         let (parent, last) = self.place(name)?;
-        match create_at(parent.as_fd(), path(last), 0o600) {
+        match create_at(parent.as_fd(), path(last), mode) {
             Err(error) if error.errno == Errno::EEXIST => {
                 self.clear(&parent, name)?;
-                Ok(create_at(parent.as_fd(), path(last), 0o600)?)
+                Ok(create_at(parent.as_fd(), path(last), mode)?)
             }
             result => Ok(result?),
         }

@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 /// A layer that is being unpacked.
@@ -32,6 +32,8 @@ pub struct Unpacking {
     links_below: BTreeMap<Name, Name>,
     /// Who we are: without privilege every file is ours.
     user: (u32, u32),
+    /// The permission bits that a new file does not get.
+    umask: u32,
     entries: u64,
 }
 
@@ -53,6 +55,7 @@ impl Unpacking {
     /// When the record cannot be written.
     pub fn new(root: OwnedFd, record: File, form: Form, limits: Limits) -> Result<Self> {
         Ok(Self {
+            umask: umask(root.as_fd()),
             target: Target::new(root, form, limits),
             recorder: Recorder::new(record)?,
             notices: Notices::default(),
@@ -121,13 +124,19 @@ impl Unpacking {
         map: Option<&Map>,
         walk: &mut Walk<R>,
     ) -> Result<()> {
-        let file = File::from(self.target.file(&entry.name)?);
+        // A mode that the umask leaves as it is needs no call of its own, which is a fifth of the
+        // calls that a small file takes.
+        let early = entry.mode & (self.umask | !0o777) == 0;
+        let file =
+            File::from(self.target.file(&entry.name, if early { entry.mode } else { 0o600 })?);
         let content = match map {
             None => write_data(&file, walk)?,
             Some(map) => write_sparse(&file, map, walk)?,
         };
         let attributes = self.finish(&file, entry)?;
-        metadata::set_mode(file.as_fd(), entry.mode)?;
+        if !early {
+            metadata::set_mode(file.as_fd(), entry.mode)?;
+        }
         metadata::set_times(file.as_fd(), entry.mtime)?;
         let line = self.owned(Line::new(&entry.name, "file"), entry).with("size", size);
         self.recorder.add(&with_all(line.with("sha256digest", content.hex()), &attributes))
@@ -233,6 +242,16 @@ impl Unpacking {
     fn owned(&self, line: Line, entry: &Entry) -> Line {
         line.owned(entry.mode, self.uid(entry), self.gid(entry), entry.mtime)
     }
+}
+
+/// The permission bits that a new file in this directory does not get: all, when a default list of
+/// access rights (acl(5)) decides there, or the kernel does not say.
+fn umask(directory: BorrowedFd<'_>) -> u32 {
+    let has_list = !matches!(linux::xattr::get(directory, c"system.posix_acl_default"), Ok(None));
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    let umask = line.and_then(|text| u32::from_str_radix(text.trim(), 8).ok());
+    umask.filter(|_| !has_list).unwrap_or(0o777)
 }
 
 /// In a user namespace the kernel knows only the mapped owners.

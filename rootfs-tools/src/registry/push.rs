@@ -4,6 +4,7 @@
 use super::client::{Client, Options, expect};
 use crate::error::{Context, Error, Result};
 use crate::image::document::Descriptor;
+use crate::progress::{Part, Progress, Watched};
 use crate::reference::Reference;
 use crate::store::Store;
 use std::fs::File;
@@ -30,6 +31,7 @@ pub fn push(
     name: &Reference,
     target: &Reference,
     options: &Options,
+    progress: &dyn Progress,
 ) -> Result<Pushed> {
     let Some(host) = &target.host else {
         return Err(Error::Invalid(format!(
@@ -42,8 +44,13 @@ pub fn push(
     let image = store.image(name)?;
     let client = Client::new(host, target, options)?;
     let mut pushed = Pushed::default();
-    for blob in image.manifest.layers.iter().chain([&image.manifest.config]) {
-        let sent = send_blob(store, &client, blob).context(|| format!("push {}", blob.digest))?;
+    let blobs = image.manifest.layers.iter().chain([&image.manifest.config]);
+    let count = image.manifest.layers.len() + 1;
+    for (at, blob) in blobs.enumerate() {
+        let bytes = Some(blob.size);
+        let part = Part { number: at + 1, count, digest: Some(blob.digest), bytes };
+        let sent = send_blob(store, &client, blob, part, progress)
+            .context(|| format!("push {}", blob.digest))?;
         if sent {
             pushed.sent += 1;
             pushed.bytes += blob.size;
@@ -63,7 +70,13 @@ pub fn push(
 }
 
 /// Sends a blob unless it is there; whether it was sent.
-fn send_blob(store: &Store, client: &Client, blob: &Descriptor) -> Result<bool> {
+fn send_blob(
+    store: &Store,
+    client: &Client,
+    blob: &Descriptor,
+    part: Part,
+    progress: &dyn Progress,
+) -> Result<bool> {
     let url = client.url(&format!("blobs/{}", blob.digest));
     if client.request(Method::HEAD, &url, &[])?.status() == StatusCode::OK {
         return Ok(false);
@@ -81,7 +94,8 @@ fn send_blob(store: &Store, client: &Client, blob: &Descriptor) -> Result<bool> 
     let headers = [("Content-Type", "application/octet-stream"), ("Content-Length", &length)];
     let path = store.blob_path(&blob.digest);
     let response = client.send(Method::PUT, &url, &headers, || {
-        Ok(SendBody::from_owned_reader(File::open(&path)?))
+        let file = Watched::new(File::open(&path)?, progress.begin(part));
+        Ok(SendBody::from_owned_reader(file))
     })?;
     // The registry computes the digest of what it got: a damaged blob does not get through.
     expect(response, &[StatusCode::CREATED])?;

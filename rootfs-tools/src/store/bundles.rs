@@ -1,7 +1,7 @@
 //! Bundles that use layers of the store. What a bundle names is not collected while the bundle is
 //! there; when somebody has deleted it, its entry here means nothing any more.
 
-use super::Store;
+use super::{Lifetime, Store};
 use crate::digest::Digest;
 use crate::error::{Context, Result};
 use crate::image::document;
@@ -19,15 +19,27 @@ pub struct BundleRecord {
     pub layers: Vec<Digest>,
 }
 
+impl BundleRecord {
+    /// What names its entry and its writable layer.
+    pub(super) fn key(&self) -> Digest {
+        Digest::of(self.bundle.as_os_str().as_bytes())
+    }
+}
+
 impl Store {
     /// Writes down that a bundle uses layers; before the bundle is written.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn add_bundle(&self, bundle: &Path, layers: Vec<Digest>) -> Result<()> {
-        let name = Digest::of(bundle.as_os_str().as_bytes()).hex();
+    pub fn add_bundle(&self, bundle: &Path, layers: Vec<Digest>, life: Lifetime) -> Result<()> {
         let record = BundleRecord { bundle: bundle.to_path_buf(), layers };
-        self.replace(&format!("bundles/{name}.json"), &document::to_bytes(&record)?)
+        let name = record.key().hex();
+        self.replace_for(&format!("bundles/{name}.json"), &document::to_bytes(&record)?, life)
+    }
+
+    /// Where the container of a bundle may write, when its bundle is in memory.
+    pub fn writable_path(&self, bundle: &Path) -> PathBuf {
+        self.root.join("writable").join(Digest::of(bundle.as_os_str().as_bytes()).hex())
     }
 
     /// All bundles that were made, with the files of their entries, sorted.

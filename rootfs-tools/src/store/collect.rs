@@ -33,6 +33,8 @@ pub struct Collected {
 struct Needed {
     blobs: BTreeSet<Digest>,
     layers: BTreeSet<Digest>,
+    /// What the names of writable layers are the digests of: bundles.
+    writable: BTreeSet<Digest>,
 }
 
 /// An index that names an index that names …
@@ -86,6 +88,7 @@ impl Store {
     fn mark_bundles(&self, needed: &mut Needed, pretend: bool) -> Result<()> {
         for (entry, record) in self.bundles()? {
             if self.is_in_use(&record) {
+                needed.writable.insert(record.key());
                 needed.layers.extend(record.layers);
             } else if !pretend {
                 fs::remove_file(&entry).context(|| format!("remove {}", entry.display()))?;
@@ -131,6 +134,12 @@ impl Store {
                 fs::remove_file(&path).context(|| format!("remove {}", path.display()))?;
             }
         }
+        for bundle in names(&self.root.join("writable"))? {
+            if !needed.writable.contains(&bundle) && !pretend {
+                // The container ended without its minirun: the machine did, or both were killed.
+                scratch::remove(&self.root.join("writable").join(bundle.hex()))?;
+            }
+        }
         Ok(collected)
     }
 
@@ -169,15 +178,16 @@ fn mark_mounts(needed: &mut Needed) -> Result<()> {
         let is_process = entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
         // A process may end while we look, and one of another user is not ours to look at.
         if is_process && let Ok(mounts) = fs::read_to_string(entry.path().join("mountinfo")) {
-            needed.layers.extend(layers_in(&mounts));
+            needed.layers.extend(digests_behind("/layers/sha256/", &mounts));
+            needed.writable.extend(digests_behind("/writable/", &mounts));
         }
     }
     Ok(())
 }
 
-/// The chain ids in the text of a mount table.
-fn layers_in(mounts: &str) -> Vec<Digest> {
-    let after = mounts.split("/layers/sha256/").skip(1);
+/// The digests behind the name of a directory in the text of a mount table.
+fn digests_behind(directory: &str, mounts: &str) -> Vec<Digest> {
+    let after = mounts.split(directory).skip(1);
     after.filter_map(|rest| format!("sha256:{}", rest.get(..64)?).parse().ok()).collect()
 }
 
@@ -194,7 +204,7 @@ mod tests {
             at(&a),
             at(&b)
         );
-        assert_eq!(layers_in(&table), [a, b]);
-        assert!(layers_in("/layers/sha256/short").is_empty());
+        assert_eq!(digests_behind("/layers/sha256/", &table), [a, b]);
+        assert!(digests_behind("/layers/sha256/", "/layers/sha256/short").is_empty());
     }
 }

@@ -12,6 +12,7 @@
 //! │   └── fs/                       the tree, as overlayfs wants a lower layer
 //! ├── build/HEX.json                what a RUN gave the last time: {blob, diffId}
 //! ├── bundles/HEX.json              {"bundle":"/path","layers":[chain ids]}: what gc must keep
+//! ├── writable/HEX/                 what the container of `minirun run IMAGE` writes; HEX as above
 //! ├── partial/sha256/HEX            blobs that a pull has begun; resumed or collected
 //! ├── tmp/                          everything half made, by the process that makes it
 //! ├── lock                          flock: shared to work, exclusive to collect
@@ -46,13 +47,14 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// The directories of a store, parents first.
-const DIRECTORIES: [&str; 9] = [
+const DIRECTORIES: [&str; 10] = [
     "blobs",
     "blobs/sha256",
     "build",
     "layers",
     "layers/sha256",
     "bundles",
+    "writable",
     "partial",
     "partial/sha256",
     "tmp",
@@ -60,6 +62,15 @@ const DIRECTORIES: [&str; 9] = [
 
 /// What the file `oci-layout` holds.
 const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+
+/// How long something is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifetime {
+    /// Until somebody removes it: it is flushed to the disk before it is used.
+    Lasting,
+    /// Until this machine starts anew: a flush, which takes milliseconds, would be for nothing.
+    ThisBoot,
+}
 
 /// An open store. While it is open nothing is collected from it.
 #[derive(Debug)]
@@ -142,15 +153,24 @@ impl Store {
         nix::unistd::syncfs(root).context(|| "flush the store".into())
     }
 
-    /// Replaces a file of the store at once: a reader sees the old one or the new one.
+    /// Replaces a file of the store at once: a reader sees the old one or the new one, also after
+    /// a power cut.
     pub(crate) fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.replace_for(name, bytes, Lifetime::Lasting)
+    }
+
+    /// The same for a file that may be of this boot only.
+    pub(crate) fn replace_for(&self, name: &str, bytes: &[u8], life: Lifetime) -> Result<()> {
         let replace = || -> Result<()> {
             let scratch = self.scratch()?;
             let temporary = scratch.path().join("file");
             let mut file = File::create_new(&temporary)?;
             file.write_all(bytes)?;
-            file.sync_all()?;
             let target = self.root.join(name);
+            if life == Lifetime::ThisBoot {
+                return Ok(fs::rename(&temporary, &target)?);
+            }
+            file.sync_all()?;
             fs::rename(&temporary, &target)?;
             sync_directory(target.parent().unwrap_or(&self.root))
         };

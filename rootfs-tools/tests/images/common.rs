@@ -146,14 +146,18 @@ impl Place {
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_rootfs-tools"))
+        self.command(arguments).output().unwrap()
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rootfs-tools"));
+        command
             .arg("--store")
             .arg(self.path("store"))
             .args(arguments)
             .current_dir(self.dir.path())
-            .env("REGISTRY_AUTH_FILE", self.path("auth.json"))
-            .output()
-            .unwrap()
+            .env("REGISTRY_AUTH_FILE", self.path("auth.json"));
+        command
     }
 
     /// Runs a command that must succeed; its output.
@@ -169,8 +173,12 @@ impl Place {
         let output = self.run(arguments);
         let (out, err) = texts(&output);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {out}{err}");
-        assert_eq!(err.lines().count(), 1, "{err}");
-        err
+        // Before it there may be a line for each layer that was done.
+        let is_error = |line: &&str| line.starts_with("rootfs-tools: ");
+        assert_eq!(err.lines().filter(is_error).count(), 1, "{err}");
+        let last = err.lines().last().unwrap();
+        assert!(is_error(&last), "{err}");
+        format!("{last}\n")
     }
 
     /// The directories of a bundle's layers, the topmost first.

@@ -197,6 +197,11 @@ impl Cgroup {
         self.legacy.iter().chain([&self.unified])
     }
 
+    /// The same, to be changed.
+    pub(super) fn members_mut(&mut self) -> impl Iterator<Item = &mut Member> {
+        self.legacy.iter_mut().chain([&mut self.unified])
+    }
+
     /// The root of the tree of version 2.
     pub(super) fn root(&self) -> BorrowedFd<'_> {
         self.unified.root.as_fd()

@@ -54,6 +54,7 @@ mod processes;
 mod remove;
 mod stats;
 mod systemd;
+mod within;
 
 pub use entry::Entry;
 pub use error::{Error, Missing};

@@ -113,8 +113,7 @@ impl OomWatch {
     /// How many processes were killed since the last call; `None` when the group is gone.
     pub fn take(&mut self) -> Option<u64> {
         if self.version == Version::V1 {
-            // Only resets it: it counts how often the limit was met, not the deaths.
-            let _ = counter::take(&self.woken_by);
+            return self.take_notices();
         }
         let mut text = [0; 512];
         let length = fd::read_at(self.file.as_fd(), &mut text, 0).ok()?;
@@ -122,6 +121,19 @@ impl OomWatch {
         let now: u64 = event(&text, "oom_kill")?.parse().ok()?;
         let new = now.saturating_sub(self.seen);
         self.seen = now;
+        Some(new)
+    }
+
+    /// Version 1 gives notice *before* it kills, so that the count of deaths comes too late for it:
+    /// each notice is a death that is certain. A group that is gone is no notice.
+    fn take_notices(&mut self) -> Option<u64> {
+        let mut text = [0; 512];
+        let length = fd::read_at(self.file.as_fd(), &mut text, 0).ok()?;
+        let text = String::from_utf8_lossy(&text[..length]);
+        let deaths: u64 = event(&text, "oom_kill").and_then(|n| n.parse().ok()).unwrap_or(0);
+        let notices = counter::take(&self.woken_by).unwrap_or(0);
+        let new = notices.max(deaths.saturating_sub(self.seen));
+        self.seen += new;
         Some(new)
     }
 }

@@ -22,7 +22,6 @@ impl Cgroup {
             group => return group?.remove(),
         }
         let mut errors = Vec::new();
-        errors.extend(systemd::stop(record).err());
         for name in record.trees.keys().filter(|name| !record.found.contains(name)) {
             let removed = record
                 .root(host, name)
@@ -39,8 +38,13 @@ impl Cgroup {
     /// reports all of them. Groups that were there before the container stay.
     pub fn remove(&self) -> Result<(), Error> {
         let (mut busy, mut errors) = (Vec::new(), Vec::new());
-        errors.extend(systemd::stop(self.record()).err());
         let record = self.record();
+        if record.unit.is_some() && !record.made {
+            // A unit of that name is somebody else's; ours, if it came to be, is empty by now, and
+            // systemd removes those.
+            return Ok(());
+        }
+        errors.extend(systemd::stop(record).err());
         for member in self.members().filter(|member| !record.found.contains(&member.name)) {
             match path::remove_dir_at(member.root.as_fd(), &record.path) {
                 Err(cause) if cause.errno == Errno::EBUSY => busy.push(member),

@@ -6,6 +6,7 @@ use super::create::{bundle_of, plan_of};
 use super::{Verb, flags, print, text_of};
 use crate::cgroup::{Host, Place};
 use crate::cli::Global;
+use crate::container::group::{Manager, Wanted};
 use crate::error::{Error, Result};
 use crate::plan::{Plan, namespace_name};
 use crate::{report, spec};
@@ -52,7 +53,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
 
 fn describe(plan: &Plan) -> String {
     let mut text = String::new();
-    let mut line = |what: &str, value: String| text += &format!("{what:<12}{value}\n");
+    let mut line = |what: &str, value: String| text += &format!("{what:<16}{value}\n");
     line("bundle", plan.bundle.display().to_string());
     line(
         "root",
@@ -77,9 +78,9 @@ fn describe(plan: &Plan) -> String {
     line("program", process.arguments.join(" "));
     line("user", format!("{}:{}", process.user.user, process.user.group));
     if let Some(sets) = &process.capabilities {
-        line("capabilities", format!("  {}", sets.effective.names().join(" ")));
+        line("capabilities", sets.effective.names().join(" "));
     }
-    line("new privileges", if process.no_new_privileges { "  never" } else { "  possible" }.into());
+    line("new privileges", if process.no_new_privileges { "never" } else { "possible" }.into());
     line(
         "seccomp",
         match &process.filter {
@@ -122,7 +123,10 @@ fn problems(global: &Global, plan: &Plan) -> Result<Vec<String>> {
             problems.push(format!("the file system {kind:?} for {}", mount.destination.display()));
         }
     }
-    if !global.cgroups {
+    if global.manager != Manager::Cgroupfs {
+        // Who cannot have what it asks for says so at once; systemd makes the rest possible.
+        let wanted = Wanted::decide(global.manager, plan);
+        problems.extend(wanted.err().map(|error| error.to_string()));
         return Ok(problems);
     }
     match Host::get()? {

@@ -111,6 +111,7 @@ impl Network {
             plan.mounts.push(Mount {
                 destination: Path::new("/etc").join(name),
                 source: Source::Bind(root.path().join(&plan.id).join(name), true),
+                owners: None,
                 options: mount_options::parse(&options),
             });
         }

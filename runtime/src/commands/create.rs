@@ -9,6 +9,7 @@ use super::{Verb, bundle_argument, flag, id_argument, id_of, path_of, path_value
 use crate::cli::Global;
 use crate::container::create::{Options, create};
 use crate::container::handshake::{Heard, Message};
+use crate::container::readiness;
 use crate::error::{Error, Result};
 use crate::explain::Journal;
 use crate::plan::{Circumstances, Plan};
@@ -50,7 +51,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     let bundle = bundle_of(path_of(matches, "bundle"))?;
     let loaded = spec::load(&bundle)?;
     loaded.warnings.iter().for_each(|warning| global.log.warning(warning));
-    let plan = plan_of(&loaded.spec, id_of(matches), &bundle)?;
+    let mut plan = plan_of(&loaded.spec, id_of(matches), &bundle)?;
     let has_socket = path_of(matches, "console-socket").is_some();
     if plan.process.terminal && !has_socket {
         return Err(Error::Config(
@@ -63,8 +64,9 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
         ));
     }
     let root = global.state_root()?;
+    readiness::pass_on(&mut plan, &root);
     let options = Options {
-        root: &root,
+        home: root.make(&plan.id)?,
         config: &loaded.bytes,
         files: &[],
         wait_for_start: true,
@@ -75,7 +77,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
         no_pivot: matches.get_flag("no-pivot"),
         no_new_keyring: matches.get_flag("no-new-keyring"),
         preserve_fds: preserved(matches),
-        cgroups: global.cgroups,
+        manager: global.manager,
     };
     let created = create(&plan, &options, &mut Journal::parent(None))?;
     plan.warnings.iter().for_each(|warning| global.log.warning(warning));

@@ -9,6 +9,7 @@ use oci_spec::runtime::{Process as Config, Spec};
 use super::create::preserved;
 use super::{Verb, container, flag, id_argument, path_of, path_value, text_of, value};
 use crate::cli::Global;
+use crate::container::agent::Agent;
 use crate::container::create::{send_descriptor, send_terminal, write_pid_file};
 use crate::container::state::{Home, Status};
 use crate::container::{exec, foreground, open_cgroup};
@@ -46,6 +47,7 @@ fn arguments(command: Command) -> Command {
             value("preserve-fds", "N", "Pass N more descriptors to it")
                 .value_parser(clap::value_parser!(u32)),
         )
+        .arg(list("cgroup", "[CONTROLLERS:]PATH", "Start it in a cgroup below the container's"))
         .arg(flag("ignore-paused", "Also enter a paused container"))
         .arg(id_argument())
         .arg(
@@ -77,10 +79,19 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     check_terminal(process.terminal, detach, socket.is_some())?;
     let init = state.init.as_ref().and_then(|init| init.open()).ok_or(Error::NotRunning)?;
     let cgroup = open_cgroup(state.cgroup.as_ref());
+    let below: Vec<String> =
+        matches.get_many("cgroup").map(|list| list.cloned().collect()).unwrap_or_default();
+    let cgroup = match (cgroup, below.is_empty()) {
+        (cgroup, true) => cgroup,
+        (Some(cgroup), false) => Some(cgroup.within(&below)?),
+        (None, false) => {
+            return Err(Error::Unsupported("--cgroup: the container has no cgroup".into()));
+        }
+    };
     let options = exec::Options { preserve_fds: preserved(matches), foreground: !detach };
     let capture = || Signals::capture().map_err(Error::kernel("capture signals"));
     let signals = if detach { None } else { Some(capture()?) };
-    let entered = exec::enter(&state, &init, cgroup.as_ref(), &process, &options)?;
+    let mut entered = exec::enter(&state, &init, cgroup, &process, &options)?;
     if let Some(file) = path_of(matches, "pid-file") {
         write_pid_file(file, entered.child.pid.as_raw())?;
     }
@@ -90,9 +101,11 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     if let Some(socket) = path_of(matches, "pidfd-socket") {
         send_descriptor(socket, b"setns", &entered.child.pidfd, "--pidfd-socket")?;
     }
-    let terminal = entered.terminal.filter(|_| socket.is_none());
+    let terminal = entered.terminal.take().filter(|_| socket.is_none());
     terminal.iter().for_each(foreground::pass_size);
-    if let Err(error) = exec::release(&entered.line) {
+    let agent = process.listener().map(|listener| Agent::new(listener, &state));
+    if let Err(error) = exec::release(&entered, agent.as_ref()) {
+        drop(linux::pidfd::signal(&entered.child.pidfd, 9));
         drop(linux::pidfd::wait(&entered.child.pidfd));
         return Err(error);
     }
@@ -100,7 +113,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     match signals {
         None => Ok(0),
         Some(signals) => {
-            let exit = foreground::wait(&entered.child.pidfd, &signals, terminal.as_ref())?;
+            let exit = foreground::wait(&entered.child.pidfd, (&signals, None), terminal.as_ref())?;
             Ok(exit.status())
         }
     }
@@ -126,13 +139,13 @@ fn process_of(home: &Home, matches: &ArgMatches) -> Result<Process> {
         Some(path) => read_process(path)?,
         None => changed(&spec, matches)?,
     };
-    let filter = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-    Process::decide(&config, filter)
+    Process::decide(&config, spec.linux().as_ref())
 }
 
 fn read_process(path: &Path) -> Result<Config> {
     let bytes = std::fs::read(path).map_err(Error::file(format!("read {}", path.display())))?;
-    crate::json::read(&bytes).map_err(|error| Error::Config(format!("{}: {error}", path.display())))
+    crate::spec::parse_process(&bytes)
+        .map_err(|error| Error::Config(format!("{}: {error}", path.display())))
 }
 
 fn changed(spec: &Spec, matches: &ArgMatches) -> Result<Config> {

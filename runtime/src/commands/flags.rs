@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
+use clap::parser::ValueSource::CommandLine;
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use oci_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources, LinuxThrottleDevice, Mount,
@@ -64,17 +65,20 @@ pub(super) fn arguments() -> Vec<Arg> {
 
 /// Writes what was said into the configuration. Gives whether anything was.
 pub(super) fn apply(spec: &mut Spec, matches: &ArgMatches, command: Vec<String>) -> Result<bool> {
-    let before = spec.clone();
+    let said = |arg: &Arg| matches.value_source(arg.get_id().as_str()) == Some(CommandLine);
+    if command.is_empty() && !arguments().iter().any(said) {
+        return Ok(false);
+    }
     limits(spec, matches)?;
     process(spec, matches, command)?;
     mounts(spec, matches)?;
-    Ok(*spec != before)
+    Ok(true)
 }
 
 fn limits(spec: &mut Spec, matches: &ArgMatches) -> Result<()> {
-    let mut linux = spec.linux().clone().unwrap_or_default();
-    let mut resources = linux.resources().clone().unwrap_or_default();
-    let before = resources.clone();
+    // Taken out and put back, and not copied: the system call filter in there is large.
+    let linux = spec.linux_mut().get_or_insert_default();
+    let mut resources = linux.resources_mut().take().unwrap_or_default();
     memory(&mut resources, matches)?;
     cpu(&mut resources, matches)?;
     if let Some(limit) = matches.get_one::<i64>("pids") {
@@ -83,10 +87,7 @@ fn limits(spec: &mut Spec, matches: &ArgMatches) -> Result<()> {
         resources.set_pids(Some(pids));
     }
     block_io(&mut resources, matches)?;
-    if resources != before {
-        linux.set_resources(Some(resources));
-        spec.set_linux(Some(linux));
-    }
+    linux.set_resources(Some(resources));
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use clap::{Arg, ArgMatches, Command};
 
 use super::{Verb, flag, print, print_json, text_of};
 use crate::cli::Global;
-use crate::container::state::Report;
+use crate::container::oci_state::Report;
 use crate::error::{Error, Result};
 
 pub(super) const VERB: Verb = Verb {

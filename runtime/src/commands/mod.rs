@@ -4,11 +4,15 @@ mod check;
 mod connect;
 mod create;
 mod delete;
+mod events;
 mod exec;
+mod explain;
 mod features;
 mod flags;
+mod image;
 mod kill;
 mod list;
+mod mounts;
 mod network;
 mod pause;
 mod ps;
@@ -16,6 +20,7 @@ mod run;
 mod spec;
 mod start;
 mod state;
+mod target;
 mod update;
 mod wait;
 
@@ -55,10 +60,13 @@ pub(crate) const VERBS: &[Verb] = &[
     pause::PAUSE,
     pause::RESUME,
     update::VERB,
+    events::VERB,
     wait::VERB,
+    mounts::VERB,
     network::VERB,
     spec::VERB,
     check::VERB,
+    explain::VERB,
     features::VERB,
 ];
 

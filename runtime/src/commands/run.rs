@@ -1,9 +1,7 @@
 //! `minirun run`: create, start, stand in front of it, delete.
 //!
-//! Two faces. Engines call `run --bundle DIR ID`; people write `run [--memory 512m] BUNDLE
+//! Two faces. Engines call `run --bundle DIR ID`; people write `run [--memory 512m] BUNDLE|IMAGE
 //! [COMMAND…]`.
-
-use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgMatches, Command};
 use linux::pidfd::{self, Exit};
@@ -11,14 +9,16 @@ use linux::signal::Signals;
 use oci_spec::runtime::Spec;
 
 use super::connect::{self, Network};
-use super::create::{bundle_of, common_arguments, plan_of, preserved};
-use super::{Verb, flag, flags, path_of, path_value, text_of, value};
+use super::create::{common_arguments, plan_of, preserved};
+use super::target::{Target, is_named_by_us};
+use super::{Verb, flag, flags, path_of, path_value, value};
 use crate::cgroup::{Cgroup, OomReport};
 use crate::cli::Global;
 use crate::container::create::{Created, Options, create};
 use crate::container::handshake::Message;
+use crate::container::readiness::{self, Readiness};
 use crate::container::state::StateRoot;
-use crate::container::{cleanup, foreground, start};
+use crate::container::{blocked, cleanup, foreground, start};
 use crate::error::{Error, Result};
 use crate::explain::{Journal, Narrator};
 use crate::plan::Plan;
@@ -38,9 +38,9 @@ fn arguments(command: Command) -> Command {
     command
         .arg(
             Arg::new("target")
-                .value_name("BUNDLE|ID")
+                .value_name("BUNDLE|IMAGE|ID")
                 .required(true)
-                .help("A bundle's directory; with --bundle, the container's name"),
+                .help("A bundle's directory, or an image; with --bundle, the container's name"),
         )
         .arg(
             Arg::new("command")
@@ -48,25 +48,47 @@ fn arguments(command: Command) -> Command {
                 .num_args(0..)
                 .trailing_var_arg(true)
                 .allow_hyphen_values(true)
-                .help("The program and its arguments, instead of the configured ones"),
+                .help(
+                    "The program and its arguments, instead of the configured ones; for an image \
+                     the arguments of its entry point",
+                ),
         )
         .args(common_arguments())
         .arg(flag("detach", "Return when the program runs").short('d'))
         .arg(flag("keep", "Do not delete the container after its end"))
         .arg(value("name", "NAME", "The container's name [the bundle directory's]"))
+        .arg(path_value("store", "DIR", "Where rootfs-tools keeps images [its usual place]"))
         .arg(flag("explain", "Show how the container is built, step by step"))
         .arg(path_value("trace", "FILE", "Append the steps to a file, as JSON lines"))
         .args(flags::arguments())
         .args(connect::arguments())
         .after_help(
-            "A target with a `/` in it, or a directory with a config.json while this one has none, \
-             is a bundle. Otherwise it is a name, and the bundle is the current directory.",
+            "A target with a `/` in it (or `.`), or a directory with a config.json while this one has none, \
+             is a bundle. Where this directory has one, any other target is a container's name, and \
+             the bundle is this directory. Otherwise it is an image: its name in the store of \
+             rootfs-tools, an archive or an OCI layout; the bundle is then made in the state \
+             directory and removed with the container.",
         )
 }
 
 fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     let root = global.state_root()?;
-    let target = Target::of(matches, &root)?;
+    loop {
+        let run = |mut target| run_target(global, matches, &root, &mut target);
+        match Target::of(matches, &root).and_then(run) {
+            // Somebody has taken the name since we looked: there are others.
+            Err(Error::AlreadyExists(_)) if is_named_by_us(matches) => {}
+            result => return result,
+        }
+    }
+}
+
+fn run_target(
+    global: &Global,
+    matches: &ArgMatches,
+    root: &StateRoot,
+    target: &mut Target,
+) -> Result<i32> {
     let narrator = Narrator::new(matches.get_flag("explain"), path_of(matches, "trace"))?;
     let mut narrator = narrator;
     if let Some(narrator) = &mut narrator {
@@ -74,12 +96,14 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     }
     let mut journal = Journal::parent(narrator.as_mut());
     let mut network = Network::of(matches)?;
-    let (plan, config) = decide(global, matches, &target, network.as_mut(), &mut journal)?;
+    let (plan, config) = decide(global, matches, target, network.as_mut(), &mut journal)?;
     let files = network.as_ref().map_or(Ok(Vec::new()), Network::files)?;
     let detach = matches.get_flag("detach");
     check_terminal(&plan, detach, matches)?;
+    let capture = || Signals::capture().map_err(Error::kernel("capture signals"));
+    let signals = if detach { None } else { Some(capture()?) };
     let options = Options {
-        root: &root,
+        home: target.home.take().map_or_else(|| root.make(&target.id), Ok)?,
         config: &config,
         files: &files,
         wait_for_start: false,
@@ -90,14 +114,13 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
         no_pivot: matches.get_flag("no-pivot"),
         no_new_keyring: matches.get_flag("no-new-keyring"),
         preserve_fds: preserved(matches),
-        cgroups: global.cgroups,
+        manager: global.manager,
     };
-    let capture = || Signals::capture().map_err(Error::kernel("capture signals"));
-    let signals = if detach { None } else { Some(capture()?) };
     let mut created = create(&plan, &options, &mut journal)?;
     plan.warnings.iter().for_each(|warning| global.log.warning(warning));
     created.warnings.iter().for_each(|warning| global.log.warning(warning));
     created.terminal.iter().for_each(foreground::pass_size);
+    let readiness = Readiness::listen(&created.home, created.child.pid.as_raw())?;
     let started = connect_to_networks(global, &mut created, network.as_ref(), &mut journal)
         .and_then(|()| start_program(&created, &mut journal));
     if let Err(error) = started {
@@ -109,9 +132,16 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     if let Some(narrator) = &mut narrator {
         narrator.close(&target.id);
     }
-    match signals {
-        None => Ok(0),
-        Some(signals) => stand_by(global, created, &signals, matches.get_flag("keep")),
+    match (signals, readiness) {
+        (None, None) => Ok(0),
+        (None, Some(readiness)) => {
+            let Created { lock, child, .. } = created;
+            drop(lock);
+            readiness.wait(&child.pidfd).map(|()| 0)
+        }
+        (Some(signals), readiness) => {
+            stand_by(global, created, (&signals, readiness), matches.get_flag("keep"))
+        }
     }
 }
 
@@ -161,6 +191,7 @@ fn decide_now(
     if let Some(network) = network {
         network.mount_files(&mut plan, &root);
     }
+    readiness::pass_on(&mut plan, &root);
     let bytes = if changed { spec::to_text(&config)?.into_bytes() } else { loaded.bytes };
     Ok((plan, bytes))
 }
@@ -221,26 +252,34 @@ fn connect_to_networks(
 
 fn start_program(created: &Created, journal: &mut Journal<'_>) -> Result<()> {
     created.line.say(&Message::Release).map_err(Error::kernel("talk to init"))?;
-    start::wait_for_program(&created.line, journal)?;
+    let agent = start::agent_of(&created.state, Some(&created.child.pidfd));
+    start::wait_for_program(&created.line, journal, agent)?;
     start::run_poststart(&created.home, &created.state)
 }
 
 /// Waits for the end, tells when memory was the reason, cleans up.
-fn stand_by(global: &Global, created: Created, signals: &Signals, keep: bool) -> Result<i32> {
+fn stand_by(
+    global: &Global,
+    created: Created,
+    (signals, readiness): (&Signals, Option<Readiness>),
+    keep: bool,
+) -> Result<i32> {
     let Created { home, lock, state, child, terminal, cgroup, line, .. } = created;
     // From here on others may look at the container, and end it.
     drop((lock, line));
-    let exit = foreground::wait(&child.pidfd, signals, terminal.as_ref())?;
+    let exit = foreground::wait(&child.pidfd, (signals, readiness), terminal.as_ref())?;
     if let Some(oom) = cgroup.as_ref().map(Cgroup::oom).filter(|oom| oom.kills > 0) {
         global.log.notice(&oom_text(home.id(), exit, &oom));
     }
+    if let Some(why) = blocked::explain(home.id(), exit, child.pid.as_raw()) {
+        global.log.notice(&why);
+    }
     if !keep {
-        drop(cgroup);
         // Others may have deleted it meanwhile, and even made another of that name.
         if let Ok(_lock) = home.lock()
             && !matches!(home.load(), Ok(Some(now)) if now.created != state.created)
         {
-            super::delete::remove(global, &home, Some(&state))?;
+            super::delete::remove(global, &home, Some(&state), cgroup)?;
         }
     }
     Ok(exit.status())
@@ -260,60 +299,6 @@ fn oom_text(id: &str, exit: Exit, oom: &OomReport) -> String {
     format!(
         "{processes} of container {id} {verb} killed: it exceeded its memory limit {limit}{peak}"
     )
-}
-
-/// What is to be run.
-struct Target {
-    id: String,
-    bundle: PathBuf,
-    command: Vec<String>,
-}
-
-impl Target {
-    fn of(matches: &ArgMatches, root: &StateRoot) -> Result<Self> {
-        let target = text_of(matches, "target").unwrap_or_default();
-        let command: Vec<String> =
-            matches.get_many("command").map(|words| words.cloned().collect()).unwrap_or_default();
-        let name = text_of(matches, "name");
-        let asked = path_of(matches, "bundle");
-        if asked.is_none() && is_bundle(target) {
-            let bundle = bundle_of(Some(Path::new(target)))?;
-            let id = name.map_or_else(|| free_name(&bundle, root), str::to_owned);
-            return Ok(Self { id, bundle, command });
-        }
-        if let Some(name) = name {
-            return Err(Error::Config(format!(
-                "--name {name}: with --bundle (or a config.json here) the name is the argument, \
-                 {target:?}"
-            )));
-        }
-        Ok(Self { id: target.to_owned(), bundle: bundle_of(asked)?, command })
-    }
-}
-
-/// See the help of the command.
-fn is_bundle(target: &str) -> bool {
-    target.contains('/')
-        || (!Path::new("config.json").exists() && Path::new(target).join("config.json").exists())
-}
-
-/// The bundle directory's name, with a number when it is taken.
-fn free_name(bundle: &Path, root: &StateRoot) -> String {
-    let name = bundle.file_name().map(|name| name.to_string_lossy().into_owned());
-    let mut name: String = name
-        .unwrap_or_default()
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || "_+-.".contains(c) { c } else { '-' })
-        .collect();
-    if name.is_empty() || name.starts_with('.') {
-        name.insert_str(0, "container");
-    }
-    let taken = |name: &str| root.path().join(name).exists();
-    if !taken(&name) {
-        return name;
-    }
-    let numbered = (2_u32..).map(|number| format!("{name}-{number}"));
-    numbered.take(100_000).find(|name| !taken(name)).unwrap_or(name)
 }
 
 #[cfg(test)]

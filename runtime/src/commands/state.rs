@@ -4,7 +4,7 @@ use clap::{ArgMatches, Command};
 
 use super::{Verb, id_argument, id_of, print_json};
 use crate::cli::Global;
-use crate::container::state::Report;
+use crate::container::oci_state::Report;
 use crate::error::Result;
 
 pub(super) const VERB: Verb = Verb {

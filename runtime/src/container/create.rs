@@ -4,24 +4,28 @@
 //! the two meet at the messages of [`super::handshake`]. Whatever fails, [`super::cleanup`] undoes
 //! all of it, and what a crash leaves behind is in the state file already.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use linux::clone::{Birth, Child, spawn};
-use linux::namespace::{Kind, Namespaces};
+use linux::clone::{Birth, Child};
+use linux::namespace::Kind;
 use linux::shared::SharedNumber;
-use linux::{OFlag, fd, namespace, path, pidfd, socket};
+use linux::{OFlag, path, pidfd, socket};
 
-use super::cleanup;
+use super::agent::Agent;
+use super::group::{Manager, Wanted};
 use super::handshake::{Heard, Line, Message};
 use super::inside::Inside;
-use super::state::{Home, Init, Lock, State, StateRoot};
-use crate::cgroup::{self, Cgroup, Host, Place};
+use super::state::{Home, Init, Lock, State};
+use super::{birth, cleanup, readiness};
+use crate::cgroup::{self, Cgroup};
 use crate::error::{Cause, Error, Failure, Result};
 use crate::explain::Journal;
 use crate::plan::Plan;
 use crate::steps::cgroup_view::View;
-use crate::steps::{Step, hooks, identity_map, limits, namespaces, rootfs};
+use crate::steps::{
+    Step, hooks, identity_map, limits, namespaces, netdev, owners, rootfs, schedule,
+};
 
 /// The name of the socket that init listens on until it is started.
 pub(crate) const START_SOCKET: &str = "start.socket";
@@ -29,7 +33,8 @@ pub(crate) const START_SOCKET: &str = "start.socket";
 /// What a caller asks for beside the configuration.
 #[derive(Debug)]
 pub(crate) struct Options<'a> {
-    pub(crate) root: &'a StateRoot,
+    /// The container's directory: new, and nobody's but ours.
+    pub(crate) home: Home,
     /// The bytes of config.json, kept with the container.
     pub(crate) config: &'a [u8],
     /// Files that are mounted into the container, by name: kept beside the state, and readable for
@@ -51,8 +56,8 @@ pub(crate) struct Options<'a> {
     pub(crate) no_new_keyring: bool,
     /// How many descriptors after the standard streams the program keeps.
     pub(crate) preserve_fds: u32,
-    /// Whether cgroups are used at all.
-    pub(crate) cgroups: bool,
+    /// Who makes the container's cgroup.
+    pub(crate) manager: Manager,
 }
 
 /// A container whose init is ready.
@@ -74,7 +79,7 @@ pub(crate) fn create(
     options: &Options<'_>,
     journal: &mut Journal<'_>,
 ) -> Result<Created> {
-    let home = options.root.make(&plan.id)?;
+    let home = options.home.clone();
     let lock = home.lock_anew()?;
     // If ours was deleted before we had locked it, this is another's.
     home.load()?.map_or(Ok(()), |_| Err(Error::AlreadyExists(plan.id.clone())))?;
@@ -121,22 +126,20 @@ type Made = (Line, Option<OwnedFd>, Vec<String>);
 impl Half<'_> {
     fn make(&mut self, journal: &mut Journal<'_>) -> Result<Made> {
         let plan = self.plan;
-        let host = if self.options.cgroups { Host::get()? } else { None };
-        let place = match host {
-            Some(host) => Place::new(host, plan.cgroups_path.as_deref(), &plan.id)?,
-            None => None,
-        };
+        let wanted = Wanted::decide(self.options.manager, plan)?;
         let what = || format!("state in {}", self.home.path().display());
-        let record = host.zip(place.as_ref()).map(|(h, p)| cgroup::Record::of(h, p));
-        let record = record.transpose()?;
+        let record = wanted.as_ref().map(|wanted| wanted.record.clone());
         let state = journal.step(Step::Record, what, || self.record(record))?;
         self.state = Some(state);
-        self.make_cgroup(journal, host, place.as_ref())?;
+        if let Some(wanted) = &wanted {
+            let made = journal.step(Step::Cgroup, || shown_path(wanted), || wanted.make())?;
+            self.own(made);
+        }
         if let Some(overlay) = plan.rootfs.overlay.as_ref().filter(|o| o.writable.is_some()) {
             let what = || "(writable layer)".into();
             journal.step(Step::Rootfs, what, || rootfs::make_writable_layer(overlay))?;
         }
-        let (line, current) = self.clone_init(journal, host)?;
+        let (line, current) = self.clone_init(journal, wanted.as_ref())?;
         let mut talk = Talk { line, current, terminal: None, warnings: Vec::new() };
         self.limit(journal, &talk)?;
         if plan.has_early_hooks() {
@@ -146,6 +149,7 @@ impl Half<'_> {
             talk.line.say(&Message::Go(pid)).map_err(Error::kernel("talk to init"))?;
         }
         talk.wait_for(journal, &Message::Ready).map_err(|f| self.blame(f))?;
+        self.schedule(journal)?;
         self.hand_out(&mut talk)?;
         Ok((talk.line, talk.terminal, talk.warnings))
     }
@@ -159,41 +163,30 @@ impl Half<'_> {
         state.late_hooks =
             !plan.hooks_of("poststart").is_empty() || !plan.hooks_of("poststop").is_empty();
         state.annotations = plan.annotations.clone();
+        state.agent = plan.process.listener().map(|listener| Agent::new(listener, &state));
         self.home.write("config.json", self.options.config)?;
         for (name, text) in self.options.files {
             self.home.write_for_all(name, text.as_bytes())?;
+        }
+        if plan.notifies {
+            readiness::make_directory(&self.home)?;
         }
         self.home.save(&state)?;
         Ok(state)
     }
 
-    fn make_cgroup(
-        &mut self,
-        journal: &mut Journal<'_>,
-        host: Option<&Host>,
-        place: Option<&Place>,
-    ) -> Result<()> {
-        let record = self.state.as_ref().and_then(|state| state.cgroup.clone());
-        let (Some(host), Some(place), Some(record)) = (host, place, record) else {
-            if asks_for_limits(self.plan) {
-                return Err(Error::Unsupported(no_cgroup_here(self.options.cgroups)));
-            }
-            return Ok(());
-        };
-        let path = || place.shown().display().to_string();
-        let made = journal.step(Step::Cgroup, path, || Cgroup::make_recorded(host, &record))?;
-        if let Some(state) = &mut self.state {
-            // Written down with the next save: from then on what is in the group is ours to kill.
+    /// From here on what is in the group is ours to kill: written down with the next save.
+    fn own(&mut self, made: Option<Cgroup>) {
+        if let (Some(state), Some(made)) = (&mut self.state, &made) {
             state.cgroup = Some(made.record().clone());
         }
-        self.cgroup = Some(made);
-        Ok(())
+        self.cgroup = made;
     }
 
     fn clone_init(
         &mut self,
         journal: &mut Journal<'_>,
-        host: Option<&Host>,
+        wanted: Option<&Wanted>,
     ) -> Result<(Line, SharedNumber)> {
         let plan = self.plan;
         let joined = match plan.namespaces.join.is_empty() {
@@ -204,6 +197,7 @@ impl Half<'_> {
                 || namespaces::open(&plan.namespaces),
             )?,
         };
+        let mapped = owners::Taken::of(journal, plan, &joined)?;
         let failed = |what: &'static str| Error::kernel(what);
         let (line, inner) = Line::pair().map_err(failed("make the line to init"))?;
         let current = SharedNumber::new().map_err(failed("make the shared page"))?;
@@ -215,10 +209,11 @@ impl Half<'_> {
             Some(cgroup) => cgroup.join_files()?,
             None => Vec::new(),
         };
-        let own = self.cgroup.as_ref().map(Cgroup::record);
-        let view = host.map_or_else(View::none, |host| {
-            View::new(host, own, plan.namespaces.has(Kind::Cgroup))
+        let mut view = self.options.manager.host()?.map_or_else(View::none, |host| {
+            let record = wanted.map(|wanted| &wanted.record);
+            View::new(host, record, plan.namespaces.has(Kind::Cgroup))
         });
+        view.born_inside &= !wanted.is_some_and(Wanted::needs_process);
         let mut new = plan.namespaces.new;
         // Made later: the clocks are set first; and on v1 the groups are entered first.
         new.remove(Kind::Time);
@@ -231,6 +226,9 @@ impl Half<'_> {
             joined,
             cgroup_files,
             cgroups: view,
+            waits: waits(plan, wanted),
+            mapped: mapped.fds,
+            may_set_groups: plan.identity_map.as_ref().is_none_or(|map| !map.deny_setgroups),
             current,
             foreground: self.options.foreground,
             preserved: self.options.preserve_fds,
@@ -243,20 +241,38 @@ impl Half<'_> {
         let child = journal.step(
             Step::Clone,
             || format!("init of {}", plan.id),
-            || clone_in_pid_namespace(birth, inside, inner),
+            || birth::of_init(birth, inside, inner, &line),
         )?;
+        // Kept before the first thing that can fail, so that it is ended.
+        self.child = Some(child);
+        self.let_it_begin(journal, wanted, &line)?;
+        Ok((line, current))
+    }
+
+    /// What init waits for, if it does: its users, and its place in the cgroup of systemd.
+    fn let_it_begin(
+        &mut self,
+        journal: &mut Journal<'_>,
+        wanted: Option<&Wanted>,
+        line: &Line,
+    ) -> Result<()> {
+        let plan = self.plan;
+        let Some(pid) = self.child.as_ref().map(|child| child.pid) else { return Ok(()) };
+        let wanted = wanted.filter(|wanted| wanted.needs_process());
         if let Some(map) = &plan.identity_map {
             let ranges =
                 || format!("{} user and {} group ranges", map.users.len(), map.groups.len());
-            let pid = child.pid;
-            // Kept before the first thing that can fail, so that it is ended.
-            self.child = Some(child);
             journal.step(Step::IdentityMap, ranges, || identity_map::write(map, pid))?;
-            line.say(&Message::Mapped).map_err(Error::kernel("talk to init"))?;
-        } else {
-            self.child = Some(child);
         }
-        Ok((line, current))
+        if let Some(wanted) = wanted {
+            let start = || wanted.start(pid, &plan.resources);
+            let made = journal.step(Step::Cgroup, || shown_path(wanted), start)?;
+            self.own(made);
+        }
+        if waits(plan, wanted) {
+            line.say(&Message::Mapped).map_err(Error::kernel("talk to init"))?;
+        }
+        Ok(())
     }
 
     fn listen(&self) -> linux::Result<OwnedFd> {
@@ -271,6 +287,16 @@ impl Half<'_> {
         if let Some(cgroup) = &mut self.cgroup {
             let what = || shown_limits(plan);
             journal.step(Step::Limits, what, || cgroup.apply(&plan.resources))?;
+            if let Some((user, group)) = plan.owner_of_groups() {
+                let what = || format!("groups below it to user {user}");
+                journal.step(Step::Limits, what, || cgroup.give_to(user, group))?;
+            }
+        }
+        if !plan.net_devices.is_empty() {
+            let names: Vec<&str> = plan.net_devices.keys().map(String::as_str).collect();
+            let what = || format!("{} of the host", names.join(", "));
+            let set = || netdev::move_all(&plan.net_devices, &plan.namespaces, pid);
+            journal.step(Step::Network, what, set)?;
         }
         let process = &plan.process;
         if !process.rlimits.is_empty() {
@@ -285,6 +311,17 @@ impl Half<'_> {
             journal.step(Step::Limits, what, set).or_else(|failure| talk.excuse(failure))?;
         }
         Ok(())
+    }
+
+    /// How init is scheduled: set when nothing else is left to do, because a real-time process may
+    /// not join every group.
+    fn schedule(&self, journal: &mut Journal<'_>) -> Result<()> {
+        let scheduling = &self.plan.process.scheduling;
+        let Some(child) = self.child.as_ref().filter(|_| schedule::is_asked(scheduling)) else {
+            return Ok(());
+        };
+        let what = || "scheduler and disk priority".into();
+        Ok(journal.step(Step::Confine, what, || schedule::set(child.pid, scheduling))?)
     }
 
     fn hooks_outside(&self, journal: &mut Journal<'_>) -> Result<()> {
@@ -381,85 +418,15 @@ impl Talk {
     }
 }
 
-/// Clones init. A PID namespace that exists already counts for children only, so the creator enters
-/// it for the time of the clone.
-fn clone_in_pid_namespace(
-    birth: Birth<'_>,
-    inside: Inside<'_>,
-    line: Line,
-) -> Result<Child, Cause> {
-    let target = inside.joined.iter().find(|(kind, _)| *kind == Kind::Pid);
-    let own = match target {
-        None => None,
-        Some((_, file)) => {
-            let own = namespace::open(Path::new("/proc/self/ns/pid"), Kind::Pid)?;
-            namespace::enter(file.as_fd(), Kind::Pid)?;
-            Some(own)
-        }
-    };
-    let keep = kept_descriptors(&inside, &line);
-    let made = spawn(birth, move || {
-        if fd::close_all_but(&keep).is_err() {
-            return 1;
-        }
-        inside.run(line)
-    });
-    if let Some(own) = own {
-        namespace::enter(own.as_fd(), Kind::Pid)?;
-    }
-    made.map_err(|error| explained(error, birth.namespaces))
+/// Whether init waits to be let on.
+fn waits(plan: &Plan, wanted: Option<&Wanted>) -> bool {
+    plan.identity_map.is_some()
+        || plan.namespaces.joins(Kind::User)
+        || wanted.is_some_and(Wanted::needs_process)
 }
 
-/// What init keeps of its creator's descriptors: nothing but this.
-fn kept_descriptors(inside: &Inside<'_>, line: &Line) -> Vec<i32> {
-    let mut kept = vec![line.as_fd().as_raw_fd()];
-    kept.extend(inside.cgroup_files.iter().chain(&inside.listener).map(AsRawFd::as_raw_fd));
-    kept.extend(inside.joined.iter().map(|(_, file)| file.as_raw_fd()));
-    kept.extend((3..).take(inside.preserved.try_into().unwrap_or(0)));
-    kept
-}
-
-fn explained(error: linux::Error, asked: Namespaces) -> Cause {
-    let errno = error.errno;
-    let cause = Cause::from(error);
-    match errno {
-        linux::Errno::EPERM if asked.contains(Kind::User) => cause.remedy(
-            "this host forbids user namespaces to you: see the sysctls user.max_user_namespaces, \
-             kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns",
-        ),
-        linux::Errno::EPERM => {
-            cause.remedy("new namespaces need CAP_SYS_ADMIN: run as root, or with a user namespace")
-        }
-        linux::Errno::ENOSPC => {
-            cause.remedy("a limit below /proc/sys/user is reached: too many namespaces")
-        }
-        linux::Errno::EINVAL => cause.remedy("this kernel lacks one of the namespaces"),
-        linux::Errno::EBUSY => cause.remedy("the cgroup has groups below it with processes"),
-        _ => cause,
-    }
-}
-
-/// Whether the configuration limits anything (device rules alone are no limit: a container without
-/// a cgroup has only the devices that are in its `/dev`).
-fn asks_for_limits(plan: &Plan) -> bool {
-    let resources = &plan.resources;
-    resources.memory().is_some()
-        || resources.cpu().is_some()
-        || resources.pids().is_some()
-        || resources.block_io().is_some()
-        || resources.hugepage_limits().as_ref().is_some_and(|limits| !limits.is_empty())
-        || resources.unified().as_ref().is_some_and(|unified| !unified.is_empty())
-        || resources.rdma().as_ref().is_some_and(|rdma| !rdma.is_empty())
-}
-
-fn no_cgroup_here(used: bool) -> String {
-    let why = if used {
-        "no part of the cgroup tree is delegated to you: run under `systemd-run --user --scope \
-         -p Delegate=yes …`, or as root"
-    } else {
-        "cgroups are switched off by --cgroup-manager disabled"
-    };
-    format!("limit the container: {why}")
+fn shown_path(wanted: &Wanted) -> String {
+    Path::new("/").join(&wanted.record.path).display().to_string()
 }
 
 fn shown_limits(plan: &Plan) -> String {

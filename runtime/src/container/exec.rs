@@ -20,9 +20,11 @@ use std::path::Path;
 use linux::clone::{Birth, Child, spawn};
 use linux::namespace::{Kind, Namespaces};
 use linux::proc::TrustedProc;
+use linux::sched::Processors;
 use linux::shared::SharedNumber;
-use linux::{OFlag, Pid, credentials, fd, mount, namespace, path, pidfd, prctl, terminal};
+use linux::{Errno, OFlag, Pid, credentials, fd, mount, namespace, path, pidfd, prctl, terminal};
 
+use super::agent::Agent;
 use super::handshake::{Heard, Line, Message};
 use super::inside::{TakeOff, drop_power};
 use super::state::State;
@@ -30,7 +32,7 @@ use crate::cgroup::{self, Cgroup};
 use crate::error::{Cause, Error, Failure, Result};
 use crate::explain::Journal;
 use crate::plan::Process;
-use crate::steps::{Step, handover, limits};
+use crate::steps::{Step, handover, limits, schedule};
 
 /// What a caller asks for beside the process.
 #[derive(Debug)]
@@ -53,7 +55,7 @@ pub(crate) struct Entered {
 pub(crate) fn enter(
     state: &State,
     init: &OwnedFd,
-    cgroup: Option<&Cgroup>,
+    cgroup: Option<Cgroup>,
     process: &Process,
     options: &Options,
 ) -> Result<Entered> {
@@ -61,11 +63,11 @@ pub(crate) fn enter(
     let view = View::of(Pid::from_raw(pid)).map_err(Error::kernel("look at the container"))?;
     let (line, inner) = Line::pair().map_err(Error::kernel("make the line"))?;
     let current = SharedNumber::new().map_err(Error::kernel("make the shared page"))?;
-    let files = cgroup.map(Cgroup::join_files).transpose()?.unwrap_or_default();
+    let files = cgroup.as_ref().map(Cgroup::join_files).transpose()?.unwrap_or_default();
     let outside = Outside { process, init, view, options, current, files };
-    let birth = Birth { cgroup: cgroup.map(Cgroup::birth_fd), ..Birth::default() };
-    let made = spawn(birth, move || outside.run(inner));
-    let first = made.map_err(Error::kernel("clone a process into the container"))?;
+    let first =
+        on_first_processors(process, || outside.be_born(cgroup, Pid::from_raw(pid), &inner))?;
+    drop(inner);
     let result = meet(line, &first, process, current);
     // It has ended by now, one way or the other; if not, nobody waits for it any more.
     if result.is_err() {
@@ -75,10 +77,24 @@ pub(crate) fn enter(
     result
 }
 
+/// Does the clone where `execCPUAffinity.initial` wants it: a process is born with the processors
+/// of its parent.
+fn on_first_processors<T>(process: &Process, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let Some(list) = &process.scheduling.first_processors else { return work() };
+    let me = Pid::from_raw(0);
+    let before = Processors::of(me).map_err(Error::kernel("read our processors"))?;
+    schedule::keep_on(me, list).map_err(|cause| at(Step::Confine, "processors", cause))?;
+    let result = work();
+    before.apply(me).map_err(Error::kernel("take our processors back"))?;
+    result
+}
+
 /// Lets the program start, and returns when it runs.
-pub(crate) fn release(line: &Line) -> Result<()> {
+pub(crate) fn release(entered: &Entered, agent: Option<&Agent>) -> Result<()> {
+    let Entered { line, child, .. } = entered;
     line.say(&Message::Release).map_err(Error::kernel("talk to the process"))?;
-    Ok(super::start::wait_for_program(line, &mut Journal::parent(None))?)
+    let agent = agent.map(|agent| (agent, child.pidfd.as_fd(), child.pid.as_raw()));
+    Ok(super::start::wait_for_program(line, &mut Journal::parent(None), agent)?)
 }
 
 fn meet(line: Line, first: &Child, process: &Process, current: SharedNumber) -> Result<Entered> {
@@ -94,6 +110,13 @@ fn meet(line: Line, first: &Child, process: &Process, current: SharedNumber) -> 
                 if let Some(score) = process.oom_score_adj {
                     limits::set_oom_score(child.pid, score)
                         .map_err(|cause| at(Step::Limits, "oom_score_adj", cause))?;
+                }
+                let scheduling = &process.scheduling;
+                schedule::set(child.pid, scheduling)
+                    .map_err(|cause| at(Step::Confine, "scheduler and disk priority", cause))?;
+                if let Some(list) = &scheduling.last_processors {
+                    schedule::keep_on(child.pid, list)
+                        .map_err(|cause| at(Step::Confine, "processors", cause))?;
                 }
                 line.say(&Message::Go(pid)).map_err(Error::kernel("talk to the process"))?;
                 born = Some(child);
@@ -164,6 +187,11 @@ impl View {
     }
 }
 
+/// The kernel's answers about a group that has controllers for its children, or is threaded.
+fn is_divided(errno: Errno) -> bool {
+    matches!(errno, Errno::EBUSY | Errno::EOPNOTSUPP)
+}
+
 /// The process outside the PID namespace, A.
 struct Outside<'a> {
     process: &'a Process,
@@ -175,8 +203,24 @@ struct Outside<'a> {
 }
 
 impl Outside<'_> {
-    fn run(self, line: Line) -> i32 {
-        match self.enter_and_clone(&line) {
+    /// Clones A into the container's group; where the container has divided that group, and nobody
+    /// can be born in it any more, beside its init.
+    fn be_born(&self, cgroup: Option<Cgroup>, init: Pid, line: &Line) -> Result<Child> {
+        let born = |cgroup: Option<&Cgroup>| {
+            let birth = Birth { cgroup: cgroup.map(Cgroup::birth_fd), ..Birth::default() };
+            spawn(birth, || self.run(line))
+        };
+        let made = match (born(cgroup.as_ref()), cgroup) {
+            (Err(error), Some(cgroup)) if is_divided(error.errno) => {
+                born(Some(&cgroup.leaf_of(init)?))
+            }
+            (made, _) => made,
+        };
+        made.map_err(Error::kernel("clone a process into the container"))
+    }
+
+    fn run(&self, line: &Line) -> i32 {
+        match self.enter_and_clone(line) {
             Ok(()) => 0,
             Err(failure) => {
                 drop(line.say(&Message::Failed(failure)));
@@ -320,6 +364,7 @@ impl Outside<'_> {
                 preserved: self.options.preserve_fds,
                 program,
             },
+            line,
         )
     }
 }

@@ -10,6 +10,7 @@ use linux::signal::Signals;
 use linux::terminal::{self, RawMode};
 use linux::{Errno, fd};
 
+use super::readiness::Readiness;
 use crate::error::{Error, Result};
 
 /// How long the last output of a terminal is waited for after the container has ended.
@@ -23,7 +24,7 @@ const CHUNK: usize = 4096;
 /// terminal, if it has one.
 pub(crate) fn wait(
     process: &OwnedFd,
-    signals: &Signals,
+    (signals, mut readiness): (&Signals, Option<Readiness>),
     terminal: Option<&OwnedFd>,
 ) -> Result<Exit> {
     let stdin = std::io::stdin();
@@ -42,9 +43,17 @@ pub(crate) fn wait(
         if let Some(relay) = &relay {
             watched.extend(relay.watched(stdin.as_fd()));
         }
+        let relayed = watched.len();
+        watched.extend(readiness.iter().map(|readiness| (readiness.as_fd(), READ)));
         let ready = poll::wait(&watched, None).map_err(failed("wait for the container"))?;
-        if let (Some(relay), Some(part)) = (&mut relay, ready.get(2..)) {
+        if let (Some(relay), Some(part)) = (&mut relay, ready.get(2..relayed)) {
             relay.pass(part, stdin.as_fd());
+        }
+        if let Some(told) = readiness.as_ref().filter(|_| is_readable(&ready, relayed))
+            && told.pass_message()?
+        {
+            // It is ready once.
+            readiness = None;
         }
         while let Some(signal) = signals.next().map_err(failed("read signals"))? {
             pass_signal(signal, process, terminal);
@@ -57,6 +66,10 @@ pub(crate) fn wait(
         relay.drain();
     }
     pidfd::wait(process).map_err(failed("reap the container"))
+}
+
+fn is_readable(ready: &[Ready], index: usize) -> bool {
+    ready.get(index).is_some_and(|ready| ready.readable)
 }
 
 const READ: Ready = Ready { readable: true, writable: false, hung_up: false };

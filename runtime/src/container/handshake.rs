@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! creator                                   init
-//!    │  clone3 ───────────────────────────▶  │   waits only if it has a user namespace
-//!    │  Mapped ───────────────────────────▶  │   the maps are written: become root inside
+//!    │  clone3 ───────────────────────────▶  │   waits for maps, or for systemd
+//!    │  Mapped ───────────────────────────▶  │   they are written; it is in its cgroup
 //!    │                                       │   … builds the container …
 //!    │  ◀───────────────────────── Mounted   │   only if there are hooks that want this moment
 //!    │  (prestart, createRuntime hooks)      │
@@ -20,9 +20,9 @@
 //! The socket keeps message boundaries (`SOCK_SEQPACKET`). A message is one byte that says what it
 //! is, and for three kinds a JSON text; a message that does not fit the buffer is an error.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use linux::socket;
+use linux::{fd, socket};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Cause, Failure};
@@ -34,9 +34,9 @@ pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
 /// A message, one way or the other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Message {
-    /// To init: the user namespace is mapped.
+    /// To init: the user namespace is mapped, and it is in its cgroup.
     Mapped,
-    /// To the creator, from `exec`'s first process: the second exists. Carries its pidfd.
+    /// To the creator, from a process that clones for it: the other exists. Carries its pidfd.
     Born(i32),
     /// To the creator: all mounts are there, the root is not changed yet.
     Mounted,
@@ -44,6 +44,9 @@ pub(crate) enum Message {
     Go(i32),
     /// To the creator: everything is done but the last steps. Carries the terminal's master side.
     Ready,
+    /// To the creator: the filter is loaded, and this is the number of its listener. Said by
+    /// write(2): init is under its filter already.
+    Listening(i32),
     /// To init: become the program (or wait for `start`).
     Release,
     /// To the creator: something is not as asked, and it is no error.
@@ -78,6 +81,12 @@ impl Line {
         Self(socket)
     }
 
+    /// The same end once more.
+    pub(crate) fn again(&self) -> Result<Self, Cause> {
+        let again = self.0.try_clone().map_err(|error| Cause::new(format!("dup: {error}")))?;
+        Ok(Self(again))
+    }
+
     /// Says something.
     pub(crate) fn say(&self, message: &Message) -> linux::Result<()> {
         self.say_with(message, &[])
@@ -86,6 +95,18 @@ impl Line {
     /// Says something and hands descriptors over.
     pub(crate) fn say_with(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> linux::Result<()> {
         socket::send(&self.0, &encode(message), fds)
+    }
+
+    /// Says that the filter's listener is to be fetched, and waits until it is, with write(2) and
+    /// read(2) alone: a filter that hands out anything else for decision would stop us here.
+    pub(crate) fn offer(&self, listener: BorrowedFd<'_>) -> Result<(), Cause> {
+        fd::write_all(&self.0, &encode(&Message::Listening(listener.as_raw_fd())))?;
+        let mut answer = [0; 16];
+        let length = fd::read(self.0.as_fd(), &mut answer)?;
+        match answer.get(..length).and_then(decode) {
+            Some(Message::Release) => Ok(()),
+            _ => Err(Cause::new("nobody took the listener of the filter")),
+        }
     }
 
     /// Waits for the next message.
@@ -118,6 +139,7 @@ fn encode(message: &Message) -> Vec<u8> {
         Message::Mounted => (b'm', None),
         Message::Go(pid) => (b'G', serde_json::to_vec(pid).ok()),
         Message::Born(pid) => (b'B', serde_json::to_vec(pid).ok()),
+        Message::Listening(number) => (b'L', serde_json::to_vec(number).ok()),
         Message::Ready => (b'R', None),
         Message::Release => (b'r', None),
         Message::Warn(text) => (b'W', serde_json::to_vec(text).ok()),
@@ -135,6 +157,7 @@ fn decode(bytes: &[u8]) -> Option<Message> {
         b'R' => Message::Ready,
         b'r' => Message::Release,
         b'B' => return serde_json::from_slice(text).ok().map(Message::Born),
+        b'L' => return serde_json::from_slice(text).ok().map(Message::Listening),
         b'G' => return serde_json::from_slice(text).ok().map(Message::Go),
         b'W' => return serde_json::from_slice(text).ok().map(Message::Warn),
         b'F' => return serde_json::from_slice(text).ok().map(Message::Failed),
@@ -166,6 +189,7 @@ mod tests {
             Message::Mounted,
             Message::Go(42),
             Message::Born(7),
+            Message::Listening(9),
             Message::Ready,
             Message::Release,
             Message::Warn("a \"quoted\" warning".into()),

@@ -23,7 +23,7 @@ use crate::steps::namespaces::Opened;
 use crate::steps::pivot::OldRoot;
 use crate::steps::{
     Step, confine, credentials, devices, filter, handover, hide, hooks, identity, identity_map,
-    mounts, namespaces, pivot, rootfs,
+    mounts, namespaces, pivot, rootfs, schedule,
 };
 
 /// Everything that init takes with it from its creator.
@@ -37,6 +37,12 @@ pub(crate) struct Inside<'a> {
     pub(crate) cgroup_files: Vec<OwnedFd>,
     /// What the container will see of the cgroup tree.
     pub(crate) cgroups: View,
+    /// Whether init waits for its creator first: to map its users, or to have it put into a cgroup.
+    pub(crate) waits: bool,
+    /// Sources of mounts whose file owners are mapped, one place for each mount.
+    pub(crate) mapped: Vec<Option<OwnedFd>>,
+    /// Whether the user namespace allows setgroups(2).
+    pub(crate) may_set_groups: bool,
     /// Where init writes what it is doing.
     pub(crate) current: SharedNumber,
     /// Whether init dies with its creator even after its start.
@@ -71,7 +77,7 @@ impl Inside<'_> {
         };
         match self.wait_for_start(line, built) {
             Ok(Some((line, built))) => {
-                let failure = self.finish(&mut Journal::init(&line, self.current), built);
+                let failure = self.finish(&mut Journal::init(&line, self.current), built, &line);
                 give_up(&line, failure)
             }
             // Whoever held the other end is gone before it gave the word, or was told.
@@ -87,9 +93,12 @@ impl Inside<'_> {
             let list = || shown_kinds(self.joined.iter().map(|(kind, _)| *kind));
             journal.step(Step::Namespaces, list, || namespaces::enter(&self.joined))?;
         }
+        let zero = || "user and group 0 inside".into();
         if let Some(map) = &plan.identity_map {
-            let zero = || "user and group 0 inside".into();
             journal.step(Step::IdentityMap, zero, || identity_map::become_root_inside(map))?;
+        } else if plan.namespaces.joins(Kind::User) {
+            self.may_set_groups =
+                journal.step(Step::IdentityMap, zero, identity_map::become_root_of_existing)?;
         }
         if new.contains(Kind::Time) {
             let time = || "time namespace".into();
@@ -124,21 +133,24 @@ impl Inside<'_> {
         cgroup::join(&std::mem::take(&mut self.cgroup_files))?;
         prctl::die_with_parent(true)?;
         terminal::start_session()?;
-        if self.plan.identity_map.is_some() {
+        // With a user namespace not yet: the files of a process that may not be dumped belong to
+        // root, and an unprivileged creator could not write the maps. Until they are written,
+        // nobody has any power in the new user namespace.
+        let is_mapped_later = self.plan.identity_map.is_some();
+        if !is_mapped_later {
+            prctl::set_undumpable()?;
+        }
+        if self.waits {
             match line.hear()? {
                 Heard::Message(Message::Mapped, _) => {}
                 _ => return Err(Cause::new("the creator is gone")),
             }
-            // Not before: the files of a process that may not be dumped belong to root, and an
-            // unprivileged creator could not write the maps. Until they are written, nobody has
-            // any power in the new user namespace.
+        } else if poll_hung_up(line)? {
+            // It died before we asked to die with it.
+            return Err(Cause::new("the creator is gone"));
+        }
+        if is_mapped_later {
             prctl::set_undumpable()?;
-        } else {
-            prctl::set_undumpable()?;
-            if poll_hung_up(line)? {
-                // It died before we asked to die with it.
-                return Err(Cause::new("the creator is gone"));
-            }
         }
         let new = self.plan.namespaces.new;
         if new.contains(Kind::Cgroup) && !self.cgroups.born_inside {
@@ -168,6 +180,9 @@ impl Inside<'_> {
             false => Vec::new(),
         };
         let taken = taken.into_iter().chain(std::iter::repeat_with(|| None));
+        let mapped = std::mem::take(&mut self.mapped).into_iter();
+        let mapped = mapped.chain(std::iter::repeat_with(|| None));
+        let taken = taken.zip(mapped).map(|(taken, mapped)| mapped.or(taken));
         let root =
             journal.step(Step::Rootfs, path, || rootfs::attach(&plan.rootfs, in_user_namespace))?;
         for (mount, taken) in plan.mounts.iter().zip(taken) {
@@ -329,8 +344,8 @@ impl Inside<'_> {
     }
 
     /// The last steps, after the word. Returns only with what went wrong.
-    fn finish(&self, journal: &mut Journal<'_>, built: Built) -> Failure {
-        match self.take_off(journal, built) {
+    fn finish(&self, journal: &mut Journal<'_>, built: Built, line: &Line) -> Failure {
+        match self.take_off(journal, built, line) {
             Ok(never) => match never {},
             Err(failure) => failure,
         }
@@ -340,6 +355,7 @@ impl Inside<'_> {
         &self,
         journal: &mut Journal<'_>,
         built: Built,
+        line: &Line,
     ) -> Result<std::convert::Infallible, Failure> {
         let plan = self.plan;
         self.run_hooks(journal, "startContainer", "created", built.pid)?;
@@ -351,16 +367,21 @@ impl Inside<'_> {
             let what = || format!("personality {persona:#x}");
             journal.step(Step::Confine, what, || prctl::set_personality(persona))?;
         }
+        if plan.annotations.get(schedule::CORE_ANNOTATION).is_some_and(|value| value == "true") {
+            let what = || "core scheduling".into();
+            journal.step(Step::Confine, what, schedule::share_core_with_nobody)?;
+        }
         drop_power(
             journal,
             &TakeOff {
                 process: &plan.process,
                 proc: built.proc.as_ref(),
-                may_set_groups: plan.identity_map.as_ref().is_none_or(|map| !map.deny_setgroups),
+                may_set_groups: self.may_set_groups,
                 dies_with_parent: self.foreground,
                 preserved: self.preserved,
                 program: built.program,
             },
+            line,
         )
     }
 }
@@ -379,8 +400,13 @@ pub(crate) struct TakeOff<'a> {
 pub(crate) fn drop_power(
     journal: &mut Journal<'_>,
     last: &TakeOff<'_>,
+    line: &Line,
 ) -> Result<std::convert::Infallible, Failure> {
     let process = last.process;
+    if let Some(policy) = &process.scheduling.memory {
+        let what = || format!("memory policy {}", policy.name);
+        journal.step(Step::Confine, what, || schedule::set_memory_policy(policy))?;
+    }
     if let (Some(proc), Some(profile)) = (last.proc, &process.apparmor) {
         let what = || format!("AppArmor profile {profile}");
         journal.step(Step::Confine, what, || confine::set_apparmor(proc, profile))?;
@@ -389,17 +415,9 @@ pub(crate) fn drop_power(
         let what = || format!("SELinux label {context}");
         journal.step(Step::Confine, what, || confine::set_selinux(proc, context))?;
     }
-    let load = |journal: &mut Journal<'_>| match &process.filter {
-        Some(compiled) => {
-            let what =
-                || format!("system call filter of {} rules", compiled.program.instructions.len());
-            journal.step(Step::Filter, what, || filter::load(compiled))
-        }
-        None => Ok(()),
-    };
     // Without no_new_privs, loading needs CAP_SYS_ADMIN, which is about to go.
     if !process.no_new_privileges {
-        load(journal)?;
+        load_filter(journal, process, line)?;
     }
     let user = &process.user;
     let who = || format!("user {}, group {}", user.user, user.group);
@@ -425,10 +443,25 @@ pub(crate) fn drop_power(
     if process.no_new_privileges {
         let what = || "no new privileges".into();
         journal.step(Step::Confine, what, prctl::set_no_new_privileges)?;
-        load(journal)?;
+        load_filter(journal, process, line)?;
     }
     let cause = handover::become_program(&last.program, arguments, environment);
     Err(failure(Step::Handover, program(), cause))
+}
+
+/// Loads the filter, and hands its listener over: an agent decides about some calls from now on.
+fn load_filter(journal: &mut Journal<'_>, process: &Process, line: &Line) -> Result<(), Failure> {
+    let Some(compiled) = &process.filter else { return Ok(()) };
+    let rules = compiled.program.instructions.len();
+    let what = || format!("system call filter of {rules} rules");
+    if compiled.program.listener.is_none() {
+        return journal.step(Step::Filter, what, || filter::load(compiled).map(drop));
+    }
+    // Nothing is told on the way: a message more is a system call that the filter may hold.
+    journal.quietly(Step::Filter, what, || match filter::load(compiled)? {
+        Some(listener) => line.offer(listener.as_fd()),
+        None => Err(Cause::new("the kernel gave no listener")),
+    })
 }
 
 /// Tells the creator why; one that is gone needs no message.
@@ -437,7 +470,7 @@ fn give_up(line: &Line, failure: Failure) -> i32 {
     1
 }
 
-fn failure(step: Step, object: String, cause: Cause) -> Failure {
+pub(super) fn failure(step: Step, object: String, cause: Cause) -> Failure {
     Failure { step, object, cause: cause.text, errno: cause.errno, remedy: cause.remedy }
 }
 

@@ -1,20 +1,22 @@
 //! Starting a created container: a call to its init, which has been waiting for it.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use linux::{Errno, OFlag, path, pidfd, socket};
 
+use super::agent::Agent;
 use super::create::START_SOCKET;
 use super::handshake::{Heard, Line, Message};
-use super::state::{Home, State, Status};
-use crate::error::{Error, Failure, Result};
+use super::readiness::Readiness;
+use super::state::{Home, Init, State, Status};
+use crate::error::{Cause, Error, Failure, Result};
 use crate::explain::Journal;
 use crate::plan::Plan;
 use crate::steps::{Step, hooks};
 
 /// Starts the container in `home`, and returns when its program runs.
 pub(crate) fn start(home: &Home) -> Result<()> {
-    let _lock = home.lock()?;
+    let lock = home.lock()?;
     let state = home.load()?.ok_or_else(|| Error::NotFound(home.id().to_owned()))?;
     match state.status(home) {
         Status::Created => {}
@@ -37,28 +39,58 @@ pub(crate) fn start(home: &Home) -> Result<()> {
     // so that a container never waits with nobody able to call it.
     path::unlink_at(directory.as_fd(), std::path::Path::new(START_SOCKET))
         .map_err(Error::kernel("remove the start socket"))?;
+    let process = state.init.as_ref().and_then(Init::open);
+    let readiness = Readiness::listen(home, state.init.map_or(0, |init| init.pid))?;
     line.say(&Message::Release).map_err(Error::kernel("talk to init"))?;
-    wait_for_program(&line, &mut Journal::parent(None))?;
-    run_poststart(home, &state)
+    wait_for_program(&line, &mut Journal::parent(None), agent_of(&state, process.as_ref()))?;
+    run_poststart(home, &state)?;
+    match (readiness, process) {
+        (Some(readiness), Some(process)) => {
+            // Others may stop it while it makes itself ready.
+            drop(lock);
+            readiness.wait(&process)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The agent of a filter, with the process that loads it.
+pub(crate) type AgentOf<'a> = Option<(&'a Agent, BorrowedFd<'a>, i32)>;
+
+pub(crate) fn agent_of<'a>(state: &'a State, process: Option<&'a OwnedFd>) -> AgentOf<'a> {
+    let pid = state.init.map_or(0, |init| init.pid);
+    Some((state.agent.as_ref()?, process?.as_fd(), pid))
 }
 
 /// Listens until the line ends (the program runs) or init says why it does not.
-pub(crate) fn wait_for_program(line: &Line, journal: &mut Journal<'_>) -> Result<(), Failure> {
+pub(crate) fn wait_for_program(
+    line: &Line,
+    journal: &mut Journal<'_>,
+    agent: AgentOf<'_>,
+) -> Result<(), Failure> {
+    let at = |step, object: &str, cause: Cause| Failure {
+        step,
+        object: object.to_owned(),
+        cause: cause.text,
+        errno: cause.errno,
+        remedy: cause.remedy,
+    };
     loop {
         match line.hear() {
             Ok(Heard::End) => return Ok(()),
             Ok(Heard::Message(Message::Told(record), _)) => journal.tell(record),
             Ok(Heard::Message(Message::Failed(failure), _)) => return Err(failure),
-            Ok(Heard::Message(..)) => {}
-            Err(cause) => {
-                return Err(Failure {
-                    step: Step::Handover,
-                    object: "program".into(),
-                    cause: cause.text,
-                    errno: cause.errno,
-                    remedy: None,
-                });
+            Ok(Heard::Message(Message::Listening(number), _)) => {
+                let given = match agent {
+                    Some((agent, process, pid)) => agent.give(process, pid, number),
+                    None => Err(Cause::new("nobody is known to decide")),
+                };
+                given
+                    .and_then(|()| Ok(line.say(&Message::Release)?))
+                    .map_err(|cause| at(Step::Filter, "the filter's agent", cause))?;
             }
+            Ok(Heard::Message(..)) => {}
+            Err(cause) => return Err(at(Step::Handover, "program", cause)),
         }
     }
 }
@@ -70,7 +102,7 @@ pub(crate) fn run_poststart(home: &Home, state: &State) -> Result<()> {
     }
     let result = run_hooks(home, state, "poststart", Status::Running);
     if result.is_err()
-        && let Some(process) = state.init.as_ref().and_then(super::state::Init::open)
+        && let Some(process) = state.init.as_ref().and_then(Init::open)
     {
         drop(pidfd::signal(&process, 9));
     }

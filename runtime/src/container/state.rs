@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use linux::{Pid, pidfd};
 use serde::{Deserialize, Serialize};
 
+use super::state_place;
 use crate::cgroup;
 use crate::error::{Error, Result};
 use crate::plan::check_id;
@@ -52,6 +53,9 @@ pub struct State {
     pub writable: Option<PathBuf>,
     /// Whether the configuration has poststart or poststop hooks: only then is it read again.
     pub late_hooks: bool,
+    /// Who decides about some of its system calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) agent: Option<super::agent::Agent>,
     /// How it is connected, where minirun did that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) network: Option<crate::steps::network::Connected>,
@@ -136,24 +140,16 @@ pub struct StateRoot {
 }
 
 impl StateRoot {
-    /// The directory that was asked for, or the usual one: `/run/minirun` for root, else
-    /// `$XDG_RUNTIME_DIR/minirun`.
+    /// The directory that was asked for, or the usual one, see [`state_place`].
     pub fn new(asked: Option<&Path>) -> Result<Self> {
         if let Some(path) = asked {
             let path = std::path::absolute(path).map_err(Error::file("--root"))?;
             return Ok(Self { path, chosen: true });
         }
-        if linux::credentials::effective_user() == 0 {
-            return Ok(Self { path: "/run/minirun".into(), chosen: false });
-        }
-        match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
-            Some(dir) => Ok(Self { path: Path::new(&dir).join("minirun"), chosen: false }),
-            None => Err(Error::Config(
-                "there is no place for the state: set XDG_RUNTIME_DIR, or name a directory with \
-                 --root"
-                    .into(),
-            )),
-        }
+        let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let user = linux::credentials::effective_user();
+        let path = state_place::usual(user, runtime_dir.as_deref())?;
+        Ok(Self { path, chosen: false })
     }
 
     /// Its path.
@@ -243,7 +239,7 @@ pub struct Home {
 /// A held lock; dropping it lets others go on.
 #[derive(Debug)]
 #[must_use = "the lock is held as long as this lives"]
-pub struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
+pub struct Lock(pub(crate) File);
 
 impl Home {
     /// The container's name.
@@ -403,6 +399,7 @@ impl State {
             cgroup: None,
             writable: None,
             late_hooks: false,
+            agent: None,
             network: None,
             annotations: BTreeMap::new(),
         }
@@ -430,68 +427,4 @@ impl State {
     pub fn oom_kills(&self) -> u64 {
         self.cgroup.as_ref().map_or(0, cgroup::Record::oom_kills)
     }
-}
-
-/// What `state` prints, runtime-spec runtime.md, with runc's additions.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Report {
-    /// The version of the specification.
-    pub oci_version: &'static str,
-    /// The container's name.
-    pub id: String,
-    /// The number of its first process, 0 when it has ended.
-    pub pid: i32,
-    /// Its status.
-    pub status: Status,
-    /// The bundle's directory.
-    pub bundle: PathBuf,
-    /// The root file system's directory.
-    pub rootfs: PathBuf,
-    /// When it was created.
-    pub created: String,
-    /// The configuration's annotations.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub annotations: BTreeMap<String, String>,
-    /// Who created it.
-    pub owner: String,
-    /// Whether the kernel killed in it because its memory limit was reached. Only there when so.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub oom_killed: bool,
-}
-
-impl Report {
-    /// The report about a container now.
-    pub fn of(home: &Home) -> Result<Self> {
-        let state =
-            home.load()?.unwrap_or_else(|| State::new(home.id(), Path::new(""), Path::new("")));
-        let status = state.status(home);
-        let pid = match status {
-            Status::Stopped => 0,
-            _ => state.init.map_or(0, |init| init.pid),
-        };
-        Ok(Self {
-            oci_version: crate::spec::VERSION,
-            oom_killed: state.oom_kills() > 0,
-            id: state.id,
-            pid,
-            status,
-            bundle: state.bundle,
-            rootfs: state.rootfs,
-            created: state.created,
-            annotations: state.annotations,
-            owner: user_name(state.owner),
-        })
-    }
-}
-
-/// The name of a user of the host, from /etc/passwd; a static program has no other directory.
-fn user_name(user: u32) -> String {
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let found = passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(user)).then(|| name.to_owned())
-    });
-    found.unwrap_or_else(|| user.to_string())
 }

@@ -9,6 +9,7 @@ mod mounts;
 mod namespaces;
 mod process;
 mod rootfs;
+mod scheduling;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,11 +17,12 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Hooks, LinuxResources, Spec};
 
 pub use devices::{DEFAULT as DEFAULT_DEVICES, Device};
-pub use mounts::{Mount, Source};
+pub use mounts::{Mount, Owners, Source};
 pub use namespaces::{IdMap, IdentityMap, NamespacePlan, config_name as namespace_name};
 pub(crate) use process::environment_value;
 pub use process::{Process, User};
 pub use rootfs::{LOWERDIRS_ANNOTATION, Overlay, Rootfs, UPPER_ANNOTATION};
+pub use scheduling::{MemoryPolicy, Scheduling};
 
 use crate::error::{Error, Result};
 
@@ -51,6 +53,8 @@ pub struct Plan {
     pub domain_name: Option<String>,
     /// Kernel parameters of the container's namespaces, by path below `/proc/sys`.
     pub sysctl: BTreeMap<String, String>,
+    /// Interfaces of the host that it gets, by their names there; and their names inside.
+    pub net_devices: BTreeMap<String, String>,
     /// The execution domain, personality(2).
     pub personality: Option<u64>,
     /// The first process.
@@ -63,6 +67,8 @@ pub struct Plan {
     pub hooks: Hooks,
     /// The configuration's annotations.
     pub annotations: BTreeMap<String, String>,
+    /// Whether it gets a socket to tell that it is ready.
+    pub notifies: bool,
     /// What is not as asked and no reason to fail.
     pub warnings: Vec<String>,
 }
@@ -93,8 +99,8 @@ impl Plan {
             .as_ref()
             .ok_or_else(|| Error::Config("config.json: process is missing".into()))?;
         let configured = process;
-        let process = Process::decide(configured, linux.seccomp().as_ref())?;
-        let mounts = mounts::decide(spec, &namespaces, at)?;
+        let process = Process::decide(configured, Some(&linux))?;
+        let mounts = mounts::decide(spec, (&namespaces, identity_map.as_ref()), at)?;
         let plan = Self {
             id: at.id.to_owned(),
             bundle: at.bundle.to_owned(),
@@ -104,11 +110,13 @@ impl Plan {
             host_name: spec.hostname().clone().filter(|name| !name.is_empty()),
             domain_name: spec.domainname().clone().filter(|name| !name.is_empty()),
             sysctl: namespaces::sysctl(&linux, &namespaces)?,
+            net_devices: namespaces::net_devices(&linux, &namespaces)?,
             personality: process::personality(&linux)?,
             cgroups_path: linux.cgroups_path().clone().filter(|p| !p.as_os_str().is_empty()),
             resources: linux.resources().clone().unwrap_or_default(),
             hooks: spec.hooks().clone().unwrap_or_default(),
             annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+            notifies: false,
             warnings: process::without_effect(configured, &process).into_iter().collect(),
             rootfs,
             namespaces,
@@ -170,6 +178,24 @@ impl Plan {
         Ok(())
     }
 
+    /// Who owns the container's cgroup and may make groups in it: root of a user namespace that
+    /// sees its cgroup as the root, and may write there.
+    pub(crate) fn owner_of_groups(&self) -> Option<(u32, u32)> {
+        use linux::namespace::Kind;
+        let is_writable = |mount: &Mount| {
+            let read_only = linux::mount::Attributes::READ_ONLY;
+            mount.source == Source::Cgroup && mount.options.attributes.set & read_only == 0
+        };
+        if !self.namespaces.new.contains(Kind::Cgroup) || !self.mounts.iter().any(is_writable) {
+            return None;
+        }
+        let map = self.identity_map.as_ref()?;
+        let root = |ranges: &[IdMap]| {
+            ranges.iter().find(|range| range.inside == 0).map(|range| range.outside)
+        };
+        Some((root(&map.users)?, root(&map.groups)?))
+    }
+
     /// Whether the destination is a bind mount of something of the host.
     pub(crate) fn binds(&self, destination: &str) -> bool {
         self.mounts.iter().any(|mount| {
@@ -202,6 +228,17 @@ impl Plan {
         bundle: &Path,
         annotations: &BTreeMap<String, String>,
     ) -> String {
+        Self::state_value(id, status, pid, bundle, annotations).to_string()
+    }
+
+    /// The same, untyped.
+    pub(crate) fn state_value(
+        id: &str,
+        status: &str,
+        pid: i32,
+        bundle: &Path,
+        annotations: &BTreeMap<String, String>,
+    ) -> serde_json::Value {
         serde_json::json!({
             "ociVersion": crate::spec::VERSION,
             "id": id,
@@ -210,7 +247,6 @@ impl Plan {
             "bundle": bundle,
             "annotations": annotations,
         })
-        .to_string()
     }
 
     /// The hooks by name.
@@ -234,11 +270,7 @@ impl Plan {
 /// The sections of the specification that this version does not implement yet: an error that names
 /// them, never silence.
 fn refuse_unsupported(linux: &oci_spec::runtime::Linux) -> Result<()> {
-    let asked = [
-        ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|d| !d.is_empty())),
-        ("linux.intelRdt", linux.intel_rdt().is_some()),
-        ("linux.memoryPolicy", linux.memory_policy().is_some()),
-    ];
+    let asked = [("linux.intelRdt", linux.intel_rdt().is_some())];
     match asked.into_iter().find(|(_, asked)| *asked) {
         Some((field, _)) => Err(unsupported(field)),
         None => Ok(()),

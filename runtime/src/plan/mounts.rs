@@ -5,7 +5,8 @@ use std::path::{Component, Path, PathBuf};
 use linux::namespace::Kind;
 use oci_spec::runtime::Spec;
 
-use super::{Circumstances, NamespacePlan};
+use super::namespaces::ranges;
+use super::{Circumstances, IdMap, IdentityMap, NamespacePlan};
 use crate::error::{Error, Result};
 use crate::spec::mount_options::{self, MountOptions};
 
@@ -36,6 +37,18 @@ pub struct Mount {
     pub source: Source,
     /// How.
     pub options: MountOptions,
+    /// Whose the files seem to be, for an idmapped mount.
+    pub owners: Option<Owners>,
+}
+
+/// How the owners of a mount's files are mapped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owners {
+    /// By these ranges of users and of groups; `None` by the user namespace that the container
+    /// enters.
+    pub ranges: Option<(Vec<IdMap>, Vec<IdMap>)>,
+    /// Also in the mounts below.
+    pub recursive: bool,
 }
 
 impl Mount {
@@ -61,17 +74,17 @@ impl std::fmt::Display for Mount {
 
 pub(super) fn decide(
     spec: &Spec,
-    namespaces: &NamespacePlan,
+    users: (&NamespacePlan, Option<&IdentityMap>),
     at: &Circumstances<'_>,
 ) -> Result<Vec<Mount>> {
     let mounts = spec.mounts().iter().flatten().enumerate();
-    mounts.map(|(index, mount)| one(index, mount, namespaces, at)).collect()
+    mounts.map(|(index, mount)| one(index, mount, users, at)).collect()
 }
 
 fn one(
     index: usize,
     mount: &oci_spec::runtime::Mount,
-    namespaces: &NamespacePlan,
+    users: (&NamespacePlan, Option<&IdentityMap>),
     at: &Circumstances<'_>,
 ) -> Result<Mount> {
     let wrong = |what: String| Error::Config(format!("config.json: mounts[{index}]: {what}"));
@@ -80,12 +93,8 @@ fn one(
     }
     let destination = absolute(mount.destination());
     let options = mount_options::parse(mount.options().as_deref().unwrap_or_default());
-    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-        return Err(super::unsupported(&format!("mounts[{index}].uidMappings")));
-    }
-    let asked = [("idmap", options.idmap.is_some()), ("remount", options.remount)];
-    if let Some((option, _)) = asked.iter().find(|(_, asked)| *asked) {
-        return Err(super::unsupported(&format!("mounts[{index}]: option {option}")));
+    if options.remount {
+        return Err(super::unsupported(&format!("mounts[{index}]: option remount")));
     }
     let kind = mount.typ().clone().unwrap_or_default();
     let source = match (kind.as_str(), options.bind) {
@@ -112,14 +121,54 @@ fn one(
             destination.display()
         )));
     }
-    if options.copy_up {
-        return Err(super::unsupported(&format!("mounts[{index}]: option tmpcopyup")));
+    let is_tmpfs = matches!(&source, Source::FileSystem { kind, .. } if kind == "tmpfs");
+    if options.copy_up && !is_tmpfs {
+        return Err(wrong("option tmpcopyup is for a tmpfs".into()));
     }
-    if source == Source::Mqueue && !namespaces.has(Kind::Ipc) {
+    let owners = owners(index, mount, &options, users)?;
+    if owners.is_some() && !matches!(source, Source::Bind(..)) {
+        return Err(wrong("only a bind mount can be idmapped".into()));
+    }
+    if source == Source::Mqueue && !users.0.has(Kind::Ipc) {
         // Without a namespace of its own the container would see the host's queues.
         return Err(wrong("mqueue needs an ipc namespace in linux.namespaces".into()));
     }
-    Ok(Mount { destination, source, options })
+    Ok(Mount { destination, source, options, owners })
+}
+
+/// The map of an idmapped mount: its own, or that of the container.
+fn owners(
+    index: usize,
+    mount: &oci_spec::runtime::Mount,
+    options: &MountOptions,
+    (namespaces, container): (&NamespacePlan, Option<&IdentityMap>),
+) -> Result<Option<Owners>> {
+    let field = |name: &str| format!("mounts[{index}].{name}");
+    let users = ranges(&field("uidMappings"), mount.uid_mappings().as_deref())?;
+    let groups = ranges(&field("gidMappings"), mount.gid_mappings().as_deref())?;
+    let recursive = options.idmap.unwrap_or(false);
+    let ranges = match (users.is_empty(), groups.is_empty(), options.idmap) {
+        (true, true, None) => return Ok(None),
+        (false, false, _) => Some((users, groups)),
+        (true, true, Some(_)) => match container {
+            Some(map) => Some((map.users.clone(), map.groups.clone())),
+            None if namespaces.joins(Kind::User) => None,
+            None => {
+                return Err(Error::Config(format!(
+                    "config.json: {}: idmap needs uidMappings and gidMappings, or a user \
+                     namespace in linux.namespaces",
+                    field("options")
+                )));
+            }
+        },
+        _ => {
+            return Err(Error::Config(format!(
+                "config.json: {}: an idmapped mount needs both uidMappings and gidMappings",
+                field("uidMappings")
+            )));
+        }
+    };
+    Ok(Some(Owners { ranges, recursive }))
 }
 
 fn bind(

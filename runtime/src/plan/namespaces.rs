@@ -44,13 +44,6 @@ impl NamespacePlan {
                 }
             }
         }
-        if let Some((_, path)) = plan.join.iter().find(|(kind, _)| *kind == Kind::User) {
-            return Err(Error::Unsupported(format!(
-                "config.json: linux.namespaces: entering the existing user namespace {} is not \
-                 supported by this version of minirun",
-                path.display()
-            )));
-        }
         plan.join.sort_by_key(|(kind, _)| *kind);
         plan.clock_offsets = clock_offsets(linux, plan.new)?;
         Ok(plan)
@@ -58,7 +51,12 @@ impl NamespacePlan {
 
     /// Whether the container has a namespace of that kind that is not the runtime's.
     pub fn has(&self, kind: Kind) -> bool {
-        self.new.contains(kind) || self.join.iter().any(|(joined, _)| *joined == kind)
+        self.new.contains(kind) || self.joins(kind)
+    }
+
+    /// Whether the container enters an existing namespace of that kind.
+    pub fn joins(&self, kind: Kind) -> bool {
+        self.join.iter().any(|(joined, _)| *joined == kind)
     }
 }
 
@@ -113,8 +111,12 @@ pub(super) fn identity_map(
     namespaces: &NamespacePlan,
     at: &Circumstances<'_>,
 ) -> Result<Option<IdentityMap>> {
-    let users = ranges("uidMappings", linux.uid_mappings().as_deref())?;
-    let groups = ranges("gidMappings", linux.gid_mappings().as_deref())?;
+    let users = ranges("linux.uidMappings", linux.uid_mappings().as_deref())?;
+    let groups = ranges("linux.gidMappings", linux.gid_mappings().as_deref())?;
+    if namespaces.joins(Kind::User) {
+        // It has its maps; engines that made it repeat them here.
+        return Ok(None);
+    }
     if !namespaces.new.contains(Kind::User) {
         if users.is_empty() && groups.is_empty() {
             return Ok(None);
@@ -139,7 +141,7 @@ pub(super) fn identity_map(
     Ok(Some(IdentityMap { users, groups, by_helper, deny_setgroups: !at.privileged && ours }))
 }
 
-fn ranges(field: &str, maps: Option<&[LinuxIdMapping]>) -> Result<Vec<IdMap>> {
+pub(super) fn ranges(field: &str, maps: Option<&[LinuxIdMapping]>) -> Result<Vec<IdMap>> {
     let ranges: Vec<_> = maps
         .unwrap_or_default()
         .iter()
@@ -157,11 +159,39 @@ fn ranges(field: &str, maps: Option<&[LinuxIdMapping]>) -> Result<Vec<IdMap>> {
         if !fits || overlaps {
             let problem = if fits { "overlaps another range" } else { "is empty or too large" };
             return Err(Error::Config(format!(
-                "config.json: linux.{field}[{index}]: the range {problem}"
+                "config.json: {field}[{index}]: the range {problem}"
             )));
         }
     }
     Ok(ranges)
+}
+
+/// The interfaces that move into the container, each with its name there.
+pub(super) fn net_devices(
+    linux: &Linux,
+    namespaces: &NamespacePlan,
+) -> Result<BTreeMap<String, String>> {
+    let wrong = |what: String| Error::Config(format!("config.json: linux.netDevices: {what}"));
+    let mut devices = BTreeMap::new();
+    for (name, device) in linux.net_devices().iter().flatten() {
+        let inside = device.name().clone().filter(|inside| !inside.is_empty());
+        let inside = inside.unwrap_or_else(|| name.clone());
+        for one in [name, &inside] {
+            // dev_valid_name of the kernel.
+            let fits = (1..16).contains(&one.len()) && one != "." && one != "..";
+            if !fits || one.contains(['/', ':']) || one.contains(char::is_whitespace) {
+                return Err(wrong(format!("{one:?} is no name of an interface")));
+            }
+        }
+        if devices.values().any(|other| *other == inside) {
+            return Err(wrong(format!("two interfaces are to be called {inside:?}")));
+        }
+        devices.insert(name.clone(), inside);
+    }
+    if !devices.is_empty() && !namespaces.has(Kind::Network) {
+        return Err(wrong("they need a network namespace in linux.namespaces to move to".into()));
+    }
+    Ok(devices)
 }
 
 /// Kernel parameters, as paths below `/proc/sys`, each checked to belong to a namespace that the

@@ -8,6 +8,7 @@ use linux::rlimit::{Limit, RESOURCES};
 use linux::terminal::Size;
 use oci_spec::runtime::{Capabilities, Linux, LinuxPersonalityDomain, LinuxSeccomp};
 
+use super::scheduling::Scheduling;
 use crate::error::{Error, Result};
 use crate::seccomp;
 
@@ -55,14 +56,14 @@ pub struct Process {
     pub terminal_size: Option<Size>,
     /// Its system call filter.
     pub filter: Option<seccomp::Compiled>,
+    /// When and where it runs.
+    pub scheduling: Scheduling,
 }
 
 impl Process {
-    /// Decides what a process of config.json (or of `exec --process`) means.
-    pub fn decide(
-        process: &oci_spec::runtime::Process,
-        filter: Option<&LinuxSeccomp>,
-    ) -> Result<Self> {
+    /// Decides what a process of config.json (or of `exec --process`) means. `linux` is the section
+    /// of its container that holds what is about every process of it.
+    pub fn decide(process: &oci_spec::runtime::Process, linux: Option<&Linux>) -> Result<Self> {
         let arguments = process.args().clone().unwrap_or_default();
         if arguments.first().is_none_or(String::is_empty) {
             return Err(wrong("args is empty: there is no program to run"));
@@ -79,7 +80,6 @@ impl Process {
         if !process.cwd().is_absolute() {
             return Err(wrong(&format!("cwd {:?} is not an absolute path", process.cwd())));
         }
-        refuse_unsupported(process)?;
         let user = process.user();
         Ok(Self {
             arguments,
@@ -103,8 +103,29 @@ impl Process {
                 rows: u16::try_from(size.height()).unwrap_or(u16::MAX),
                 columns: u16::try_from(size.width()).unwrap_or(u16::MAX),
             }),
-            filter: filter.map(compiled).transpose()?,
+            filter: linux.and_then(|l| l.seccomp().as_ref()).map(compiled).transpose()?,
+            scheduling: Scheduling::decide(process, linux)?,
         })
+    }
+}
+
+impl Process {
+    /// Adds variables that the configuration does not have. What holds a NUL byte cannot come from
+    /// an environment, and changes nothing.
+    pub(crate) fn add_environment(&mut self, entries: Vec<String>) {
+        if entries.is_empty() {
+            return;
+        }
+        let all: Vec<String> = self.environment.iter().cloned().chain(entries).collect();
+        if let Some(strings) = Strings::new(all.iter().map(String::as_str)) {
+            self.strings.1 = strings;
+            self.environment = all;
+        }
+    }
+
+    /// The agent of its filter, where it has one.
+    pub(crate) fn listener(&self) -> Option<&seccomp::Listener> {
+        self.filter.as_ref()?.program.listener.as_ref()
     }
 }
 
@@ -114,24 +135,24 @@ pub(crate) fn environment_value<'a>(environment: &'a [String], name: &str) -> Op
 }
 
 fn compiled(profile: &LinuxSeccomp) -> Result<seccomp::Compiled> {
-    if profile.listener_path().is_some() {
-        return Err(super::unsupported("linux.seccomp.listenerPath"));
+    let wrong = |error: &dyn std::fmt::Display| {
+        Error::Config(format!("config.json: linux.seccomp: {error}"))
+    };
+    let compiled = seccomp::compile(profile).map_err(|error| wrong(&error))?;
+    if compiled.program.listener.is_some() {
+        // Init is under the filter before its agent has heard of it.
+        for call in ["write", "read"] {
+            let verdict =
+                seccomp::explain(profile, call, &[0; 6]).map_err(|error| wrong(&error))?;
+            if ![seccomp::Action::ALLOW, seccomp::Action::LOG].contains(&verdict.action) {
+                return Err(wrong(&format!(
+                    "{call} must be allowed where an agent decides: init needs it to hand the \
+                     filter's listener over"
+                )));
+            }
+        }
     }
-    let compiled = seccomp::compile(profile)
-        .map_err(|error| Error::Config(format!("config.json: linux.seccomp: {error}")))?;
     Ok(compiled)
-}
-
-fn refuse_unsupported(process: &oci_spec::runtime::Process) -> Result<()> {
-    let asked = [
-        ("process.ioPriority", process.io_priority().is_some()),
-        ("process.scheduler", process.scheduler().is_some()),
-        ("process.execCPUAffinity", process.exec_cpu_affinity().is_some()),
-    ];
-    match asked.into_iter().find(|(_, asked)| *asked) {
-        Some((field, _)) => Err(super::unsupported(field)),
-        None => Ok(()),
-    }
 }
 
 fn sets(capabilities: &oci_spec::runtime::LinuxCapabilities) -> Result<Sets> {
@@ -226,6 +247,6 @@ pub(super) fn personality(linux: &Linux) -> Result<Option<u64>> {
     }))
 }
 
-fn wrong(what: &str) -> Error {
+pub(super) fn wrong(what: &str) -> Error {
     Error::Config(format!("config.json: process.{what}"))
 }

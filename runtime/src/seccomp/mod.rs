@@ -12,6 +12,7 @@
 
 mod action;
 mod architecture;
+mod audit;
 mod condition;
 mod default_profile;
 mod error;
@@ -31,6 +32,7 @@ use oci_spec::runtime::{Arch, LinuxSeccomp};
 
 pub use action::Action;
 pub use architecture::Architecture;
+pub use audit::killed_for;
 pub use default_profile::default_profile;
 pub use error::Error;
 pub use explain::{Reason, Verdict, explain, explain_on};

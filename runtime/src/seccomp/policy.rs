@@ -173,6 +173,7 @@ impl Section {
             self.push(number, None, entry);
         }
         if self.architecture == Architecture::X86
+            && call.is_some_and(|call| call.is_multiplexed)
             && let Some((multiplexed, selector)) = multiplexed::way_to(name)
             && let Some(call) = syscalls::by_name(multiplexed)
             && let Some(number) = call.number(self.architecture)
@@ -213,8 +214,12 @@ impl Section {
             insert_in_order(rules);
         }
         let mut kept: Vec<Rule> = Vec::with_capacity(self.rules.len());
+        // Where the rules about the number at hand begin.
+        let mut start = 0;
         for rule in std::mem::take(&mut self.rules) {
-            let start = kept.partition_point(|other| other.number < rule.number);
+            if kept.last().is_none_or(|last| last.number != rule.number) {
+                start = kept.len();
+            }
             let covers = |other: &&mut Rule| {
                 other.conditions.is_empty() || other.conditions == rule.conditions
             };

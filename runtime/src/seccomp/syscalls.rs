@@ -4,7 +4,7 @@
 //! read while compiling, so that a start pays nothing for it. It comes from the kernel's headers
 //! (Linux 6.18) by way of the `syscalls` crate; `tests/seccomp_syscall_table.rs` checks each line.
 
-use super::Architecture;
+use super::{Architecture, multiplexed};
 
 const TEXT: &str = include_str!("syscalls.tbl");
 const COUNT: usize = line_count(TEXT.as_bytes()) - 1;
@@ -33,6 +33,8 @@ const EMPTY: u16 = u16::MAX;
 pub(super) struct Syscall {
     name: &'static str,
     numbers: [u32; COLUMNS.len()],
+    /// Whether 32-bit x86 has another way to it, see [`multiplexed`].
+    pub(super) is_multiplexed: bool,
 }
 
 impl Syscall {
@@ -109,12 +111,14 @@ const fn line_count(text: &[u8]) -> usize {
 /// Reads `name n n n n n` from every line but the first, which is the heading.
 const fn parse(text: &'static str) -> [Syscall; COUNT] {
     let bytes = text.as_bytes();
-    let mut table = [Syscall { name: "", numbers: [ABSENT; COLUMNS.len()] }; COUNT];
+    let none = Syscall { name: "", numbers: [ABSENT; COLUMNS.len()], is_multiplexed: false };
+    let mut table = [none; COUNT];
     let mut at = end_of_field(bytes, 0, b'\n') + 1;
     let mut row = 0;
     while row < COUNT {
         let end = end_of_field(bytes, at, b' ');
         table[row].name = text.split_at(end).0.split_at(at).1;
+        table[row].is_multiplexed = multiplexed::has_way(table[row].name);
         if row > 0 {
             assert!(is_before(table[row - 1].name, table[row].name), "syscalls.tbl is not sorted");
         }

@@ -52,9 +52,9 @@ pub fn parse(bytes: &[u8], file: &Path) -> Result<(Spec, Vec<String>)> {
     Ok((spec, warnings))
 }
 
-/// The slow path. The specification wants a warning for a capability that the runtime does not
-/// know; the parser refuses the whole file. So unknown names are taken out, and if there were none
-/// the first error stands.
+/// The slow path, for what the specification allows and the parser refuses: capabilities that it
+/// does not know (a warning each), and flags that it knows by other names. If there were none, the
+/// first error stands.
 fn parse_again(
     bytes: &[u8],
     file: &Path,
@@ -85,13 +85,40 @@ fn parse_again(
             keep
         });
     }
-    if warnings.is_empty() {
+    let renamed = value.pointer_mut("/process").is_some_and(rename_flags);
+    if warnings.is_empty() && !renamed {
         return Err(refused());
     }
     // What else is wrong has lost its position now; it still has its name.
     let spec = json::typed(&value)
         .map_err(|error| Error::Config(format!("{}: {error}", file.display())))?;
     Ok((spec, warnings))
+}
+
+/// Reads the process of `exec --process`; its errors are the caller's to complete.
+pub fn parse_process(bytes: &[u8]) -> Result<oci_spec::runtime::Process, serde_json::Error> {
+    json::read(bytes).or_else(|first| {
+        let mut value: Value = json::read(bytes)?;
+        if rename_flags(&mut value) { json::typed(&value) } else { Err(first) }
+    })
+}
+
+/// Two flags of the scheduler have names in oci-spec that the specification does not know. Gives
+/// whether one of them was there.
+fn rename_flags(process: &mut Value) -> bool {
+    const NAMES: [(&str, &str); 2] = [
+        ("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"),
+        ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN"),
+    ];
+    let flags = process.pointer_mut("/scheduler/flags").and_then(Value::as_array_mut);
+    let mut found = false;
+    for flag in flags.into_iter().flatten() {
+        if let Some((_, theirs)) = NAMES.iter().find(|(name, _)| flag.as_str() == Some(name)) {
+            *flag = (*theirs).into();
+            found = true;
+        }
+    }
+    found
 }
 
 /// Versions are semantic: any 1.x is understood, another major version is not.
@@ -154,6 +181,21 @@ mod tests {
         let process = spec.process().as_ref().unwrap();
         let bounding = process.capabilities().as_ref().unwrap().bounding().as_ref().unwrap();
         assert_eq!(bounding.len(), 1);
+    }
+
+    #[test]
+    fn flags_of_the_scheduler_have_the_specifications_names() {
+        let process = r#"{"cwd": "/", "user": {"uid": 0, "gid": 0}, "scheduler": {
+            "policy": "SCHED_DEADLINE", "flags": ["SCHED_FLAG_RESET_ON_FORK",
+            "SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_RECLAIM"]}}"#;
+        let (spec, _) =
+            parsed(&format!("{{\"ociVersion\": \"1.3.0\", \"process\": {process}}}")).unwrap();
+        let flags = |process: &oci_spec::runtime::Process| {
+            process.scheduler().as_ref().unwrap().flags().as_ref().unwrap().len()
+        };
+        assert_eq!(flags(spec.process().as_ref().unwrap()), 3);
+        assert_eq!(flags(&parse_process(process.as_bytes()).unwrap()), 3);
+        assert!(parse_process(process.replace("RECLAIM", "SLOW").as_bytes()).is_err());
     }
 
     #[test]

@@ -45,7 +45,9 @@ pub(crate) fn make_default(root: &Root, may_make: bool) -> Result<(), Cause> {
         let node = Node { kind: Kind::Character, number, mode: 0o666, owner: (0, 0) };
         make(dev.as_fd(), Path::new(name), &node, &Path::new("/dev").join(name), may_make)?;
     }
-    for (name, target) in LINKS {
+    // A kernel without /proc/kcore: the link would lead nowhere.
+    let has_core = Path::new("/proc/kcore").exists();
+    for (name, target) in LINKS.into_iter().filter(|(name, _)| has_core || *name != "core") {
         match path::symlink_at(Path::new(target), dev.as_fd(), Path::new(name)) {
             // An image with a /dev of its own has them, and they are inside the root anyway.
             Err(error) if error.errno == Errno::EEXIST => {}

@@ -18,12 +18,14 @@
 //! ```
 //! See seccomp(2), the kernel's seccomp_filter documentation.
 
+use std::os::fd::OwnedFd;
+
 use linux::seccomp;
 
 use crate::error::Cause;
 use crate::seccomp::Compiled;
 
-/// Loads the filter.
-pub(crate) fn load(filter: &Compiled) -> Result<(), Cause> {
-    seccomp::load(&filter.program.instructions, filter.program.flags).map(drop).map_err(Cause::from)
+/// Loads the filter. Gives the descriptor that its agent needs, where it has one.
+pub(crate) fn load(filter: &Compiled) -> Result<Option<OwnedFd>, Cause> {
+    seccomp::load(&filter.program.instructions, filter.program.flags).map_err(Cause::from)
 }

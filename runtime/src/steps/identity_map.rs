@@ -93,6 +93,21 @@ pub(crate) fn become_root_inside(map: &IdentityMap) -> linux::Result<()> {
     Ok(())
 }
 
+/// The same in a user namespace that exists. Gives whether it allows setgroups(2).
+pub(crate) fn become_root_of_existing() -> Result<bool, Cause> {
+    let text = std::fs::read_to_string("/proc/self/setgroups").unwrap_or_default();
+    let may_set_groups = text.trim() != "deny";
+    if may_set_groups {
+        credentials::set_groups(&[])?;
+    }
+    let unmapped = |error: linux::Error| {
+        Cause::from(error).remedy("the user namespace that linux.namespaces names has no user 0")
+    };
+    credentials::set_group(0).map_err(unmapped)?;
+    credentials::set_user(0).map_err(unmapped)?;
+    Ok(may_set_groups)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

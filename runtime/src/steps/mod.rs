@@ -6,6 +6,7 @@
 
 pub(crate) mod cgroup_view;
 pub(crate) mod confine;
+pub(crate) mod copy_up;
 pub(crate) mod credentials;
 pub(crate) mod devices;
 pub(crate) mod diagnose;
@@ -18,9 +19,12 @@ pub(crate) mod identity_map;
 pub(crate) mod limits;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
+pub(crate) mod netdev;
 pub(crate) mod network;
+pub(crate) mod owners;
 pub(crate) mod pivot;
 pub(crate) mod rootfs;
+pub(crate) mod schedule;
 pub(crate) mod terminal;
 
 use serde::{Deserialize, Serialize};

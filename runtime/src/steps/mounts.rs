@@ -28,6 +28,7 @@ use linux::path::Root;
 use linux::{Errno, OFlag, fd};
 
 use super::cgroup_view::View;
+use super::copy_up;
 use crate::error::Cause;
 use crate::plan::{Mount, Source};
 
@@ -80,15 +81,39 @@ pub(crate) fn mount_one(
             let target = directory(root, mount)?;
             finish(tree.as_fd(), target.as_fd(), mount)
         }
+        Source::FileSystem { kind, name } if kind == "tmpfs" => {
+            let target = directory(root, mount)?;
+            let tree = temporary(name.as_deref(), mount, target.as_fd())?;
+            finish(tree.as_fd(), target.as_fd(), mount)
+        }
         Source::FileSystem { kind, name } => {
-            let tree = file_system(kind, name.as_deref(), mount)?;
+            let tree = file_system(kind, name.as_deref(), mount)?.mount(attributes.set)?;
             let target = directory(root, mount)?;
             finish(tree.as_fd(), target.as_fd(), mount)
         }
     }
 }
 
-fn file_system(kind: &str, name: Option<&str>, mount: &Mount) -> Result<OwnedFd, Cause> {
+/// A tmpfs, which looks like the directory that it hides as far as nobody wants it otherwise.
+fn temporary(name: Option<&str>, mount: &Mount, target: BorrowedFd<'_>) -> Result<OwnedFd, Cause> {
+    let context = file_system("tmpfs", name, mount)?;
+    let options = mount.options.data.iter().flat_map(|text| text.split(','));
+    if !options.into_iter().any(|option| option.starts_with("mode=")) {
+        context.set("mode", &format!("{:o}", copy_up::mode_of(target)?))?;
+    }
+    let attributes = mount.options.attributes;
+    if !mount.options.copy_up {
+        return Ok(context.mount(attributes.set)?);
+    }
+    let tree = context.mount(attributes.set & !Attributes::READ_ONLY)?;
+    copy_up::copy_up(target, tree.as_fd())?;
+    if attributes.set & Attributes::READ_ONLY != 0 {
+        mount::set_attributes(tree.as_fd(), Attributes::set(Attributes::READ_ONLY), false)?;
+    }
+    Ok(tree)
+}
+
+fn file_system(kind: &str, name: Option<&str>, mount: &Mount) -> Result<FileSystem, Cause> {
     let context = FileSystem::open(kind).map_err(|error| {
         let unknown = error.errno == Errno::ENODEV;
         let cause = Cause::from(error);
@@ -111,7 +136,7 @@ fn file_system(kind: &str, name: Option<&str>, mount: &Mount) -> Result<OwnedFd,
         }
         context.options(option).map_err(|error| option_refused(kind, option, error))?;
     }
-    Ok(context.mount(mount.options.attributes.set)?)
+    Ok(context)
 }
 
 fn option_refused(kind: &str, option: &str, error: linux::Error) -> Cause {

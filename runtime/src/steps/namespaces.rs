@@ -52,12 +52,12 @@ pub(crate) fn open(plan: &NamespacePlan) -> Result<Opened, Cause> {
         .collect()
 }
 
-/// Enters them. The PID namespace is left out: it counts for children, and the parent has seen to
-/// it before the clone.
+/// Enters them. User and PID namespace are left out: others have seen to them before the clone, see
+/// [`crate::container`].
 pub(crate) fn enter(opened: &Opened) -> linux::Result<()> {
     opened
         .iter()
-        .filter(|(kind, _)| *kind != Kind::Pid)
+        .filter(|(kind, _)| ![Kind::User, Kind::Pid].contains(kind))
         .try_for_each(|(kind, file)| namespace::enter(file.as_fd(), *kind))
 }
 

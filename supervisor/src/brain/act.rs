@@ -13,7 +13,9 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::connect::Cable;
 use super::container::{self, Running};
 use super::engine::Brain;
+use super::exec::{self, Ended};
 use super::log::{self, Log};
+use super::meter::Meter;
 use super::runtime::Runtime;
 use super::{News, bundle, probe};
 use crate::discovery::server;
@@ -46,10 +48,7 @@ impl Brain {
             Action::Probe { instance, role, attempt, after, timeout } => {
                 self.probe(instance, role, attempt, after.ms(), timeout);
             }
-            // The specification has no hook yet, so the core never asks for one.
-            Action::Hook { instance } => {
-                self.feed(&Input::Hooked { instance, result: Ok(()) });
-            }
+            Action::Hook { instance } => self.hook(instance),
             Action::Signal { instance } => {
                 let signal = self.state.instance(&instance).map(|i| i.revision.clone());
                 let spec = signal.and_then(|revision| self.spec(revision.as_str()));
@@ -98,7 +97,7 @@ impl Brain {
         self.stop_probe(&instance, role);
         let revision = self.state.instance(&instance).map(|i| i.revision.clone());
         let health =
-            revision.and_then(|revision| self.spec(revision.as_str())).and_then(|s| s.health());
+            revision.and_then(|revision| self.spec(revision.as_str())).and_then(|s| s.check(role));
         let running = self.running.get(&instance).cloned();
         let container = self.layout.container(&instance.to_string());
         let (runtime, news) = (self.runtime.clone(), self.news.clone());
@@ -122,6 +121,29 @@ impl Brain {
         }
     }
 
+    /// Runs the pre-stop hooks, one after the other, until one fails or time is up.
+    fn hook(&mut self, instance: InstanceId) {
+        let revision = self.state.instance(&instance).map(|i| i.revision.clone());
+        let spec = revision.and_then(|revision| self.spec(revision.as_str()));
+        let (runtime, news) = (self.runtime.clone(), self.news.clone());
+        let id = self.layout.container(&instance.to_string());
+        tokio::task::spawn_local(async move {
+            let mut result = Ok(());
+            for words in spec.iter().flat_map(|spec| &spec.settings.pre_stop) {
+                let limit = spec.as_ref().map_or(0, |spec| spec.stop_grace_ms);
+                let ended = exec::run(&runtime, &id, words, Duration::from_millis(limit)).await;
+                result = match ended {
+                    Ok(Ended::Status(0, _)) => continue,
+                    Ok(Ended::Status(status, text)) => Err(format!("status {status}: {text}")),
+                    Ok(Ended::Overdue) => Err("it did not end in time".to_string()),
+                    Err(error) => Err(format!("{error:#}")),
+                };
+                break;
+            }
+            let _ = news.send(News::Input(Input::Hooked { instance, result }));
+        });
+    }
+
     fn signal(&mut self, instance: &InstanceId, signal: String) {
         let (runtime, id) = (self.runtime.clone(), self.layout.container(&instance.to_string()));
         tokio::task::spawn_local(async move {
@@ -138,9 +160,11 @@ impl Brain {
         let (runtime, news) = (self.runtime.clone(), self.news.clone());
         let name = instance.to_string();
         let (id, bundle) = (self.layout.container(&name), self.layout.bundle(&name));
+        let writable = self.layout.writable(&name);
         tokio::task::spawn_local(async move {
             let deleted = async {
                 runtime.delete(&id).await?;
+                let _ = std::fs::remove_dir_all(&writable); // the runtime has, if it made it
                 match std::fs::remove_dir_all(&bundle) {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                         Err(error).context("the bundle cannot be removed")
@@ -169,6 +193,10 @@ impl Brain {
                 eprintln!("minisup brain: {error:#}");
             }
         });
+        if let Some(mut meter) = Meter::of(running.pid) {
+            meter.sample();
+            self.meters.insert(instance.clone(), meter);
+        }
         self.running.insert(instance, running);
     }
 
@@ -181,7 +209,9 @@ impl Brain {
         }
         // The last words of the latest instances are kept, not those of all there ever were.
         if let Some(old) = instance.serial.checked_sub(LOGS).filter(|serial| *serial > 0) {
-            log::remove(&self.layout.log(&instance.slot.instance(old).to_string()));
+            let old = instance.slot.instance(old).to_string();
+            log::remove(&self.layout.log(&old));
+            let _ = std::fs::remove_file(self.layout.autopsy(&old));
         }
     }
 
@@ -301,7 +331,18 @@ impl Launch {
     /// Writes what the container is made from; the answer is the cable that it gets.
     fn write_bundle(&self, bundle: &std::path::Path) -> Result<Option<&Cable>> {
         let given = bundle::read(&self.spec.bundle)?;
-        let mut config = bundle::config(&given, &self.spec, &self.layout.project, &self.instance)?;
+        let name = self.instance.to_string();
+        let place = bundle::Place {
+            project: &self.layout.project,
+            instance: &self.instance,
+            writable: &self.layout.writable(&name),
+        };
+        let mut spec = self.spec.clone();
+        let volumes = self.layout.slot_volumes(&self.instance.slot.to_string());
+        for dir in spec.settings.place(&volumes) {
+            std::fs::create_dir_all(&dir).context("cannot make a nameless volume")?;
+        }
+        let mut config = bundle::config(&given, &spec, &place)?;
         std::fs::create_dir_all(bundle).context("cannot make the instance's bundle")?;
         // A network that is joined is somebody else's, with names of its own.
         let cable = self.cable.as_ref().filter(|_| !bundle::joins_network(&config));

@@ -11,27 +11,42 @@ use minisup_core::name::InstanceId;
 use serde_json::{Map, Value, json};
 
 use crate::model::ServiceSpec;
+use crate::settings::object;
 
 /// The namespaces every supervised container has of its own.
 const NAMESPACES: [&str; 5] = ["pid", "network", "ipc", "uts", "mount"];
+
+/// The annotation that says where the writable layer of an overlay root lives.
+const UPPER: &str = "org.minirun.overlay.upper";
+/// The annotation that names the layers of an overlay root.
+const LOWER: &str = "org.minirun.overlay.lowerdirs";
+
+/// Whose bundle it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) project: &'a str,
+    pub(crate) instance: &'a InstanceId,
+    /// The directory of its writable layer, if it has one.
+    pub(crate) writable: &'a Path,
+}
 
 /// Makes an instance's config.json from the bundle's.
 ///
 /// # Errors
 /// The text is not a config.json with a process.
-pub(crate) fn config(
-    text: &str,
-    spec: &ServiceSpec,
-    project: &str,
-    instance: &InstanceId,
-) -> Result<String> {
+pub(crate) fn config(text: &str, spec: &ServiceSpec, place: &Place<'_>) -> Result<String> {
+    let Place { project, instance, writable } = *place;
     let mut config: Value = serde_json::from_str(text).context("config.json is not JSON")?;
     let top = config.as_object_mut().context("config.json is not an object")?;
     let root = object(top, "root");
     let path = root.get("path").and_then(Value::as_str).unwrap_or("rootfs");
     let path = spec.bundle.join(path);
     root.insert("path".into(), json!(path));
-    top.entry("hostname").or_insert_with(|| json!(instance.slot.to_string()));
+    // A bundle of an image has the name that all of them have; one made by hand means its own.
+    if object(top, "annotations").contains_key(LOWER) || !top.contains_key("hostname") {
+        top.insert("hostname".into(), json!(instance.slot.to_string()));
+    }
+    spec.settings.write(top);
     let process = object(top, "process");
     process.insert("terminal".into(), json!(false));
     if let Some(command) = &spec.command {
@@ -42,6 +57,10 @@ pub(crate) fn config(
     }
     let slot = format!("MINISUP_SLOT={}", instance.slot);
     set_environment(process, spec.env.iter().chain([&slot]));
+    let annotations = object(top, "annotations");
+    if annotations.contains_key(LOWER) {
+        annotations.insert(UPPER.into(), json!(writable));
+    }
     let linux = object(top, "linux");
     linux.insert("cgroupsPath".into(), json!(cgroup(project, instance)));
     own_namespaces(linux);
@@ -112,18 +131,6 @@ pub(crate) fn read(bundle: &Path) -> Result<String> {
     })
 }
 
-/// The object at `key`, made if it is not there.
-fn object<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
-    let value = parent.entry(key).or_insert_with(|| json!({}));
-    if !value.is_object() {
-        *value = json!({});
-    }
-    match value {
-        Value::Object(map) => map,
-        _ => unreachable!("it was made an object above"),
-    }
-}
-
 /// Adds variables, each replacing one of the same name.
 fn set_environment<'a>(
     process: &mut Map<String, Value>,
@@ -172,7 +179,9 @@ mod tests {
         }))?;
         change(&mut spec);
         let instance = ServiceName::from("web").slot(2).instance(7);
-        Ok(serde_json::from_str(&config(text, &spec, "shop", &instance)?)?)
+        let writable = Path::new("/w/web.2.7");
+        let place = Place { project: "shop", instance: &instance, writable };
+        Ok(serde_json::from_str(&config(text, &spec, &place)?)?)
     }
 
     const BUNDLE: &str = r#"{"root":{"path":"rootfs","readonly":true},
@@ -214,6 +223,15 @@ mod tests {
         let own = r#"{"root":{"path":"/"},"mounts":[{"destination":"/etc/resolv.conf"}]}"#;
         assert_eq!(mounts(own).len(), 1, "the bundle's own stays");
         assert!(joins_network(BUNDLE) && !joins_network("{}"));
+    }
+
+    #[test]
+    fn a_layered_root_gets_a_writable_layer_of_the_instance() {
+        let layered = r#"{"process":{"args":["/x"]},
+            "annotations":{"org.minirun.overlay.lowerdirs":"[\"/a\"]"}}"#;
+        let upper = |text| made(text, |_| ()).unwrap()["annotations"][UPPER].clone();
+        assert_eq!(upper(layered), "/w/web.2.7");
+        assert_eq!(upper(BUNDLE), Value::Null);
     }
 
     #[test]

@@ -19,8 +19,9 @@ use tokio::task::AbortHandle;
 use super::api::{self, Call, Reply};
 use super::container::Running;
 use super::link::Link;
+use super::meter::Meter;
 use super::runtime::Runtime;
-use super::traffic::Counting;
+use super::traffic::{Asked, Counting};
 use super::{News, observe, until};
 use crate::clock;
 use crate::discovery::switch::{Addresses, Switch};
@@ -54,6 +55,10 @@ pub(crate) struct Brain {
     pub(crate) specs: BTreeMap<String, ServiceSpec>,
     pub(crate) runtime: Runtime,
     pub(crate) running: BTreeMap<InstanceId, Running>,
+    /// What they use.
+    pub(crate) meters: BTreeMap<InstanceId, Meter>,
+    /// Whose turn it is to be measured.
+    pub(crate) turn: usize,
     /// Instances with a runtime command under way, and those that had one since the last look.
     pub(crate) busy: BTreeSet<InstanceId>,
     pub(crate) touched: BTreeSet<InstanceId>,
@@ -92,6 +97,8 @@ impl Brain {
             specs: BTreeMap::new(),
             runtime,
             running: BTreeMap::new(),
+            meters: BTreeMap::new(),
+            turn: 0,
             busy: BTreeSet::new(),
             touched: BTreeSet::new(),
             probes: BTreeMap::new(),
@@ -252,7 +259,7 @@ impl Brain {
             }
             News::PlaneIsGone => {
                 self.link.lost();
-                self.traffic.unanswered();
+                self.uncounted();
             }
             News::Plane(Report::Acknowledged { generation }) => {
                 self.feed(&Input::Acknowledged { generation });
@@ -293,10 +300,14 @@ impl Brain {
     }
 
     fn exited(&mut self, instance: InstanceId, pid: i32, cause: ExitCause) {
-        let Some(running) = self.running.get(&instance).filter(|running| running.pid == pid) else {
+        if self.running.get(&instance).is_none_or(|running| running.pid != pid) {
             return;
+        }
+        let cause = match self.meters.get(&instance) {
+            Some(meter) => meter.refine(cause),
+            None => cause,
         };
-        let cause = running.refine(cause);
+        self.dissect(&instance, &cause);
         self.running.remove(&instance);
         self.keeper.forget(pid);
         for role in [Role::Startup, Role::Ready, Role::Live] {
@@ -336,8 +347,8 @@ impl Brain {
                 Some(refused) => Reply::refused(refused),
                 None => Reply::done(),
             },
-            Call::State => api::state(self),
-            Call::Traffic => return self.count(reply),
+            Call::Traffic => return self.count(Asked::Counts, reply),
+            Call::Metrics => return self.count(Asked::Metrics, reply),
             Call::Events { after, slot, wait } => {
                 let events = self.events(after, slot.as_deref());
                 if wait && events.is_empty() && !self.left {
@@ -346,6 +357,7 @@ impl Brain {
                 }
                 Reply::json(&events)
             }
+            look => api::look(self, &look),
         };
         let _ = reply.send(answer);
     }

@@ -14,12 +14,15 @@
 
 mod act;
 pub(crate) mod api;
+pub(crate) mod autopsy;
 mod bundle;
 mod connect;
 mod container;
 mod engine;
+mod exec;
 mod link;
 pub(crate) mod log;
+pub(crate) mod meter;
 mod observe;
 mod probe;
 mod runtime;
@@ -102,6 +105,8 @@ async fn live(layout: Layout, keeper_fd: i32) -> Result<()> {
     api::listen(&layout, sender.clone()).context("cannot offer the API")?;
     let mut look = tokio::time::interval_at(tokio::time::Instant::now() + LOOK, LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut measure = tokio::time::interval(meter::EVERY);
+    measure.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let deadline = brain.next_deadline();
         tokio::select! {
@@ -111,6 +116,7 @@ async fn live(layout: Layout, keeper_fd: i32) -> Result<()> {
             },
             () = tokio::time::sleep(deadline) => brain.feed(&Input::Tick),
             _ = look.tick() => brain.look(),
+            _ = measure.tick() => brain.measure(),
         }
         if brain.has_left() {
             // Whoever asked for this is still owed an answer.

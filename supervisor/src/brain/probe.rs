@@ -1,6 +1,7 @@
 //! One probe of one instance, from within its namespaces.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use minisup_core::input::Outcome;
@@ -8,6 +9,7 @@ use minisup_core::time::Span;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::container::Running;
+use super::exec::{self, Ended};
 use super::runtime::Runtime;
 use crate::model::Probe;
 use crate::netns;
@@ -33,9 +35,12 @@ pub(crate) async fn run(
     if is_stopped(running.pid) {
         return Outcome::Fail("its first process is stopped by a signal".to_string());
     }
+    if is_frozen(running.pid) {
+        return Outcome::Impossible("it is paused".to_string());
+    }
     let asked = async {
         match probe {
-            Probe::Exec(command) => exec(runtime, container, command).await,
+            Probe::Exec(command) => exec(runtime, container, command, limit).await,
             Probe::Tcp { port } => {
                 match netns::connect(running.namespace.as_fd(), *port, limit).await {
                     Ok(_) => Outcome::Pass,
@@ -51,14 +56,20 @@ pub(crate) async fn run(
             }
         }
     };
+    if matches!(probe, Probe::Exec(_)) {
+        return asked.await; // it keeps the limit itself, because it has to tidy up
+    }
     let answer = tokio::time::timeout(limit, asked).await;
     answer.unwrap_or_else(|_| Outcome::Fail(format!("no answer within {timeout}")))
 }
 
-async fn exec(runtime: &Runtime, container: &str, command: &[String]) -> Outcome {
-    match runtime.exec(container, command).await {
-        Ok((0, _)) => Outcome::Pass,
-        Ok((status, text)) => {
+async fn exec(runtime: &Runtime, container: &str, command: &[String], limit: Duration) -> Outcome {
+    match exec::run(runtime, container, command, limit).await {
+        Ok(Ended::Overdue) => {
+            Outcome::Fail(format!("no end within {limit:?}; killed with all that it started"))
+        }
+        Ok(Ended::Status(0, _)) => Outcome::Pass,
+        Ok(Ended::Status(status, text)) => {
             let text: String = text.trim().chars().take(OUTPUT).collect();
             Outcome::Fail(format!("status {status}: {text}"))
         }
@@ -91,6 +102,37 @@ fn is_stopped(pid: i32) -> bool {
     matches!(state(&stat), Some('T' | 't'))
 }
 
+/// Whether the container is paused: frozen by its cgroup, which only people do. That is no fault of
+/// its own, so a probe of it counts nothing.
+fn is_frozen(pid: i32) -> bool {
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let state = |file: PathBuf| std::fs::read_to_string(file).unwrap_or_default();
+    let root = Path::new("/sys/fs/cgroup");
+    groups.lines().any(|line| match freezer(line) {
+        Some((true, path)) => {
+            let state = state(root.join("freezer").join(path).join("freezer.state"));
+            ["FROZEN", "FREEZING"].contains(&state.trim())
+        }
+        // On hybrid hosts the unified tree is beside the others.
+        Some((false, path)) => [root, &root.join("unified")]
+            .iter()
+            .any(|root| state(root.join(path).join("cgroup.freeze")).trim() == "1"),
+        None => false,
+    })
+}
+
+/// The path of the group that can freeze, of a line of `/proc/PID/cgroup`, and whether it is of v1.
+fn freezer(line: &str) -> Option<(bool, &str)> {
+    let mut parts = line.splitn(3, ':');
+    let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
+    let path = path.trim_start_matches('/');
+    match controllers {
+        "" => Some((false, path)),
+        "freezer" => Some((true, path)),
+        _ => None,
+    }
+}
+
 /// The state letter of a stat line. The name before it is in brackets, and may hold anything.
 fn state(stat: &str) -> Option<char> {
     let (_, rest) = stat.rsplit_once(')')?;
@@ -108,7 +150,14 @@ fn status(answer: &[u8]) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
-    use super::{state, status};
+    use super::{freezer, state, status};
+
+    #[test]
+    fn the_group_that_freezes_is_found() {
+        assert_eq!(freezer("0::/minisup/web"), Some((false, "minisup/web")));
+        assert_eq!(freezer("7:freezer:/minisup/web"), Some((true, "minisup/web")));
+        assert_eq!(freezer("4:memory:/m"), None);
+    }
 
     #[test]
     fn the_state_is_found_behind_any_name() {

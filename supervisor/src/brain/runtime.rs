@@ -33,7 +33,8 @@ pub(crate) struct Listed {
 }
 
 impl Runtime {
-    fn command(&self, verb: &str) -> Command {
+    /// A call of the runtime, with its state root.
+    pub(crate) fn command(&self, verb: &str) -> Command {
         let mut command = Command::new(&self.program);
         command.arg("--root").arg(&self.root).arg(verb).stdin(Stdio::null()).kill_on_drop(true);
         command
@@ -95,14 +96,6 @@ impl Runtime {
             return Ok(());
         }
         self.quiet("delete", &["--force", id]).await
-    }
-
-    /// Runs a command in a container; the answer is its status and what it printed.
-    pub(crate) async fn exec(&self, id: &str, arguments: &[String]) -> Result<(i32, String)> {
-        let output = self.command("exec").arg(id).args(arguments).output().await?;
-        let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
-        text.push_str(&String::from_utf8_lossy(&output.stderr));
-        Ok((output.status.code().unwrap_or(-1), text))
     }
 
     /// All containers by their id.

@@ -11,7 +11,7 @@ use minisup_core::name::InstanceId;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::api::Reply;
+use super::api::{self, Reply};
 use super::engine::Brain;
 use crate::plane::histogram;
 use crate::plane::protocol::{Order, Traffic};
@@ -19,8 +19,17 @@ use crate::plane::protocol::{Order, Traffic};
 /// What has been asked and not been answered yet.
 #[derive(Debug, Default)]
 pub(crate) struct Counting {
-    waiting: Vec<oneshot::Sender<Reply>>,
+    waiting: Vec<(Asked, oneshot::Sender<Reply>)>,
     so_far: BTreeMap<InstanceId, Traffic>,
+}
+
+/// What somebody who waits for counts wants to be told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Asked {
+    /// The counts.
+    Counts,
+    /// All metrics, with the counts where they are known.
+    Metrics,
 }
 
 /// The answer to `GET /v1/traffic`.
@@ -45,29 +54,30 @@ pub(crate) struct ServiceView {
     pub(crate) p99_us: Option<u64>,
 }
 
-impl Counting {
-    /// The data plane is gone: nobody will answer.
-    pub(crate) fn unanswered(&mut self) {
-        self.so_far.clear();
-        for reply in self.waiting.drain(..) {
-            let _ = reply.send(nobody());
-        }
-    }
-}
-
 fn nobody() -> Reply {
     let error = "there is no data plane at the moment; ask again".to_string();
     Reply::error(StatusCode::SERVICE_UNAVAILABLE, error)
 }
 
 impl Brain {
-    /// Asks the data plane what it has counted; the answer follows with its last report.
-    pub(crate) fn count(&mut self, reply: oneshot::Sender<Reply>) {
-        if !self.link.is_connected() {
-            let _ = reply.send(nobody());
-            return;
+    /// The data plane is gone: nobody will answer.
+    pub(crate) fn uncounted(&mut self) {
+        self.traffic.so_far.clear();
+        for (asked, reply) in std::mem::take(&mut self.traffic.waiting) {
+            let answer = match asked {
+                Asked::Counts => nobody(),
+                Asked::Metrics => api::metrics(self, None),
+            };
+            let _ = reply.send(answer);
         }
-        self.traffic.waiting.push(reply);
+    }
+
+    /// Asks the data plane what it has counted; the answer follows with its last report.
+    pub(crate) fn count(&mut self, asked: Asked, reply: oneshot::Sender<Reply>) {
+        self.traffic.waiting.push((asked, reply));
+        if !self.link.is_connected() {
+            return self.uncounted();
+        }
         if self.traffic.waiting.len() == 1 {
             self.link.tell(&Order::Count { after: None }, None);
         }
@@ -81,8 +91,12 @@ impl Brain {
             return self.link.tell(&Order::Count { after }, None);
         }
         let view = view(&std::mem::take(&mut self.traffic.so_far));
-        for reply in self.traffic.waiting.drain(..) {
-            let _ = reply.send(Reply::json(&view));
+        for (asked, reply) in std::mem::take(&mut self.traffic.waiting) {
+            let answer = match asked {
+                Asked::Counts => Reply::json(&view),
+                Asked::Metrics => api::metrics(self, Some(&view)),
+            };
+            let _ = reply.send(answer);
         }
     }
 

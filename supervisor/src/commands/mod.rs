@@ -1,14 +1,27 @@
 //! The commands, one file each.
 
+pub(crate) mod autopsy;
+pub(crate) mod doctor;
 pub(crate) mod down;
 pub(crate) mod events;
+pub(crate) mod exec;
+pub(crate) mod explain;
 pub(crate) mod inspect;
+pub(crate) mod install;
 pub(crate) mod logs;
 pub(crate) mod ls;
+pub(crate) mod metrics;
+pub(crate) mod plan;
 pub(crate) mod ps;
+pub(crate) mod registry;
+pub(crate) mod replay;
 pub(crate) mod service;
+pub(crate) mod signal;
 pub(crate) mod simulate;
+pub(crate) mod stats;
 mod table;
+mod target;
+pub(crate) mod top;
 pub(crate) mod up;
 
 use anyhow::{Result, bail};

@@ -6,9 +6,14 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use linux::seccomp::SockFilter;
+use oci_spec::runtime::LinuxSeccomp;
 use serde_json::{Value, json};
 
 use crate::peers::Peer;
+
+/// The file with the floor's filter.
+const FILTER: &str = "filter.bpf";
 
 /// One kind of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +85,9 @@ impl Workshop {
         }
         call(Command::new(minirun).arg("spec").arg("--bundle").arg(&directory))?;
         let text = std::fs::read(directory.join("config.json"))?;
-        Ok(Self { directory, config: serde_json::from_slice(&text)? })
+        let config: Value = serde_json::from_slice(&text)?;
+        std::fs::write(directory.join(FILTER), filter(&config)?)?;
+        Ok(Self { directory, config })
     }
 
     pub(crate) fn floor(&self) -> PathBuf {
@@ -127,7 +134,7 @@ impl Workshop {
         if !peer.is_runtime {
             let mut command = Command::new(&peer.program);
             let rootfs = self.directory.join("minirun-noop/rootfs");
-            command.arg(rootfs).args(["/bin/noop", "bench"]);
+            command.arg(rootfs).args(["/bin/noop", "bench"]).arg(self.directory.join(FILTER));
             return command;
         }
         let mut command = self.command(peer, "run");
@@ -205,6 +212,19 @@ impl Drop for Workshop {
     fn drop(&mut self) {
         drop(std::fs::remove_dir_all(&self.directory));
     }
+}
+
+/// The configuration's system call filter as the kernel takes it, for the floor, which reads no
+/// configuration.
+fn filter(config: &Value) -> Result<Vec<u8>> {
+    let profile: LinuxSeccomp = serde_json::from_value(config["linux"]["seccomp"].clone())
+        .context("the default configuration has no system call filter")?;
+    let compiled = minirun::seccomp::compile(&profile)?;
+    let bytes = |one: &SockFilter| {
+        let (code, operand) = (one.code.to_ne_bytes(), one.k.to_ne_bytes());
+        [code[0], code[1], one.jt, one.jf, operand[0], operand[1], operand[2], operand[3]]
+    };
+    Ok(compiled.program.instructions.iter().flat_map(bytes).collect())
 }
 
 /// Programs that were compiled before, for a guest that has no compiler.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::bundle::Bundle;
 use crate::world::World;
-use crate::{Test, test};
+use crate::{Test, programs, test};
 
 pub(super) fn tests() -> Vec<Test> {
     vec![
@@ -152,7 +152,7 @@ const CASES: &[Case] = &[
     ("overlay is no JSON", |b| overlay(b, "/layer")),
     ("terminal detached without a socket", |b| b.set("/process/terminal", json!(true))),
     ("unsupported: intelRdt", |b| b.set("/linux/intelRdt", json!({"closID": "x"}))),
-    ("unsupported: netDevices", |b| b.set("/linux/netDevices", json!({"eth7": {}}))),
+    ("an interface that is not there", |b| b.set("/linux/netDevices", json!({"eth7": {}}))),
 ];
 
 fn raw(bundle: Bundle, text: impl AsRef<[u8]>) -> Bundle {
@@ -330,10 +330,15 @@ fn messages_of_flags(world: &World) {
         assert!(left.is_empty(), "{flag}: left behind: {left:?}");
     }
     world.run(&["run", "/no/such/bundle"]).fails("/no/such/bundle");
-    world.run(&["run", "no-such-name"]).fails("config.json not found");
     let file = world.path("file");
     std::fs::write(&file, "x").expect("write a file");
-    world.run(&["run", file.to_str().expect("UTF-8")]).exits(1).says("file");
+    let store = world.path("store");
+    let store = store.to_str().expect("UTF-8");
+    let file = file.to_str().expect("UTF-8");
+    for (target, words) in [("no-such-name", "no image `no-such-name:latest`"), (file, "file")] {
+        let call = world.minirun(&["run", "--store", store, target]);
+        call.env("ROOTFS_TOOLS", programs::rootfs_tools()).run().fails(words);
+    }
 }
 
 fn no_permission(world: &World) {
@@ -347,7 +352,7 @@ fn no_permission(world: &World) {
     std::os::unix::fs::chown(&own, Some(1000), Some(1000)).expect("give it away");
     let call = |arguments: &[&str]| {
         let root = ["--root", own.to_str().expect("UTF-8")];
-        world.program(crate::programs::minirun()).args(&root).args(arguments).user(1000).run()
+        world.program(programs::minirun()).args(&root).args(arguments).user(1000).run()
     };
     use std::os::unix::fs::PermissionsExt;
     let closed = std::fs::Permissions::from_mode(0o600);
@@ -365,8 +370,12 @@ fn usage(world: &World) {
     world.run(&["frobnicate"]).exits(1).says("frobnicate");
     world.run(&["create"]).exits(1).says("ID");
     world.run(&["run"]).exits(1).says("BUNDLE");
+    // How Podman asks whether there are checkpoints.
+    world.run(&["checkpoint", "--help"]).fails("does not work with CRIU");
+    let ran = world.run(&["restore", "--lsm-mount-context"]).fails("does not work with CRIU");
+    assert!(!ran.errors.contains("requires an argument"), "{}", ran.errors);
     world.run(&["--log-format", "xml", "list"]).exits(1).says("xml");
-    world.run(&["--systemd-cgroup", "list"]).fails("systemd");
+    world.run(&["--cgroup-manager", "openrc", "list"]).exits(1).says("openrc");
     let help = world.run(&["--help"]).ok().output;
     for verb in ["run", "create", "start", "state", "kill", "delete", "exec", "list", "check"] {
         assert!(help.contains(&format!("\n  {verb} ")), "{verb} is not in {help}");

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::lifecycle::waiting;
+use crate::needs::Need;
 use crate::world::World;
 use crate::{Test, test};
 
@@ -12,6 +13,9 @@ pub(super) fn tests() -> Vec<Test> {
         test("process_file", process_file),
         test("failures", failures),
         test("users_are_read_strictly", users_are_read_strictly),
+        test("in_a_group_below", in_a_group_below),
+        test("group_that_the_container_divided", group_that_the_container_divided)
+            .needs(Need::CgroupV2),
     ]
 }
 
@@ -89,5 +93,53 @@ fn users_are_read_strictly(world: &World) {
         let option = format!("--user={user}");
         world.run(&["exec", &option, "c", "id"]).exits(255).says("not a user or group number");
     }
+    world.run(&["delete", "-f", "c"]).ok();
+}
+
+/// Where the group of a container is: in the tree of version 1 that has pids, or in version 2.
+fn group_of(world: &World, id: &str) -> std::path::PathBuf {
+    let v1 = format!("/sys/fs/cgroup/pids{}/{id}", world.cgroup);
+    let v2 = format!("/sys/fs/cgroup{}/{id}", world.cgroup);
+    let place = if Need::CgroupV2.is_met() { v2 } else { v1 };
+    std::path::PathBuf::from(place)
+}
+
+fn in_a_group_below(world: &World) {
+    waiting(world, "c");
+    let group = group_of(world, "c");
+    std::fs::create_dir_all(group.join("a/b")).expect("make groups");
+    let prefix = if Need::CgroupV2.is_met() { "" } else { "pids:" };
+    let exec = |path: &str, then: &str| {
+        let option = format!("--cgroup={prefix}{path}");
+        world.run(&["exec", &option, "c", "sh", "-c", then])
+    };
+    let look = "grep -e ^0:: -e :pids: /proc/self/cgroup";
+    for path in ["a/b", "/a/b", "./a//b"] {
+        let seen = exec(path, look).ok().output;
+        assert!(seen.lines().any(|line| line.ends_with(":/a/b")), "{path}: {seen}");
+    }
+    // Nothing leads out: not up, not to a neighbour whose name begins the same.
+    for path in ["..", "../c2", "a/../../x", "/../.."] {
+        exec(path, "true").exits(255).says("leads out of the container's cgroup");
+    }
+    std::os::unix::fs::symlink("/", world.path("link")).expect("make a link");
+    exec("nowhere", "true").exits(255).says("no such file or directory");
+    world.run(&["exec", "--cgroup=moon:a", "c", "true"]).exits(255).says("moon");
+    for below in ["a/b", "a"] {
+        std::fs::remove_dir(group.join(below)).expect("it is empty");
+    }
+    world.run(&["delete", "-f", "c"]).ok();
+}
+
+/// What systemd in a container does: it moves itself into a leaf and gives controllers to leaves.
+fn group_that_the_container_divided(world: &World) {
+    waiting(world, "c");
+    let group = group_of(world, "c");
+    let pid = world.state("c")["pid"].to_string();
+    std::fs::create_dir(group.join("init.scope")).expect("make a leaf");
+    std::fs::write(group.join("init.scope/cgroup.procs"), &pid).expect("move its init");
+    std::fs::write(group.join("cgroup.subtree_control"), "+memory").expect("divide it");
+    let seen = world.run(&["exec", "c", "cat", "/proc/self/cgroup"]).ok().output;
+    assert_eq!(seen, "0::/init.scope\n");
     world.run(&["delete", "-f", "c"]).ok();
 }

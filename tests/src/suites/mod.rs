@@ -1,9 +1,13 @@
 //! The suites, one file each.
 
+mod agents;
 mod bad_input;
 mod budgets;
+mod clients;
 mod concurrency;
 mod crash;
+mod differential;
+mod events;
 mod exec;
 mod hostile;
 mod identity;
@@ -11,11 +15,17 @@ mod images;
 mod lessons;
 mod lifecycle;
 mod limits;
+mod minisup;
+mod minisup_commands;
 mod mounts;
 mod namespaces;
+mod owners;
 mod races;
 mod rootless;
 mod run;
+mod scheduling;
+mod services;
+mod systemd;
 mod terminal;
 mod tidy;
 
@@ -30,11 +40,19 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Test>)> {
         ("limits", limits::tests()),
         ("namespaces", namespaces::tests()),
         ("mounts", mounts::tests()),
+        ("owners", owners::tests()),
+        ("agents", agents::tests()),
         ("identity", identity::tests()),
         ("terminal", terminal::tests()),
         ("lifecycle", lifecycle::tests()),
         ("exec", exec::tests()),
+        ("events", events::tests()),
+        ("scheduling", scheduling::tests()),
         ("concurrency", concurrency::tests()),
+        ("systemd", systemd::tests()),
+        ("clients", clients::tests()),
+        ("services", services::tests()),
+        ("differential", differential::tests()),
         ("rootless", rootless::tests()),
         ("images", images::tests()),
         ("bad_input", bad_input::tests()),
@@ -42,5 +60,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Test>)> {
         ("races", races::tests()),
         ("crash", crash::tests()),
         ("lessons", lessons::tests()),
+        ("minisup", minisup::tests()),
+        ("minisup_commands", minisup_commands::tests()),
     ]
 }

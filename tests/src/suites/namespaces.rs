@@ -22,6 +22,7 @@ pub(super) fn tests() -> Vec<Test> {
         test("network_is_empty_and_loopback_is_up", network_is_empty_and_loopback_is_up),
         test("sysctl_stays_inside", sysctl_stays_inside),
         test("exec_joins_all", exec_joins_all),
+        test("interface_of_the_host", interface_of_the_host).needs(Need::Program("ip")),
     ]
 }
 
@@ -213,4 +214,34 @@ fn exec_joins_all(world: &World) {
     }
     assert_eq!(seen["uid"], json!(0));
     world.run(&["delete", "-f", "c"]).ok();
+}
+
+/// An interface of the host that the container gets, with its addresses.
+fn interface_of_the_host(world: &World) {
+    let ip = |arguments: &str| {
+        let words: Vec<&str> = arguments.split(' ').collect();
+        world.program("/usr/bin/env").args(&["ip"]).args(&words).run()
+    };
+    let name = format!("mrt{}", std::process::id() % 100_000);
+    ip(&format!("link add {name} type veth peer name {name}p")).ok();
+    ip(&format!("addr add 10.231.7.5/24 dev {name}")).ok();
+    ip(&format!("addr add fd00:7::5/64 dev {name} nodad")).ok();
+    let script = "cut -d: -f1 /proc/net/dev | grep -c moved; cat /sys/class/net/moved/flags; \
+                  grep -c 10.231.7.5 /proc/net/fib_trie; grep -c moved /proc/net/if_inet6";
+    let mut devices = serde_json::Map::new();
+    devices.insert(name.clone(), json!({"name": "moved"}));
+    let bundle = world.bundle("c").shell(script).set("/linux/netDevices", devices.into());
+    let ran = world.run(&["run", bundle.path()]);
+    ip(&format!("link del {name}p"));
+    let seen = ran.ok().output;
+    let lines: Vec<&str> = seen.lines().collect();
+    assert_eq!((lines[0], lines[1]), ("1", "0x1003"), "it is up: {seen}");
+    assert!(lines[2] != "0" && lines[3] != "0", "its addresses: {seen}");
+    // It is not there any more: a clear error, and nothing is left.
+    world.run(&["run", bundle.path()]).fails("this host has no interface");
+    let bundle = bundle.without_namespace("network");
+    world.run(&["run", bundle.path()]).fails("need a network namespace");
+    let bad = world.bundle("bad").args(&["true"]);
+    let bad = bad.set("/linux/netDevices", json!({"a": {"name": "x y"}}));
+    world.run(&["run", bad.path()]).fails("is no name of an interface");
 }

@@ -76,11 +76,11 @@ fn without_a_terminal_of_ours(world: &World) {
 }
 
 /// Accepts one connection and takes the descriptor that comes with the message.
-fn receive(listener: &UnixListener) -> (String, OwnedFd) {
+pub(super) fn receive(listener: &UnixListener) -> (String, OwnedFd) {
     let (stream, _) = listener.accept().expect("a connection");
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut buffer = [0; 256];
+    let mut buffer = [0; 4096];
     let mut parts = [std::io::IoSliceMut::new(&mut buffer)];
     let message =
         recvmsg(&stream, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC).expect("a message");

@@ -220,6 +220,8 @@ const OF_THE_HOST: &[(&str, &str)] = &[
     ("linux/src/mount.rs", "pivot_root(\".\", \".\")"),
     ("linux/src/mount.rs", "umount2(\".\""),
     ("linux/src/mount.rs", "chroot(\".\")"),
+    // The number of a descriptor, in a procfs of our own.
+    ("linux/src/mount.rs", "umount2(name.as_str()"),
     // Without the new mount interface's overlay: through /proc/self/fd.
     ("linux/src/overlay.rs", "nix::mount::mount("),
 ];

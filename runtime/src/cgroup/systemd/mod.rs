@@ -84,6 +84,11 @@ impl Unit {
 
     /// What the container's state remembers, complete before the unit is started.
     pub fn record(&self, host: &Host) -> Result<Record, Error> {
+        if host.layout() != Layout::Unified {
+            let why = "with systemd, minirun needs a host with cgroup v2 only; leave \
+                       `--systemd-cgroup` out, or boot with `systemd.unified_cgroup_hierarchy=1`";
+            return Err(Error::invalid("linux.cgroupsPath", why));
+        }
         let mut path = match self.scope {
             Scope::System => PathBuf::new(),
             Scope::User => user_manager()?,
@@ -104,11 +109,6 @@ impl Unit {
         first: Pid,
         resources: &LinuxResources,
     ) -> Result<Cgroup, Error> {
-        if host.layout() != Layout::Unified {
-            let why = "with systemd, minirun needs a host with cgroup v2 only; leave \
-                       `--systemd-cgroup` out, or boot with `systemd.unified_cgroup_hierarchy=1`";
-            return Err(Error::invalid("linux.cgroupsPath", why));
-        }
         let settings = limits::settings(resources, |_| Version::V2, &|_| None)?;
         let mut wanted = self.frame(first);
         wanted.extend(properties::of(&settings));

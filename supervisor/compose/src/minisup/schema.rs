@@ -121,7 +121,10 @@ fn schema_takes(extension: &Value) -> bool {
     let mut schema = generated();
     schema.as_object_mut().unwrap().remove("allOf");
     let document = json!({"services": {"a": {"image": "i", "x-minisup": extension}}});
-    jsonschema::validator_for(&schema).unwrap().is_valid(&document)
+    let (mut schemas, mut compiler) = (boon::Schemas::new(), boon::Compiler::new());
+    compiler.add_resource("compose.json", schema).unwrap();
+    let compiled = compiler.compile("compose.json", &mut schemas).unwrap();
+    schemas.validate(&document, compiled).is_ok()
 }
 
 fn load(extension: &Value) -> Result<(crate::Project, Vec<crate::Warning>), crate::Errors> {

@@ -53,6 +53,9 @@ impl Step<'_> {
         if self.state.is_outdated(new) {
             let evidence = "it was outdated before it was ready";
             self.begin_stop(&new.id, StopWhy::Superfluous, Rule::Update, evidence);
+        } else if new.condemned && new.phase == Phase::Unready {
+            let evidence = "it became unhealthy before it was ready";
+            self.begin_stop(&new.id, StopWhy::Unhealthy, Rule::Heal, evidence);
         } else if self.guards.clear(Guard::ReadyBeforeHandover, new.is_ready()) {
             let why = if old.condemned { StopWhy::Unhealthy } else { StopWhy::Replaced };
             let evidence = format!("{} is ready in its place", new.id);

@@ -121,7 +121,7 @@ mod tests {
     /// Breaks one rule of the core on purpose and says how many days it takes the witness to see
     /// the invariant broken that the rule protects.
     fn days_until_seen(guard: Guard, invariant: Invariant) -> Option<u64> {
-        (0..4000).find(|seed| {
+        (0..20_000).find(|seed| {
             let day = run::Run::new(*seed, Guards::without(guard), false).finish();
             day.is_err_and(|failure| failure.violation.invariant == invariant)
         })

@@ -27,11 +27,18 @@ impl Step<'_> {
         }
     }
 
+    /// It has come up. With a ready probe it still has to pass that one, which is asked at once:
+    /// until then it gets no requests.
     pub(super) fn come_up(&mut self, id: &InstanceId, rule: Rule, evidence: &str) {
-        self.emit(Change::BecameReady(id.clone()), rule, evidence);
-        for role in [Role::Ready, Role::Live] {
-            self.probe_next(id, role);
+        match self.timing(id, Role::Ready) {
+            None => self.emit(Change::BecameReady(id.clone()), rule, evidence),
+            Some(timing) => {
+                let evidence = format!("{evidence}; the ready probe has not passed yet");
+                self.emit(Change::BecameUnready(id.clone()), rule, evidence);
+                self.probe(id, Role::Ready, 0, Span::ZERO, timing.timeout);
+            }
         }
+        self.probe_next(id, Role::Live);
     }
 
     /// Sets the chains of probes going again after a restart of the supervisor, spread over the
@@ -129,8 +136,13 @@ impl Step<'_> {
 
     fn probe_failed(&mut self, instance: &Instance, role: Role, attempt: u32, detail: &str) {
         let id = &instance.id;
-        // An application may take a thousand tries to come up; the history keeps ten of them.
-        let noted = role != Role::Startup || attempt.saturating_add(1).is_power_of_two();
+        // An application may take a thousand tries to come up; the history keeps ten of them. And
+        // while it is not ready only a failure that breaks a run of passes is worth a word.
+        let noted = match (role, &instance.phase) {
+            (Role::Startup, _) => attempt.saturating_add(1).is_power_of_two(),
+            (Role::Ready, Phase::Unready) => instance.health.ready_passes > 0,
+            _ => true,
+        };
         if noted && !instance.condemned {
             let evidence = format!("the {} probe failed: {detail}", role.as_str());
             self.emit(Change::ProbeFailed { instance: id.clone(), role }, Rule::Probe, evidence);

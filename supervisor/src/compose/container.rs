@@ -1,0 +1,248 @@
+//! What a service says about its containers beside the image: identity, limits, files.
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use minisup_compose::model::{
+    Grant, MountKind, Propagation, Recursive, SecretSource, SecurityOption, Service, Swap, Tmpfs,
+};
+
+use super::Place;
+use crate::layout::Layout;
+use crate::secrets::{self, Owner};
+use crate::settings::{Mount, Settings};
+
+impl Place<'_> {
+    /// The settings of the containers. Volumes are made, secrets written into memory, on the way.
+    pub(super) fn settings(&self, service: &Service, layout: &Layout) -> Result<Settings> {
+        let mut mounts = Vec::new();
+        for mount in &service.volumes {
+            mounts.push(self.mount(mount, layout)?);
+        }
+        mounts.extend(service.tmpfs.iter().map(in_memory));
+        for grant in &service.secrets {
+            mounts.push(self.granted("secrets", grant, layout)?);
+        }
+        for grant in &service.configs {
+            mounts.push(self.granted("configs", grant, layout)?);
+        }
+        let capability = |name: &String| match name.as_str() {
+            "ALL" => name.clone(),
+            other => format!("CAP_{other}"),
+        };
+        let mut annotations = service.labels.clone();
+        annotations.extend(service.annotations.clone());
+        Ok(Settings {
+            user: self.user(service)?,
+            groups: self.groups(service)?,
+            working_dir: service.working_dir.clone(),
+            hostname: service.hostname.clone(),
+            domainname: service.domainname.clone(),
+            read_only: service.read_only,
+            annotations,
+            mounts,
+            cap_add: service.cap_add.iter().map(capability).collect(),
+            cap_drop: service.cap_drop.iter().map(capability).collect(),
+            no_new_privileges: self.no_new_privileges(service)?,
+            sysctls: service.sysctls.clone(),
+            ulimits: service
+                .ulimits
+                .iter()
+                .map(|(name, limit)| (name.clone(), (limit.soft, limit.hard)))
+                .collect(),
+            shm_bytes: service.shm_size.map(|bytes| bytes.0),
+            cpuset: service.cpuset.clone(),
+            cpu_shares: service.cpu_shares,
+            swap_bytes: service.memswap_limit.as_ref().map(|swap| match swap {
+                Swap::Unlimited => -1,
+                Swap::Limit(bytes) => i64::try_from(bytes.0).unwrap_or(i64::MAX),
+            }),
+            oom_score_adj: service.oom_score_adj,
+            pre_stop: self.hooks(service)?,
+        })
+    }
+
+    /// `USER[:GROUP]` in numbers. Names are those of the image, which is not open here.
+    fn user(&self, service: &Service) -> Result<Option<(u32, u32)>> {
+        let Some(text) = &service.user else { return Ok(None) };
+        let (user, group) = text.split_once(':').unwrap_or((text, "0"));
+        match (user.parse(), group.parse()) {
+            (Ok(user), Ok(group)) => Ok(Some((user, group))),
+            _ => {
+                let message = format!("the names in {text:?} are not looked up in the image yet");
+                Err(self.refuse("user", &message, "write numbers: \"1000:1000\""))
+            }
+        }
+    }
+
+    fn groups(&self, service: &Service) -> Result<Vec<u32>> {
+        let number = |text: &String| {
+            text.parse().map_err(|_| {
+                let message = format!("the name {text:?} is not looked up in the image yet");
+                self.refuse("group_add", &message, "write a number")
+            })
+        };
+        service.group_add.iter().map(number).collect()
+    }
+
+    fn no_new_privileges(&self, service: &Service) -> Result<Option<bool>> {
+        let mut found = None;
+        for option in &service.security_opt {
+            match option {
+                SecurityOption::NoNewPrivileges(value) => found = Some(*value),
+                _ => {
+                    let message = "only no-new-privileges is supported yet";
+                    return Err(self.refuse("security_opt", message, "leave the others out"));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn hooks(&self, service: &Service) -> Result<Vec<Vec<String>>> {
+        let words = |hook: &minisup_compose::model::Hook| {
+            let is_plain = hook.user.is_none()
+                && !hook.privileged
+                && hook.working_dir.is_none()
+                && hook.environment.is_empty();
+            match is_plain {
+                true => Ok(hook.command.clone()),
+                false => Err(self.refuse(
+                    "pre_stop",
+                    "only `command` is supported yet",
+                    "leave out user, privileged, working_dir and environment",
+                )),
+            }
+        };
+        service.pre_stop.iter().map(words).collect()
+    }
+
+    fn mount(&self, mount: &minisup_compose::model::Mount, layout: &Layout) -> Result<Mount> {
+        let (target, is_read_only) = (mount.target.as_str(), mount.read_only);
+        match &mount.kind {
+            MountKind::Bind { source, bind } => {
+                if bind.create_host_path {
+                    std::fs::create_dir_all(source)
+                        .with_context(|| format!("cannot make {}", source.display()))?;
+                } else if !source.exists() {
+                    let message = format!("there is no {}", source.display());
+                    let remedy = "make it, or write `bind: {create_host_path: true}`";
+                    return Err(self.refuse("volumes", &message, remedy));
+                }
+                let mut made = Mount::bind(source.clone(), target, is_read_only);
+                if let Some(propagation) = bind.propagation {
+                    made.options.retain(|option| option != "rprivate");
+                    made.options.push(word(propagation).to_string());
+                }
+                match bind.recursive {
+                    Recursive::Enabled => {}
+                    Recursive::Disabled => replace(&mut made.options, "rbind", "bind"),
+                    Recursive::Readonly => replace(&mut made.options, "ro", "rro"),
+                    Recursive::Writable => {
+                        let message = "`recursive: writable` is not supported yet";
+                        return Err(self.refuse("volumes", message, "leave it out"));
+                    }
+                }
+                Ok(made)
+            }
+            MountKind::Volume { source, volume } => {
+                let Some(key) = source else {
+                    let name = target.trim_matches('/').replace('/', "-");
+                    let made = Mount::bind(PathBuf::from(name), target, is_read_only);
+                    return Ok(Mount { of_slot: true, ..made });
+                };
+                let mut dir = self.volume(key, layout)?;
+                if let Some(subpath) = &volume.subpath {
+                    dir = dir.join(subpath);
+                }
+                let mut make = std::fs::DirBuilder::new();
+                make.recursive(true).mode(0o755).create(&dir)?;
+                Ok(Mount::bind(dir, target, is_read_only))
+            }
+            MountKind::Tmpfs { tmpfs } => {
+                let mut options = vec!["nosuid".to_string(), "nodev".to_string()];
+                options.extend(tmpfs.size.map(|bytes| format!("size={}", bytes.0)));
+                options.extend(tmpfs.mode.map(|mode| format!("mode={:o}", mode.0)));
+                options.extend(is_read_only.then(|| "ro".to_string()));
+                Ok(Mount::tmpfs(target, options))
+            }
+        }
+    }
+
+    /// The directory of a named volume.
+    fn volume(&self, key: &str, layout: &Layout) -> Result<PathBuf> {
+        let Some(volume) = self.project.volumes.get(key) else {
+            let message = format!("there is no volume {key}");
+            return Err(self.refuse("volumes", &message, "add it to the top-level `volumes`"));
+        };
+        if !volume.driver_opts.is_empty() {
+            let message = format!("driver_opts of the volume {key} are not supported yet");
+            return Err(self.refuse("volumes", &message, "bind a path that is mounted already"));
+        }
+        let dir = layout.volume(&volume.name);
+        if volume.external && !dir.is_dir() {
+            let message = format!("the external volume {} does not exist", volume.name);
+            let remedy = format!("make it: mkdir -p {}", dir.display());
+            return Err(self.refuse("volumes", &message, &remedy));
+        }
+        Ok(dir)
+    }
+
+    /// A secret or config as a file in memory, shown read-only.
+    fn granted(&self, kind: &str, grant: &Grant, layout: &Layout) -> Result<Mount> {
+        let table = if kind == "secrets" { &self.project.secrets } else { &self.project.configs };
+        let Some(secret) = table.get(&grant.source) else {
+            let message = format!("there is no {}", grant.source);
+            let remedy = format!("add it to the top-level `{kind}`");
+            return Err(self.refuse(kind, &message, &remedy));
+        };
+        let value = match &secret.source {
+            SecretSource::File(path) => std::fs::read(path).map_err(|error| {
+                let message = format!("{}: {error}", path.display());
+                self.refuse(kind, &message, "name a file that can be read")
+            })?,
+            SecretSource::Environment { value, .. } => value.reveal().as_bytes().to_vec(),
+            SecretSource::Content(text) => text.clone().into_bytes(),
+            SecretSource::External => {
+                let message = format!("{} is external, which is not supported yet", grant.source);
+                return Err(self.refuse(kind, &message, "give a file, environment or content"));
+            }
+        };
+        let number = |id: &Option<String>| match id.as_deref() {
+            None => Ok(0),
+            Some(text) => text.parse().map_err(|_| {
+                let message = format!("the name {text:?} is not looked up in the image yet");
+                self.refuse(kind, &message, "write a number")
+            }),
+        };
+        let owner = Owner {
+            uid: number(&grant.uid)?,
+            gid: number(&grant.gid)?,
+            mode: grant.mode.map_or(0o444, |mode| mode.0),
+        };
+        let file = secrets::keep(layout, &grant.source, &value, owner)?;
+        Ok(Mount::bind(file, &grant.target, true))
+    }
+}
+
+fn in_memory(tmpfs: &Tmpfs) -> Mount {
+    Mount::tmpfs(&tmpfs.target, tmpfs.options.clone())
+}
+
+fn replace(options: &mut [String], old: &str, new: &str) {
+    for option in options.iter_mut().filter(|option| *option == old) {
+        *option = new.to_string();
+    }
+}
+
+fn word(propagation: Propagation) -> &'static str {
+    match propagation {
+        Propagation::Shared => "shared",
+        Propagation::Slave => "slave",
+        Propagation::Private => "private",
+        Propagation::Rshared => "rshared",
+        Propagation::Rslave => "rslave",
+        Propagation::Rprivate => "rprivate",
+    }
+}
