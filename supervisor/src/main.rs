@@ -10,6 +10,7 @@ mod client;
 mod clock;
 mod commands;
 mod compose;
+mod discovery;
 mod image;
 mod keeper;
 mod layout;

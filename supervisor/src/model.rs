@@ -58,6 +58,9 @@ pub(crate) struct ServiceSpec {
     pub(crate) pids: Option<i64>,
     /// Host ports and what they lead to.
     pub(crate) publish: Vec<Publish>,
+    /// Ports that only other services reach.
+    #[serde(default)]
+    pub(crate) expose: Vec<u16>,
     /// How requests are given to its replicas.
     #[serde(default)]
     pub(crate) balance: Balance,
@@ -174,11 +177,22 @@ impl ServiceSpec {
     /// What the containers are made from, as a short hash.
     pub(crate) fn revision(&self) -> Revision {
         let balance = Balance::default();
-        let constant = ServiceSpec { replicas: 0, balance, ..self.clone() };
+        let constant = ServiceSpec { replicas: 0, balance, expose: vec![], ..self.clone() };
         let text = serde_json::to_vec(&constant).unwrap_or_default();
         let hash = Sha256::digest(&text);
         let hex: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
         Revision::from(hex.as_str())
+    }
+
+    /// Whether anybody can send it something.
+    pub(crate) fn is_reachable(&self) -> bool {
+        !self.publish.is_empty() || !self.expose.is_empty()
+    }
+
+    /// The ports at which other services reach it, and what is spoken there.
+    pub(crate) fn ports(&self) -> BTreeMap<u16, Protocol> {
+        let published = self.publish.iter().map(|publish| (publish.port, publish.protocol));
+        self.expose.iter().map(|port| (*port, Protocol::Auto)).chain(published).collect()
     }
 
     /// The health check that is in force: the given one, or a connection to what is published.
@@ -233,7 +247,7 @@ impl ServiceSpec {
                 memory_bytes: self.reserved_bytes.or(self.memory_bytes).unwrap_or_default(),
                 cpu_millis: self.reserved_cpu_millis,
             },
-            routed: !self.publish.is_empty(),
+            routed: self.is_reachable(),
         }
     }
 }
@@ -310,6 +324,7 @@ mod tests {
                 port: 3000,
                 protocol: Protocol::Auto,
             }],
+            expose: vec![],
             balance: Balance::default(),
             health: None,
             stop_signal: "TERM".into(),

@@ -24,6 +24,7 @@ use super::runtime::Runtime;
 use super::traffic::{Asked, Counting};
 use super::{News, observe, until};
 use crate::clock;
+use crate::discovery::switch::{Addresses, Switch};
 use crate::keeper::client::{Inventory, Keeper, Word};
 use crate::layout::Layout;
 use crate::model::{ServiceSpec, Stack};
@@ -67,6 +68,9 @@ pub(crate) struct Brain {
     plane_pid: i32,
     /// Callers that wait for more events.
     waiting: Vec<(i64, Option<String>, oneshot::Sender<Reply>)>,
+    /// The project's network, and who has which address in it.
+    pub(crate) switch: Option<Switch>,
+    pub(crate) addresses: Addresses,
     /// What the data plane has counted.
     pub(crate) traffic: Counting,
     left: bool,
@@ -101,6 +105,8 @@ impl Brain {
             ends: inventory.exited.iter().cloned().collect(),
             plane_pid: inventory.plane,
             waiting: Vec::new(),
+            switch: None,
+            addresses: Addresses::default(),
             traffic: Counting::default(),
             left: false,
         }
@@ -111,6 +117,7 @@ impl Brain {
         self.stack = read_stack(&self.layout)?;
         self.runtime.program.clone_from(&self.stack.runtime);
         self.remember_past();
+        self.open_switch();
         self.listen_again();
         let seen = self.observe_at_start(followed).await;
         self.feed(&Input::Observed(seen));

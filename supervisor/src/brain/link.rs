@@ -13,6 +13,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::News;
 use crate::balance::Balance;
+use crate::discovery::Directory;
 use crate::layout::Layout;
 use crate::plane::protocol::{Line, Order, Report};
 
@@ -27,6 +28,8 @@ pub(crate) struct Link {
     pub(crate) listeners: BTreeSet<SocketAddr>,
     /// The rules it has been told.
     pub(crate) rules: BTreeMap<String, Balance>,
+    /// Who can be found, as it has been told.
+    pub(crate) directory: Option<Directory>,
 }
 
 impl Link {
@@ -41,6 +44,7 @@ impl Link {
         self.endpoints = endpoints.into_iter().collect();
         self.listeners = listeners.into_iter().collect();
         self.rules.clear();
+        self.directory = None;
     }
 
     pub(crate) fn lost(&mut self) {

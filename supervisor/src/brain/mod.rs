@@ -16,6 +16,7 @@ mod act;
 pub(crate) mod api;
 pub(crate) mod autopsy;
 mod bundle;
+mod connect;
 mod container;
 mod engine;
 mod exec;

@@ -172,8 +172,11 @@ impl File {
             services.insert(key.clone(), here.spec(service, &self.directory, images, layout)?);
         }
         if services.len() > 1 {
-            let text = "the services cannot reach each other yet: there is no network between them";
-            warnings.push(text.into());
+            let alone =
+                services.iter().filter(|(_, spec): &(_, &ServiceSpec)| !spec.is_reachable());
+            warnings.extend(alone.map(|(name, _)| {
+                format!("other services cannot reach {name}: it has neither `ports` nor `expose`")
+            }));
         }
         let own = self.project.volumes.values().filter(|volume| !volume.external);
         let volumes = own.map(|volume| volume.name.clone()).collect();
@@ -310,6 +313,7 @@ impl Place<'_> {
             reserved_cpu_millis: reserved.cpus.map_or(0, cpu_millis),
             pids: limits.pids.filter(|pids| *pids > 0),
             publish: publish?,
+            expose: expose(service),
             balance: Balance::from(&service.minisup.lb),
             health: self.health(service.healthcheck.as_ref(), made.health)?,
             stop_signal: service
@@ -416,6 +420,12 @@ fn command(service: &model::Service, entrypoint: &[String]) -> Option<Vec<String
         (None, Some(command)) => Some([entrypoint, command].concat()),
         (Some(_), _) => Some([words(&service.entrypoint), words(&service.command)].concat()),
     }
+}
+
+/// Ports for other services. What is spoken at them is found out by listening.
+fn expose(service: &model::Service) -> Vec<u16> {
+    let tcp = service.expose.iter().filter(|port| port.protocol == model::Protocol::Tcp);
+    tcp.flat_map(|port| port.range.first..=port.range.last).collect()
 }
 
 fn restart(deploy: &Deploy) -> RestartPolicy {

@@ -1,6 +1,7 @@
 //! One instance, as the data plane sees it: where it is, how it does, what it has in hand.
 
 use std::cell::{Cell, RefCell};
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -16,7 +17,9 @@ use super::table::Service;
 use super::{http, http2};
 
 /// What is assumed of an instance that has answered nothing yet, in seconds.
-const FIRST_LATENCY: f64 = 0.005;
+const FIRST_LATENCY: f64 = SHORT;
+/// Below this, in seconds, differences say nothing about an instance; what is in flight does.
+const SHORT: f64 = 0.001;
 /// How fast a slow answer is forgotten, in seconds.
 const DECAY: f64 = 10.0;
 /// A pause that is too short to matter, in seconds.
@@ -35,6 +38,8 @@ const LONGEST: u32 = 10;
 pub(crate) struct Backend {
     pub(crate) id: InstanceId,
     pub(crate) namespace: OwnedFd,
+    /// Where other containers reach it.
+    pub(crate) address: Option<Ipv4Addr>,
     pub(crate) route: Cell<Route>,
     /// Idle HTTP/1.1 connections to it.
     pub(crate) pool: http::Pool,
@@ -70,12 +75,14 @@ impl Backend {
     pub(crate) fn new(
         id: InstanceId,
         namespace: OwnedFd,
+        address: Option<Ipv4Addr>,
         service: Rc<Service>,
         reports: mpsc::UnboundedSender<Report>,
     ) -> Backend {
         Backend {
             id,
             namespace,
+            address,
             route: Cell::new(Route::Absent),
             pool: http::Pool::default(),
             pool2: http2::Pool::default(),
@@ -137,7 +144,7 @@ impl Backend {
     pub(crate) fn cost(&self, now: Instant) -> f64 {
         let pause = now.saturating_duration_since(self.measured.get()).as_secs_f64();
         let forgiven = if pause < LOOK { 1.0 } else { (-pause / DECAY).exp() };
-        self.latency.get() * forgiven * f64::from(self.in_flight.get() + 1)
+        (self.latency.get() * forgiven).max(SHORT) * f64::from(self.in_flight.get() + 1)
     }
 
     /// Notes an answer: how long its head took, and its status (0 for what is not HTTP).
@@ -152,7 +159,7 @@ impl Backend {
             let weight = (-pause / DECAY).exp();
             old * weight + new * (1.0 - weight)
         };
-        self.latency.set(average.max(1e-6));
+        self.latency.set(average);
         let mut counts = self.counts.borrow_mut();
         counts.latency.count(took);
         counts.requests += 1;

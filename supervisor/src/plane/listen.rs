@@ -8,10 +8,13 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
+use super::ahead::Ahead;
 use super::buffer::Buffer;
 use super::http::Duplex;
 use super::proxy_protocol::{self, Said};
@@ -20,6 +23,8 @@ use crate::model::Protocol;
 
 /// How long the client's first bytes are waited for when they decide what it speaks.
 const FIRST_BYTES: Duration = Duration::from_millis(50);
+/// How long a client may take to agree on keys.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long whoever connects may take to say for whom.
 const PROXY: Duration = Duration::from_secs(3);
 
@@ -39,17 +44,37 @@ pub(crate) async fn accept(listener: TcpListener, port: Rc<Port>) {
 async fn begin(mut stream: TcpStream, mut client: SocketAddr, port: Rc<Port>) {
     let _ = stream.set_nodelay(true);
     let mut input = Buffer::default();
-    if port.service.rules().accept_proxy {
+    if port.published && port.service.rules().accept_proxy {
         let said = tokio::time::timeout(PROXY, for_whom(&mut stream, &mut input)).await;
         match said {
             Ok(Some(told)) => client = told.unwrap_or(client),
             Ok(None) | Err(_) => return,
         }
     }
+    if port.service.rules().tls.is_some() && port.published {
+        return begin_tls(stream, input, client, port).await;
+    }
     match spoken(&mut stream, &mut input, port.publish.protocol).await {
         Speech::Http1 => http::serve(stream, input, client, false, &port).await,
         Speech::Http2 => http2::serve(stream, input, client, false, port).await,
         Speech::Bytes => tcp::serve_plain(stream, input, client, &port).await,
+    }
+}
+
+/// The same behind TLS. Without a usable certificate nobody is served.
+async fn begin_tls(stream: TcpStream, input: Buffer, client: SocketAddr, port: Rc<Port>) {
+    let Some(mut config) = port.service.tls() else { return };
+    if port.publish.protocol == Protocol::Tcp {
+        // What is spoken inside is the application's; we can promise nothing in its name.
+        Arc::make_mut(&mut config).alpn_protocols.clear();
+    }
+    let accepting = TlsAcceptor::from(config).accept(Ahead::new(stream, input));
+    let Ok(Ok(mut stream)) = tokio::time::timeout(HANDSHAKE, accepting).await else { return };
+    let mut input = Buffer::default();
+    match spoken(&mut stream, &mut input, port.publish.protocol).await {
+        Speech::Http1 => http::serve(stream, input, client, true, &port).await,
+        Speech::Http2 => http2::serve(stream, input, client, true, port).await,
+        Speech::Bytes => tcp::serve(stream, input, client, &port).await,
     }
 }
 

@@ -5,6 +5,7 @@
 //! its network namespace ([`crate::netns`]), and namespaces belong to threads.
 
 mod access_log;
+mod ahead;
 mod backend;
 mod budget;
 mod buffer;
@@ -18,6 +19,7 @@ mod proxy_protocol;
 mod reach;
 mod table;
 mod tcp;
+mod tls;
 mod turn;
 
 use std::cell::RefCell;
@@ -33,6 +35,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use crate::discovery::server::Discovery;
 use crate::layout::Layout;
 use crate::model::Publish;
 use protocol::{Line, Order, Report};
@@ -42,6 +45,8 @@ use table::{Service, Table};
 pub(crate) struct Port {
     pub(crate) service: Rc<Service>,
     pub(crate) publish: Publish,
+    /// It is the host's; else it is another service's way here.
+    pub(crate) published: bool,
 }
 
 /// Runs the data plane of a project, for ever.
@@ -53,7 +58,12 @@ pub(crate) fn run(project: &str) -> Result<()> {
     runtime.block_on(serve(&layout))
 }
 
-type Listeners = RefCell<BTreeMap<SocketAddr, AbortHandle>>;
+/// Everything there is.
+struct Plane {
+    table: Rc<Table>,
+    listeners: RefCell<BTreeMap<SocketAddr, AbortHandle>>,
+    discovery: Discovery<Table>,
+}
 
 async fn serve(layout: &Layout) -> Result<()> {
     // One at a time: two would both accept connections, and one of them with old routes.
@@ -67,21 +77,22 @@ async fn serve(layout: &Layout) -> Result<()> {
     linux::fd::set_nonblocking(listener.as_fd())?;
     let (reports, mut outbox) = mpsc::unbounded_channel();
     let table = Rc::new(Table::new(reports, layout.logs()));
-    let listeners = Listeners::default();
+    let discovery = Discovery::new(table.clone());
+    let plane = Plane { table, listeners: RefCell::default(), discovery };
     let door = crate::ready::readable(listener)?;
     loop {
         let brain = next_brain(&door).await?;
         while outbox.try_recv().is_ok() {} // meant for a brain that is gone
         let hello = Report::Hello {
-            followed: table.followed(),
-            listeners: listeners.borrow().keys().copied().collect(),
-            endpoints: table.endpoints(),
+            followed: plane.table.followed(),
+            listeners: plane.listeners.borrow().keys().copied().collect(),
+            endpoints: plane.table.endpoints(),
         };
         if brain.say(&hello, None).is_err() {
             continue;
         }
         // Ends when the brain does.
-        if let Err(error) = obey(&brain, &table, &listeners, &mut outbox).await {
+        if let Err(error) = obey(&brain, &plane, &mut outbox).await {
             eprintln!("minisup plane: {error:#}");
         }
     }
@@ -100,14 +111,13 @@ async fn next_brain(door: &tokio::io::unix::AsyncFd<OwnedFd>) -> Result<Line> {
 
 async fn obey(
     brain: &Line,
-    table: &Rc<Table>,
-    listeners: &Listeners,
+    plane: &Plane,
     outbox: &mut mpsc::UnboundedReceiver<Report>,
 ) -> Result<()> {
     loop {
         tokio::select! {
             order = brain.hear() => match order? {
-                Some((order, fd)) => take(order, fd, table, listeners)?,
+                Some((order, fd)) => plane.take(order, fd)?,
                 None => return Ok(()),
             },
             Some(report) = outbox.recv() => brain.say(&report, None)?,
@@ -115,32 +125,57 @@ async fn obey(
     }
 }
 
-fn take(order: Order, fd: Option<OwnedFd>, table: &Rc<Table>, listeners: &Listeners) -> Result<()> {
-    match order {
-        Order::Listener { service, publish } => {
-            let socket = std::net::TcpListener::from(fd.context("a listener without a socket")?);
-            socket.set_nonblocking(true)?;
-            let socket = TcpListener::from_std(socket)?;
-            let host = publish.host;
-            let service = table.service(&service);
-            let port = Rc::new(Port { service, publish });
-            let task = tokio::task::spawn_local(listen::accept(socket, port)).abort_handle();
-            if let Some(old) = listeners.borrow_mut().insert(host, task) {
-                old.abort();
+impl Plane {
+    fn take(&self, order: Order, fd: Option<OwnedFd>) -> Result<()> {
+        match order {
+            Order::Listener { service, publish } => {
+                let socket = fd.context("a listener without a socket")?;
+                let host = publish.host;
+                let task = self.listen(&service, publish, socket.into(), true)?;
+                if let Some(old) = self.listeners.borrow_mut().insert(host, task) {
+                    old.abort();
+                }
             }
-        }
-        Order::Close { host } => {
-            if let Some(task) = listeners.borrow_mut().remove(&host) {
-                task.abort();
+            Order::Close { host } => {
+                if let Some(task) = self.listeners.borrow_mut().remove(&host) {
+                    task.abort();
+                }
             }
+            Order::Endpoint { instance, address } => {
+                let namespace = fd.context("an endpoint without a namespace")?;
+                self.table.add_endpoint(instance, namespace, address);
+            }
+            Order::Routes(routes) => self.table.follow(&routes),
+            Order::Rules { service, rules } => self.table.rule(&service, *rules),
+            Order::Directory(directory) => {
+                let network = fd.context("a directory without a network")?;
+                let listen =
+                    |service: &str, publish, socket| self.listen(service, publish, socket, false);
+                // Requests from outside do not depend on names.
+                if let Err(error) = self.discovery.follow(directory, network.as_fd(), listen) {
+                    eprintln!("minisup plane: services cannot find each other: {error:#}");
+                }
+            }
+            Order::Count { after } => self.table.tell_traffic(after.as_ref()),
+            Order::Leave => std::process::exit(0),
         }
-        Order::Endpoint { instance } => {
-            table.add_endpoint(instance, fd.context("an endpoint without a namespace")?);
-        }
-        Order::Routes(routes) => table.follow(&routes),
-        Order::Rules { service, rules } => table.rule(&service, *rules),
-        Order::Count { after } => table.tell_traffic(after.as_ref()),
-        Order::Leave => std::process::exit(0),
+        Ok(())
     }
-    Ok(())
+
+    /// Takes connections for a service from a listening socket.
+    fn listen(
+        &self,
+        service: &str,
+        publish: Publish,
+        socket: std::net::TcpListener,
+        published: bool,
+    ) -> Result<AbortHandle> {
+        socket.set_nonblocking(true)?;
+        let socket = TcpListener::from_std(socket)?;
+        let port = Rc::new(Port { service: self.table.service(service), publish, published });
+        Ok(tokio::task::spawn_local(listen::accept(socket, port)).abort_handle())
+    }
 }
+
+#[cfg(test)]
+mod tests;

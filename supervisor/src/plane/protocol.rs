@@ -12,6 +12,7 @@
 //!     ◀──────────────────────── doubted { web.2.1, silent }
 //! ```
 
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 
 use crate::balance::Balance;
+use crate::discovery::Directory;
 use crate::model::Publish;
 
 /// The longest message, in bytes.
@@ -49,6 +51,8 @@ pub(crate) enum Order {
     Endpoint {
         /// Whose.
         instance: InstanceId,
+        /// Where it is in the project's network, if it is there.
+        address: Option<Ipv4Addr>,
     },
     /// Follow these routes.
     Routes(Routes),
@@ -59,6 +63,8 @@ pub(crate) enum Order {
         /// The rules.
         rules: Box<Balance>,
     },
+    /// Let services find each other. The project's network comes with this.
+    Directory(Directory),
     /// Tell what has been counted, of the instances behind this one.
     Count {
         /// The last one that is known already.

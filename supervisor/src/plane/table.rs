@@ -2,9 +2,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use minisup_core::input::Followed;
@@ -12,13 +14,16 @@ use minisup_core::instance::Route;
 use minisup_core::name::InstanceId;
 use minisup_core::state::Routes;
 use tokio::sync::{Notify, mpsc};
+use tokio_rustls::rustls::ServerConfig;
 
 use super::access_log::AccessLog;
 use super::backend::Backend;
 use super::budget::Budget;
 use super::choice::{self, Dice};
 use super::protocol::{Report, Traffic};
+use super::tls;
 use crate::balance::Balance;
+use crate::discovery::names::Instances;
 
 /// Instances in one report, so that it fits a message.
 const REPORTED: usize = 32;
@@ -26,10 +31,10 @@ const REPORTED: usize = 32;
 /// One service.
 #[derive(Debug)]
 pub(crate) struct Service {
-    pub(crate) name: String,
     backends: RefCell<Vec<Rc<Backend>>>,
     rules: RefCell<Rc<Balance>>,
     log: RefCell<Option<Rc<AccessLog>>>,
+    tls: RefCell<Option<Arc<ServerConfig>>>,
     dice: Dice,
     pub(crate) budget: Budget,
     /// Wakes whoever waits for an instance, or for the end of one.
@@ -44,10 +49,10 @@ impl Service {
             (seed ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
         Service {
-            name: name.to_string(),
             backends: RefCell::default(),
             rules: RefCell::default(),
             log: RefCell::default(),
+            tls: RefCell::default(),
             dice: Dice::new(seed),
             budget: Budget::new(Instant::now()),
             changed: Notify::new(),
@@ -58,6 +63,11 @@ impl Service {
     /// The rules in force.
     pub(crate) fn rules(&self) -> Rc<Balance> {
         self.rules.borrow().clone()
+    }
+
+    /// What speaks TLS with its clients, if they have to.
+    pub(crate) fn tls(&self) -> Option<Arc<ServerConfig>> {
+        self.tls.borrow().clone()
     }
 
     /// Where its requests are written down, if they are.
@@ -75,15 +85,16 @@ impl Service {
         self.backends.borrow().iter().map(|backend| backend.in_flight()).sum()
     }
 
-    /// The instances that get requests, in the order of their names.
-    pub(crate) fn ready(&self) -> Vec<InstanceId> {
+    /// The slots of the instances that get requests, and where they are; all of them if none is
+    /// fit for requests.
+    fn ready(&self) -> Vec<(u32, Ipv4Addr)> {
         let backends = self.backends.borrow();
-        let of = |route: Route| -> Vec<InstanceId> {
-            let routed = backends.iter().filter(|backend| backend.route.get() == route);
-            routed.map(|backend| backend.id.clone()).collect()
+        let of = |wanted: &dyn Fn(Route) -> bool| -> Vec<(u32, Ipv4Addr)> {
+            let routed = backends.iter().filter(|backend| wanted(backend.route.get()));
+            routed.filter_map(|backend| Some((backend.id.slot.index, backend.address?))).collect()
         };
-        let active = of(Route::Active);
-        if active.is_empty() { of(Route::Suspect) } else { active }
+        let active = of(&|route| route == Route::Active);
+        if active.is_empty() { of(&|_| true) } else { active }
     }
 
     /// Whether one more instance may be put out.
@@ -100,6 +111,13 @@ impl Service {
         if self.waiting.get() > 0 {
             self.changed.notify_one();
         }
+    }
+}
+
+impl Instances for Table {
+    fn ready(&self, service: &str) -> Vec<(u32, Ipv4Addr)> {
+        let service = self.services.borrow().get(service).cloned();
+        service.map_or_else(Vec::new, |service| service.ready())
     }
 }
 
@@ -136,11 +154,6 @@ impl Table {
         service
     }
 
-    /// The service of that name, if there is one.
-    pub(crate) fn known_service(&self, name: &str) -> Option<Rc<Service>> {
-        self.services.borrow().get(name).cloned()
-    }
-
     /// Other rules for a service.
     pub(crate) fn rule(&self, name: &str, rules: Balance) {
         let service = self.service(name);
@@ -150,13 +163,24 @@ impl Table {
         } else if log.is_none() {
             *log = Some(AccessLog::open(self.logs.join(format!("{name}.access.log"))));
         }
+        // Without a usable certificate nobody is served: plain text would be worse.
+        let made = rules.tls.as_ref().map(tls::configure).transpose();
+        service.tls.replace(made.unwrap_or_else(|error| {
+            eprintln!("minisup plane: {name}: no TLS: {error:#}");
+            None
+        }));
         service.rules.replace(Rc::new(rules));
     }
 
     /// An instance can be reached from now on.
-    pub(crate) fn add_endpoint(&self, id: InstanceId, namespace: OwnedFd) {
+    pub(crate) fn add_endpoint(
+        &self,
+        id: InstanceId,
+        namespace: OwnedFd,
+        address: Option<Ipv4Addr>,
+    ) {
         let service = self.service(id.slot.service.as_str());
-        let backend = Backend::new(id.clone(), namespace, service, self.reports.clone());
+        let backend = Backend::new(id.clone(), namespace, address, service, self.reports.clone());
         self.known.borrow_mut().insert(id, Rc::new(backend));
     }
 
@@ -205,6 +229,7 @@ impl Table {
     }
 
     /// An instance that can be reached.
+    #[cfg(test)]
     pub(crate) fn backend(&self, id: &InstanceId) -> Option<Rc<Backend>> {
         self.known.borrow().get(id).cloned()
     }

@@ -50,6 +50,9 @@ pub(crate) struct Up {
     /// Publish a port of the replicas at a port of the host, balanced: 8080:3000
     #[arg(requires = "bundle", conflicts_with = "file", long, short, value_parser = quantity::publish)]
     publish: Vec<(std::net::SocketAddr, u16)>,
+    /// A port of the replicas that other services of the project reach: 5432
+    #[arg(requires = "bundle", conflicts_with = "file", long)]
+    pub(super) expose: Vec<u16>,
     /// What is spoken on published ports; auto looks at the client's first bytes
     #[arg(requires = "bundle", conflicts_with = "file", long, default_value = "auto", value_parser = ["auto", "http", "h2c", "tcp"])]
     protocol: String,

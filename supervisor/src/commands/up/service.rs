@@ -54,6 +54,7 @@ pub(super) fn service(up: &Up, made: Made) -> Result<ServiceSpec> {
         pids: None,
         needs: BTreeMap::new(),
         publish: up.publish.iter().map(publish).collect(),
+        expose: up.expose.clone(),
         balance: Balance::default(),
         health: health(up)?.or(made.health),
         stop_signal: up.stop_signal.clone().or(made.stop_signal).unwrap_or_else(|| "TERM".into()),

@@ -19,7 +19,7 @@ fn service(count: u32, rules: Balance) -> (Table, Rc<Service>, Vec<Rc<Backend>>)
     let ids: Vec<InstanceId> = (1..=count).map(|n| name.slot(n).instance(1)).collect();
     for id in &ids {
         let file = std::fs::File::open("/dev/null").unwrap();
-        table.add_endpoint(id.clone(), file.into());
+        table.add_endpoint(id.clone(), file.into(), None);
     }
     let active: BTreeMap<InstanceId, Route> =
         ids.iter().map(|id| (id.clone(), Route::Active)).collect();
@@ -62,6 +62,16 @@ fn least_connections_follows_what_is_in_flight() {
     let _third = InFlight::at(&backends[2]);
     let counts = spread(&service, 200, now);
     assert!(counts[&2] > 50 && counts[&3] > 50 && !counts.contains_key(&1), "{counts:?}");
+}
+
+#[test]
+fn fast_instances_share_even_if_one_is_a_little_faster() {
+    let (_table, service, backends) = service(2, Balance::default());
+    let now = Instant::now();
+    backends[0].answered(200, Duration::from_micros(100), now);
+    backends[1].answered(200, Duration::from_micros(700), now);
+    let counts = spread(&service, 200, now);
+    assert!(counts[&1] > 50 && counts[&2] > 50, "{counts:?}");
 }
 
 #[test]

@@ -27,12 +27,13 @@ use hyper_util::rt::TokioIo;
 
 use super::Port;
 use super::access_log::Line;
+use super::ahead::Ahead;
 use super::buffer::Buffer;
 use super::http::Duplex;
 use super::turn::{self, NoTurn};
 use crate::model::Protocol;
 use attempt::{Lack, attempt};
-use body::{Ahead, Answer};
+use body::Answer;
 pub(crate) use pool::Pool;
 
 /// Bodies up to this size are kept at hand.
@@ -55,7 +56,7 @@ pub(crate) async fn serve(
     tls: bool,
     port: Rc<Port>,
 ) {
-    let old = !input.bytes().starts_with(b"PRI ") && !tls;
+    let old = !input.bytes().starts_with(b"PRI ");
     let service = service_fn(move |request| {
         let port = port.clone();
         async move { Ok::<_, Infallible>(answer(&port, client, tls, request).await) }

@@ -18,18 +18,66 @@ pub(super) struct Proxy {
     /// The process that carries the requests.
     pid: u32,
     /// What ends with it.
-    children: Vec<Child>,
+    children: Children,
     down: Option<Command>,
+    groups: Option<Groups>,
+}
+
+/// Processes that end with this.
+#[derive(Debug, Default)]
+struct Children(Vec<Child>);
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            // Asked to end, not killed: nginx's master takes its worker along only then.
+            let asked = Command::new("kill").arg(child.id().to_string()).status();
+            if !asked.is_ok_and(|status| status.success()) {
+                let _ = child.kill(); // it has ended already, or there is no kill(1)
+            }
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Control groups like those of containers. A group weighs as much as a process beside it: bare
+/// responders would get several times the processor of responders in containers on a busy machine.
+#[derive(Debug)]
+struct Groups(Option<PathBuf>);
+
+impl Groups {
+    fn make() -> Groups {
+        let roots = ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct"];
+        let root = roots.into_iter().map(Path::new).find(|root| root.is_dir());
+        let top = root.map(|root| root.join(format!("bench-proxies-{}", std::process::id())));
+        Groups(top.filter(|top| std::fs::create_dir(top).is_ok()))
+    }
+
+    fn take(&self, child: &Child, port: u16) {
+        let Some(top) = &self.0 else { return };
+        let group = top.join(port.to_string());
+        let taken = std::fs::create_dir(&group)
+            .and_then(|()| std::fs::write(group.join("cgroup.procs"), child.id().to_string()));
+        if let Err(error) = taken {
+            eprintln!("{}: {error}: the comparison favours the others", group.display());
+        }
+    }
+}
+
+impl Drop for Groups {
+    fn drop(&mut self) {
+        let Some(top) = &self.0 else { return };
+        for port in RESPONDERS {
+            let _ = std::fs::remove_dir(top.join(port.to_string())); // empty by now
+        }
+        let _ = std::fs::remove_dir(top);
+    }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
         if let Some(down) = &mut self.down {
             let _ = down.status(); // what is left is seen by whoever looks
-        }
-        for child in &mut self.children {
-            let _ = child.kill();
-            let _ = child.wait();
         }
     }
 }
@@ -54,12 +102,16 @@ impl Proxy {
 /// Starts all of them; the first is ours.
 pub(super) fn start_all(minisup: &Path, dir: &Path) -> Result<Vec<Proxy>> {
     let own = std::env::current_exe()?;
-    let mut responders = Vec::new();
+    let groups = Groups::make();
+    let mut responders = Children::default();
     for port in RESPONDERS {
-        responders.push(Command::new(&own).args(["--respond", &port.to_string()]).spawn()?);
+        let responder = Command::new(&own).args(["--respond", &port.to_string()]).spawn()?;
+        groups.take(&responder, port);
+        responders.0.push(responder);
     }
     let mut nginx = nginx(dir)?;
-    nginx.children.append(&mut responders);
+    nginx.children.0.append(&mut responders.0);
+    nginx.groups = Some(groups);
     let all = vec![ours(minisup, dir, &own)?, nginx, haproxy(dir)?];
     for proxy in &all {
         for port in [proxy.http_port, proxy.tcp_port] {
@@ -116,7 +168,15 @@ fn ours(minisup: &Path, dir: &Path, own: &Path) -> Result<Proxy> {
     down.arg("down");
     let pid = process(|words| words == ["minisup", "plane", "bench"])?;
     let (http_port, tcp_port) = (18_110, 18_111);
-    Ok(Proxy { name: "minisup", http_port, tcp_port, pid, children: Vec::new(), down: Some(down) })
+    Ok(Proxy {
+        name: "minisup",
+        http_port,
+        tcp_port,
+        pid,
+        children: Children::default(),
+        down: Some(down),
+        groups: None,
+    })
 }
 
 fn nginx(dir: &Path) -> Result<Proxy> {
@@ -145,11 +205,20 @@ fn nginx(dir: &Path) -> Result<Proxy> {
         .arg(&file)
         .spawn()
         .context("nginx, from the package nginx-light")?;
-    wait_for(18_112)?;
     let master = child.id().to_string();
+    let children = Children(vec![child]);
+    wait_for(18_112)?;
     let pid = child_of(&master).context("nginx has no worker")?;
     let (http_port, tcp_port) = (18_112, 18_113);
-    Ok(Proxy { name: "nginx", http_port, tcp_port, pid, children: vec![child], down: None })
+    Ok(Proxy {
+        name: "nginx",
+        http_port,
+        tcp_port,
+        pid,
+        children,
+        down: None,
+        groups: None,
+    })
 }
 
 fn haproxy(dir: &Path) -> Result<Proxy> {
@@ -172,7 +241,15 @@ fn haproxy(dir: &Path) -> Result<Proxy> {
         .spawn()
         .context("haproxy, from the package of that name")?;
     let (http_port, tcp_port, pid) = (18_114, 18_115, child.id());
-    Ok(Proxy { name: "haproxy", http_port, tcp_port, pid, children: vec![child], down: None })
+    Ok(Proxy {
+        name: "haproxy",
+        http_port,
+        tcp_port,
+        pid,
+        children: Children(vec![child]),
+        down: None,
+        groups: None,
+    })
 }
 
 /// The process whose command line is that.
