@@ -213,6 +213,7 @@ impl Brain {
         if !self.link.is_connected() {
             return; // it will say hello and be told then
         }
+        self.offer_rules();
         self.offer_listeners();
         let routes = self.state.routes();
         for (id, route) in routes.services.values().flatten() {

@@ -21,6 +21,7 @@ use super::container::Running;
 use super::link::Link;
 use super::meter::Meter;
 use super::runtime::Runtime;
+use super::traffic::{Asked, Counting};
 use super::{News, observe, until};
 use crate::clock;
 use crate::keeper::client::{Inventory, Keeper, Word};
@@ -66,6 +67,8 @@ pub(crate) struct Brain {
     plane_pid: i32,
     /// Callers that wait for more events.
     waiting: Vec<(i64, Option<String>, oneshot::Sender<Reply>)>,
+    /// What the data plane has counted.
+    pub(crate) traffic: Counting,
     left: bool,
 }
 
@@ -98,6 +101,7 @@ impl Brain {
             ends: inventory.exited.iter().cloned().collect(),
             plane_pid: inventory.plane,
             waiting: Vec::new(),
+            traffic: Counting::default(),
             left: false,
         }
     }
@@ -246,7 +250,10 @@ impl Brain {
                 self.link.connected(line, endpoints, listeners);
                 self.feed(&Input::DataPlane(followed));
             }
-            News::PlaneIsGone => self.link.lost(),
+            News::PlaneIsGone => {
+                self.link.lost();
+                self.uncounted();
+            }
             News::Plane(Report::Acknowledged { generation }) => {
                 self.feed(&Input::Acknowledged { generation });
             }
@@ -254,6 +261,7 @@ impl Brain {
             News::Plane(Report::Doubted { instance, evidence }) => {
                 self.feed(&Input::Doubted { instance, evidence });
             }
+            News::Plane(Report::Traffic { instances, more }) => self.counted(instances, more),
             News::Plane(Report::Hello { .. }) => {}
             News::Api(call, reply) => self.answer(call, reply),
             News::Looked(seen) => self.looked(*seen),
@@ -332,6 +340,8 @@ impl Brain {
                 Some(refused) => Reply::refused(refused),
                 None => Reply::done(),
             },
+            Call::Traffic => return self.count(Asked::Counts, reply),
+            Call::Metrics => return self.count(Asked::Metrics, reply),
             Call::Events { after, slot, wait } => {
                 let events = self.events(after, slot.as_deref());
                 if wait && events.is_empty() && !self.left {

@@ -25,6 +25,7 @@ pub(crate) mod meter;
 mod observe;
 mod probe;
 mod runtime;
+pub(crate) mod traffic;
 
 use std::net::SocketAddr;
 use std::rc::Rc;

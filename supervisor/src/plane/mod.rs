@@ -4,37 +4,42 @@
 //! and finds out what that is. One thread: every instance is reached through a socket made in
 //! its network namespace ([`crate::netns`]), and namespaces belong to threads.
 
+mod access_log;
+mod backend;
+mod budget;
+mod buffer;
+mod choice;
+pub(crate) mod histogram;
 mod http;
+mod http2;
+mod listen;
 pub(crate) mod protocol;
+mod proxy_protocol;
+mod reach;
 mod table;
 mod tcp;
+mod turn;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use linux::{Errno, prctl, socket};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, LocalSet};
+use tokio::task::AbortHandle;
 
 use crate::layout::Layout;
-use crate::model::{Protocol, Publish};
+use crate::model::Publish;
 use protocol::{Line, Order, Report};
 use table::{Service, Table};
 
-/// How long a request may wait for an instance before it is refused.
-pub(crate) const QUEUE: Duration = Duration::from_secs(10);
-/// How long the client's first bytes are waited for when they decide what it speaks.
-const FIRST_BYTES: Duration = Duration::from_millis(50);
-
 /// What every connection needs.
 pub(crate) struct Port {
-    pub(crate) table: Rc<Table>,
     pub(crate) service: Rc<Service>,
     pub(crate) publish: Publish,
 }
@@ -44,8 +49,8 @@ pub(crate) fn run(project: &str) -> Result<()> {
     prctl::set_name(c"minisup-plane")?;
     linux::rlimit::raise_open_files()?;
     let layout = Layout::of(project)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, serve(&layout))
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    runtime.block_on(serve(&layout))
 }
 
 type Listeners = RefCell<BTreeMap<SocketAddr, AbortHandle>>;
@@ -61,7 +66,7 @@ async fn serve(layout: &Layout) -> Result<()> {
         socket::listen_at(dir.as_fd(), "plane.sock").context("cannot listen for the brain")?;
     linux::fd::set_nonblocking(listener.as_fd())?;
     let (reports, mut outbox) = mpsc::unbounded_channel();
-    let table = Rc::new(Table::new(reports));
+    let table = Rc::new(Table::new(reports, layout.logs()));
     let listeners = Listeners::default();
     let door = crate::ready::readable(listener)?;
     loop {
@@ -118,8 +123,8 @@ fn take(order: Order, fd: Option<OwnedFd>, table: &Rc<Table>, listeners: &Listen
             let socket = TcpListener::from_std(socket)?;
             let host = publish.host;
             let service = table.service(&service);
-            let port = Rc::new(Port { table: table.clone(), service, publish });
-            let task = tokio::task::spawn_local(accept(socket, port)).abort_handle();
+            let port = Rc::new(Port { service, publish });
+            let task = tokio::task::spawn_local(listen::accept(socket, port)).abort_handle();
             if let Some(old) = listeners.borrow_mut().insert(host, task) {
                 old.abort();
             }
@@ -133,52 +138,9 @@ fn take(order: Order, fd: Option<OwnedFd>, table: &Rc<Table>, listeners: &Listen
             table.add_endpoint(instance, fd.context("an endpoint without a namespace")?);
         }
         Order::Routes(routes) => table.follow(&routes),
+        Order::Rules { service, rules } => table.rule(&service, *rules),
+        Order::Count { after } => table.tell_traffic(after.as_ref()),
         Order::Leave => std::process::exit(0),
     }
     Ok(())
-}
-
-async fn accept(listener: TcpListener, port: Rc<Port>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, client)) => {
-                tokio::task::spawn_local(serve_client(stream, client, port.clone()));
-            }
-            // Out of descriptors: those who wait will be served when others are done.
-            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-        }
-    }
-}
-
-async fn serve_client(stream: TcpStream, client: SocketAddr, port: Rc<Port>) {
-    let _ = stream.set_nodelay(true);
-    let http = match port.publish.protocol {
-        Protocol::Http => true,
-        Protocol::Tcp => false,
-        Protocol::Auto => speaks_http(&stream).await,
-    };
-    if http {
-        http::serve(stream, client, port).await;
-    } else {
-        tcp::serve(stream, &port).await;
-    }
-}
-
-/// Whether the client begins with an HTTP/1 request line. One that says nothing waits for the
-/// server to speak first, which no HTTP client does.
-async fn speaks_http(stream: &TcpStream) -> bool {
-    const METHODS: [&[u8]; 9] =
-        [b"GET ", b"HEAD", b"POST", b"PUT ", b"DELE", b"OPTI", b"PATC", b"TRAC", b"CONN"];
-    let mut first = [0; 4];
-    let peeked = tokio::time::timeout(FIRST_BYTES, async {
-        loop {
-            match stream.peek(&mut first).await {
-                Ok(4) => return METHODS.contains(&&first[..]),
-                Ok(0) | Err(_) => return false,
-                // A first segment of one to three bytes: the rest follows.
-                Ok(_) => tokio::time::sleep(Duration::from_millis(1)).await,
-            }
-        }
-    });
-    peeked.await.unwrap_or(false)
 }

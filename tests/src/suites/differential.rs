@@ -156,6 +156,40 @@ const EXPLAINED: &[(&str, &str, &str)] = &[
         "runc",
         "on hosts with version 1 minirun's tmpfs for the trees is read-only too",
     ),
+    (
+        "dev./dev/null",
+        "crun",
+        "crun gives the host's null device, where it is a standard stream, to the user",
+    ),
+    (
+        "file./root",
+        "crun",
+        "a tmpfs without `mode` gets the mode of the directory below it, as with runc",
+    ),
+    (
+        "limit.cpu.weight",
+        "runc",
+        "shares become weights by the formula of 2025, which later versions of runc have",
+    ),
+    (
+        "limit.cpu.weight",
+        "crun",
+        "shares become weights by the formula of 2025, which later versions of crun have",
+    ),
+    (
+        "mount./",
+        "runc",
+        "what is forbidden on the host's file system stays forbidden when the root becomes read-only",
+    ),
+    (
+        "mount./",
+        "crun",
+        "what is forbidden on the host's file system stays forbidden; the propagation is runc's",
+    ),
+    ("mount./bin", "crun", "what is forbidden on the host's file system stays forbidden"),
+    ("mount./dev/*", "crun", "in a user namespace the host's devices are bound as they are"),
+    ("status.SigIgn", "runc", "signals that the caller ignores get their default meaning"),
+    ("status.SigIgn", "crun", "signals that the caller ignores get their default meaning"),
     ("mount./sys/fs/cgroup/unified", "runc", "on hybrid hosts minirun shows version 2 as well"),
 ];
 
