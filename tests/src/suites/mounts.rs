@@ -89,6 +89,9 @@ fn devices_of_the_configuration(world: &World) {
             {"path": "/dev/mine", "type": "c", "major": 1, "minor": 3, "fileMode": 0o600, "uid": 5, "gid": 6},
             {"path": "/dev/deep/er", "type": "c", "major": 1, "minor": 5, "fileMode": 0o644},
             {"path": "/dev/pipe", "type": "p", "fileMode": 0o600},
+            // As `podman run --privileged` lists it: the container keeps its own.
+            {"path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2},
+            {"path": "/dev/null", "type": "c", "major": 1, "minor": 3},
         ]));
     let ran = world.run(&["run", bundle.path()]).ok();
     let expected = "/dev/mine character special file 1:3 600 5:6\n\
