@@ -185,9 +185,10 @@ pub fn command() -> Command {
         .iter()
         .map(|verb| (verb.arguments)(Command::new(verb.name).about(verb.about)))
         .collect();
-    verbs
-        .into_iter()
-        .fold(base, |base, verb| base.mut_subcommand(verb.get_name().to_owned(), |_| verb))
+    verbs.into_iter().fold(base, |base, verb| {
+        let name = verb.get_name().to_owned();
+        base.mut_subcommand(name, |_| verb)
+    })
 }
 
 fn understood(matches: &ArgMatches) -> Result<(Global, &str, &ArgMatches)> {
