@@ -1,7 +1,7 @@
 //! File descriptors: the only handles that minirun trusts.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
@@ -138,13 +138,32 @@ pub fn write_file_at(dir: BorrowedFd<'_>, name: &Path, bytes: &[u8]) -> Result<(
 /// Reads the whole file `name` below `dir`.
 pub fn read_file_at(dir: BorrowedFd<'_>, name: &Path) -> Result<String> {
     let file = path::open_at(dir, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC)?;
-    let mut text = String::new();
-    let result = File::from(file)
-        .read_to_string(&mut text)
-        .map(drop)
-        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)));
-    observe("read", || format!("\"{}\"", name.display()), result)?;
-    Ok(text)
+    read_to_end(file.as_fd(), name)
+}
+
+/// Reads the whole file `name` of procfs or sysfs.
+pub fn read_kernel_file(name: &Path) -> Result<String> {
+    let file = path::open(name, OFlag::O_RDONLY | OFlag::O_CLOEXEC)?;
+    read_to_end(file.as_fd(), name)
+}
+
+/// The kernel writes such files while they are read and does not know their size: asking for it,
+/// and reading in pieces that grow from nothing, as the standard library does, is ten calls
+/// instead of two.
+fn read_to_end(file: BorrowedFd<'_>, name: &Path) -> Result<String> {
+    let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
+    let result = loop {
+        match nix::unistd::read(file, &mut buffer) {
+            Ok(0) => break Ok(()),
+            Ok(count) => bytes.extend_from_slice(buffer.get(..count).unwrap_or_default()),
+            Err(Errno::EINTR) => {}
+            Err(errno) => break Err(errno),
+        }
+    };
+    let text = String::from_utf8(bytes).map_err(|_| Errno::EILSEQ);
+    let shown = || format!("\"{}\"", name.display());
+    observe("read", shown, result.and_then(|()| text.as_ref().map(drop).map_err(|errno| *errno)))?;
+    Ok(text.unwrap_or_default())
 }
 
 /// Reads what is there, read(2); 0 at the end.

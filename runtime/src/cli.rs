@@ -180,14 +180,9 @@ fn program(verb: Option<&Verb>) -> Command {
 /// The whole program with all its verbs and arguments, for manual pages and completions. The
 /// program itself describes one verb only, the one that it is asked for.
 pub fn command() -> Command {
-    let base = program(None);
-    let verbs: Vec<_> = VERBS
-        .iter()
-        .map(|verb| (verb.arguments)(Command::new(verb.name).about(verb.about)))
-        .collect();
-    verbs.into_iter().fold(base, |base, verb| {
-        let name = verb.get_name().to_owned();
-        base.mut_subcommand(name, |_| verb)
+    VERBS.iter().fold(program(None), |whole, verb| {
+        let described = (verb.arguments)(Command::new(verb.name).about(verb.about));
+        whole.mut_subcommand(verb.name, |_| described)
     })
 }
 

@@ -4,11 +4,13 @@
 //! cargo xtask demo    build everything, make the example's image, run a container visibly
 //! cargo xtask test    install what the tests need and run all of them
 //! cargo xtask man     write manual pages and shell completions into target/
+//! cargo xtask storm   kill everything for minutes while wrk asks: is a request lost?
 //! ```
 
 mod ask;
 mod demo;
 mod programs;
+mod storm;
 mod test;
 
 use std::process::ExitCode;
@@ -20,12 +22,14 @@ fn main() -> ExitCode {
         ["demo"] => demo::run(),
         ["test"] => test::run(),
         ["man"] => manual_pages(),
+        ["storm", names @ ..] => storm::run(names),
         // The demo asks itself, see there.
         ["ask", pid, path] => ask::run(pid, path),
         _ => {
             eprintln!("cargo xtask demo    build everything and run the example, visibly");
             eprintln!("cargo xtask test    install what the tests need and run all of them");
             eprintln!("cargo xtask man     write manual pages and shell completions into target/");
+            eprintln!("cargo xtask storm   kill everything for minutes while wrk asks: [NAME…]");
             return ExitCode::from(2);
         }
     };

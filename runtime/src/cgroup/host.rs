@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use linux::{Errno, OFlag, path};
+use linux::{Errno, OFlag, fd, path};
 
 use super::Error;
 pub use super::controller::Controller;
@@ -92,7 +92,7 @@ impl Host {
     pub fn detect() -> Result<Option<Self>, Error> {
         let mount = PathBuf::from(USUAL_MOUNT);
         if let Ok(dir) = path::open(&mount, OFlag::O_PATH | OFlag::O_DIRECTORY)
-            && linux::fd::file_system(&dir).ok() == Some(CGROUP2_MAGIC)
+            && fd::file_system(&dir).ok() == Some(CGROUP2_MAGIC)
         {
             let unified = Unified { mount, dir };
             let layout = Layout::Unified;
@@ -161,7 +161,7 @@ impl Host {
 
 /// Reads a file of procfs.
 pub(super) fn read(file: &str) -> Result<String, Error> {
-    std::fs::read_to_string(file)
+    fd::read_kernel_file(file.as_ref())
         .map_err(|error| Error::Unreadable { file: file.to_owned(), why: error.to_string() })
 }
 

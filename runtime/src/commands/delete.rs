@@ -3,6 +3,7 @@
 use clap::{ArgMatches, Command};
 
 use super::{Verb, flag, id_argument, id_of};
+use crate::cgroup::Cgroup;
 use crate::cli::Global;
 use crate::container::state::{Home, State, Status};
 use crate::container::{cleanup, start};
@@ -48,12 +49,18 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
             home.id()
         )));
     }
-    remove(global, &home, state.as_ref())?;
+    remove(global, &home, state.as_ref(), None)?;
     Ok(0)
 }
 
-/// Ends and removes a container, then tells the hooks that it is gone.
-pub(super) fn remove(global: &Global, home: &Home, state: Option<&State>) -> Result<()> {
+/// Ends and removes a container, then tells the hooks that it is gone. `cgroup` is its group, for
+/// who has it open.
+pub(super) fn remove(
+    global: &Global,
+    home: &Home,
+    state: Option<&State>,
+    cgroup: Option<Cgroup>,
+) -> Result<()> {
     if let Some(process) = state.and_then(|state| state.init.as_ref()?.open()) {
         drop(linux::pidfd::signal(&process, 9));
         // Without a cgroup this is all there is to wait for.
@@ -66,5 +73,5 @@ pub(super) fn remove(global: &Global, home: &Home, state: Option<&State>) -> Res
             global.log.warning(&error.to_string());
         }
     }
-    cleanup::remove(home, state, None)
+    cleanup::remove(home, state, cgroup)
 }

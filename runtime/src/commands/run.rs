@@ -275,12 +275,11 @@ fn stand_by(
         global.log.notice(&why);
     }
     if !keep {
-        drop(cgroup);
         // Others may have deleted it meanwhile, and even made another of that name.
         if let Ok(_lock) = home.lock()
             && !matches!(home.load(), Ok(Some(now)) if now.created != state.created)
         {
-            super::delete::remove(global, &home, Some(&state))?;
+            super::delete::remove(global, &home, Some(&state), cgroup)?;
         }
     }
     Ok(exit.status())

@@ -13,7 +13,7 @@
 //! holds.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::Path;
 
 use linux::clone::{Birth, spawn};
 use linux::namespace::{self, Kind, Namespaces};
@@ -148,7 +148,7 @@ fn again(tree: &OwnedFd) -> std::result::Result<OwnedFd, Cause> {
 
 /// Unmounts what is on top at `place`, by descriptor and through a procfs of our own: no name of
 /// the container is followed a second time.
-fn detach(root: &Root, place: &PathBuf) -> std::result::Result<(), Cause> {
+fn detach(root: &Root, place: &Path) -> std::result::Result<(), Cause> {
     if place.as_os_str() == "/" {
         return Err(Cause::new("the root cannot be taken away"));
     }
