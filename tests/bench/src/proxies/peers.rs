@@ -210,15 +210,7 @@ fn nginx(dir: &Path) -> Result<Proxy> {
     wait_for(18_112)?;
     let pid = child_of(&master).context("nginx has no worker")?;
     let (http_port, tcp_port) = (18_112, 18_113);
-    Ok(Proxy {
-        name: "nginx",
-        http_port,
-        tcp_port,
-        pid,
-        children,
-        down: None,
-        groups: None,
-    })
+    Ok(Proxy { name: "nginx", http_port, tcp_port, pid, children, down: None, groups: None })
 }
 
 fn haproxy(dir: &Path) -> Result<Proxy> {
