@@ -147,8 +147,9 @@ pub fn read_kernel_file(name: &Path) -> Result<String> {
     read_to_end(file.as_fd(), name)
 }
 
-/// The kernel writes such files while they are read and does not know their size: asking for it, and
-/// reading in pieces that grow from nothing, as the standard library does, is ten calls instead of two.
+/// The kernel writes such files while they are read and does not know their size: asking for it,
+/// and reading in pieces that grow from nothing, as the standard library does, is ten calls
+/// instead of two.
 fn read_to_end(file: BorrowedFd<'_>, name: &Path) -> Result<String> {
     let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
     let result = loop {

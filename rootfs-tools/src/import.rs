@@ -4,7 +4,7 @@
 //! 1  plan      which layers are there already, which must be read
 //! 2  read      all others, several at a time: digest, keep, decompress, unpack   (tmp/)
 //! 3  settle    from the lowest to the topmost: what depends on the layers below
-//! 4  flush     one syncfs(2) for all of it
+//! 4  flush     syncfs(2) for all of it, begun while step 2 goes on
 //! 5  publish   blobs and layers get their names, then the image gets its own
 //! ```
 //! Until step 5 nothing can be seen, and a death before it leaves a directory in `tmp/`.
@@ -19,16 +19,18 @@ use crate::layer::decode::{Decoded, decode};
 use crate::layer::limits::Limits;
 use crate::layer::unpack::Unpacking;
 use crate::layer::walk::Walk;
-use crate::progress::{Part, Progress, Silent, Watched};
+use crate::progress::{Advance, Part, Progress, Silent, Watched};
 use crate::reference::Reference;
 use crate::source::{Configuration, SourceImage, SourceLayer};
 use crate::store::Store;
 use crate::store::layers::{LayerRecord, NewLayer};
 use std::fs::File;
 use std::io;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 /// How an image is brought into the store.
@@ -132,7 +134,8 @@ fn read_layers(store: &Store, source: &SourceImage, how: How<'_>) -> Result<Vec<
     order.sort_by_key(|at| std::cmp::Reverse(size(at)));
     let next = AtomicUsize::new(0);
     let failed = AtomicBool::new(false);
-    let work = || {
+    let (wake, woken) = sync_channel(1);
+    let work = |wake: SyncSender<()>| {
         while let Some(&at) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
             if failed.load(Ordering::Relaxed) {
                 return;
@@ -145,7 +148,7 @@ fn read_layers(store: &Store, source: &SourceImage, how: How<'_>) -> Result<Vec<
                 digest: layer.blob.as_ref().map(|blob| blob.digest).or(layer.diff_id),
                 bytes: layer.blob.as_ref().map(|blob| blob.size),
             };
-            let result = read_layer(store, layer, chain_id, part, how)
+            let result = read_layer(store, layer, chain_id, part, how, &wake)
                 .context(|| format!("layer {} of {count}{}", at + 1, named(layer)));
             failed.fetch_or(result.is_err(), Ordering::Relaxed);
             if let Ok(mut slot) = results[at].lock() {
@@ -155,18 +158,51 @@ fn read_layers(store: &Store, source: &SourceImage, how: How<'_>) -> Result<Vec<
     };
     let processors = thread::available_parallelism().map_or(1, usize::from);
     let threads = processors.max(LEAST_THREADS).min(count);
-    thread::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(work);
+    let flushed = thread::scope(|scope| {
+        let flusher = scope.spawn(|| flush_on_the_way(store, woken));
+        for wake in vec![wake.clone(); threads.saturating_sub(1)] {
+            scope.spawn(|| work(wake));
         }
-        work();
+        work(wake);
+        flusher.join().unwrap_or_else(|panic| resume_unwind(panic))
     });
     let results = results.into_iter().filter_map(|slot| slot.into_inner().ok().flatten());
     let layers = results.collect::<Result<Vec<_>>>()?;
+    flushed?;
     if layers.len() == count {
         Ok(layers)
     } else {
         Err(Error::Invalid("a layer was not read".into()))
+    }
+}
+
+/// After so many bytes of a layer, as it comes, what was written is flushed.
+const FLUSH_AFTER: u64 = 4 << 20;
+
+/// Lets the disk work while the layers are read: otherwise the flush at the end would take as long
+/// as all of them, with many small files. An error is told to one caller of syncfs(2) only, so it
+/// must not get lost here.
+fn flush_on_the_way(store: &Store, woken: Receiver<()>) -> Result<()> {
+    woken.iter().try_for_each(|()| store.flush())
+}
+
+/// Counts the bytes of a layer and wakes the flusher.
+#[derive(Debug)]
+struct Paced {
+    inner: Box<dyn Advance>,
+    wake: SyncSender<()>,
+    left: u64,
+}
+
+impl Advance for Paced {
+    fn advance(&mut self, bytes: u64) {
+        self.inner.advance(bytes);
+        self.left = self.left.saturating_sub(bytes);
+        if self.left == 0 {
+            self.left = FLUSH_AFTER;
+            // One that is busy flushes what was written until now, or will be woken again.
+            let _ = self.wake.try_send(());
+        }
     }
 }
 
@@ -181,6 +217,7 @@ fn read_layer(
     chain_id: Option<Digest>,
     part: Part,
     how: How<'_>,
+    wake: &SyncSender<()>,
 ) -> Result<Layer> {
     if let Some(record) = chain_id.map(|chain_id| store.layer(&chain_id)).transpose()?.flatten()
         && store.has_blob(&record.blob)
@@ -195,7 +232,10 @@ fn read_layer(
         (None, Some(path)) => Some(path.clone()),
         (None, None) => Some(layer.blob()),
     };
-    let result = decode_layer(store, source, here, &layer, part, how);
+    let result = decode_layer(store, source, here, &layer, how.limits, || {
+        let (inner, wake) = (how.progress.begin(part), wake.clone());
+        Box::new(Paced { inner, wake, left: FLUSH_AFTER })
+    });
     if let (Err(error), Some(path)) = (&result, &source.kept)
         && !matches!(error.innermost(), Error::Network(_))
     {
@@ -213,16 +253,15 @@ fn decode_layer(
     source: &SourceLayer,
     here: Option<&Descriptor>,
     layer: &NewLayer,
-    part: Part,
-    how: How<'_>,
+    limits: Limits,
+    begin: impl FnOnce() -> Box<dyn Advance>,
 ) -> Result<(Decoded, Unpacking)> {
-    let limits = how.limits;
     let mut unpacking = Unpacking::new(layer.tree()?, layer.record()?, store.form(), limits)?;
     let input: Box<dyn io::Read + Send> = match here {
         Some(blob) => Box::new(store.open_blob(&blob.digest)?),
         None => (source.open)()?,
     };
-    let input = Watched::new(input, how.progress.begin(part));
+    let input = Watched::new(input, begin());
     let keep: Box<dyn io::Write + Send> = match (here, &source.kept) {
         (None, None) => Box::new(File::create_new(layer.blob())?),
         _ => Box::new(io::sink()),

@@ -12,8 +12,12 @@
 
 #![forbid(unsafe_code)]
 
+// The commands name this library as every other user of it does.
+extern crate self as rootfs_tools;
+
 pub mod build;
 pub mod bundle;
+pub mod commands;
 pub mod container;
 pub mod digest;
 mod error;

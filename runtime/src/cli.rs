@@ -177,6 +177,15 @@ fn program(verb: Option<&Verb>) -> Command {
     }
 }
 
+/// The whole program with all its verbs and arguments, for manual pages and completions. The
+/// program itself describes one verb only, the one that it is asked for.
+pub fn command() -> Command {
+    VERBS.iter().fold(program(None), |whole, verb| {
+        let described = (verb.arguments)(Command::new(verb.name).about(verb.about));
+        whole.mut_subcommand(verb.name, |_| described)
+    })
+}
+
 fn understood(matches: &ArgMatches) -> Result<(Global, &str, &ArgMatches)> {
     let (name, sub) =
         matches.subcommand().ok_or_else(|| Error::Config("no command was given".into()))?;

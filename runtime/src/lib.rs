@@ -19,7 +19,7 @@ pub mod seccomp;
 pub mod spec;
 mod steps;
 
-pub use cli::main;
+pub use cli::{command, main};
 pub use container::state;
 pub use error::{Cause, Error, Failure, Result};
 pub use explain::{Actor, Record};

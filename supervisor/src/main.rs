@@ -3,12 +3,14 @@
 //! One program, four roles. `minisup up` and its kind are short-lived; what stays is a keeper, a
 //! brain and a data plane per project, so that no failure of one touches the others.
 
+mod balance;
 mod brain;
 mod cli;
 mod client;
 mod clock;
 mod commands;
 mod compose;
+mod discovery;
 mod image;
 mod keeper;
 mod layout;

@@ -20,6 +20,7 @@ use minisup_core::time::Span;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::balance::Balance;
 use crate::settings::Settings;
 
 /// Everything that shall run.
@@ -57,6 +58,12 @@ pub(crate) struct ServiceSpec {
     pub(crate) pids: Option<i64>,
     /// Host ports and what they lead to.
     pub(crate) publish: Vec<Publish>,
+    /// Ports that only other services reach.
+    #[serde(default)]
+    pub(crate) expose: Vec<u16>,
+    /// How requests are given to its replicas.
+    #[serde(default)]
+    pub(crate) balance: Balance,
     /// How its health is found out; by default, connecting to the first published port.
     pub(crate) health: Option<Health>,
     /// What asks it to stop, a signal's name or number.
@@ -116,6 +123,8 @@ pub(crate) enum Protocol {
     Auto,
     /// HTTP/1.1 and WebSocket: requests are balanced, retried and parked.
     Http,
+    /// HTTP/2 without TLS towards the replicas (gRPC).
+    H2c,
     /// Bytes: connections are balanced.
     Tcp,
 }
@@ -167,11 +176,23 @@ pub(crate) enum Probe {
 impl ServiceSpec {
     /// What the containers are made from, as a short hash.
     pub(crate) fn revision(&self) -> Revision {
-        let constant = ServiceSpec { replicas: 0, ..self.clone() };
+        let balance = Balance::default();
+        let constant = ServiceSpec { replicas: 0, balance, expose: vec![], ..self.clone() };
         let text = serde_json::to_vec(&constant).unwrap_or_default();
         let hash = Sha256::digest(&text);
         let hex: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
         Revision::from(hex.as_str())
+    }
+
+    /// Whether anybody can send it something.
+    pub(crate) fn is_reachable(&self) -> bool {
+        !self.publish.is_empty() || !self.expose.is_empty()
+    }
+
+    /// The ports at which other services reach it, and what is spoken there.
+    pub(crate) fn ports(&self) -> BTreeMap<u16, Protocol> {
+        let published = self.publish.iter().map(|publish| (publish.port, publish.protocol));
+        self.expose.iter().map(|port| (*port, Protocol::Auto)).chain(published).collect()
     }
 
     /// The health check that is in force: the given one, or a connection to what is published.
@@ -226,7 +247,7 @@ impl ServiceSpec {
                 memory_bytes: self.reserved_bytes.or(self.memory_bytes).unwrap_or_default(),
                 cpu_millis: self.reserved_cpu_millis,
             },
-            routed: !self.publish.is_empty(),
+            routed: self.is_reachable(),
         }
     }
 }
@@ -303,6 +324,8 @@ mod tests {
                 port: 3000,
                 protocol: Protocol::Auto,
             }],
+            expose: vec![],
+            balance: Balance::default(),
             health: None,
             stop_signal: "TERM".into(),
             stop_grace_ms: 10_000,
@@ -334,6 +357,9 @@ mod tests {
     fn the_revision_follows_the_content_and_not_the_replicas() {
         let one = spec();
         let more = ServiceSpec { replicas: 9, ..spec() };
+        let balance = Balance { retries: 9, ..Balance::default() };
+        let balanced = ServiceSpec { balance, ..spec() };
+        assert_eq!(one.revision(), balanced.revision());
         let other = ServiceSpec { env: vec!["A=1".into()], ..spec() };
         assert_eq!(one.revision(), more.revision());
         assert_ne!(one.revision(), other.revision());

@@ -33,19 +33,25 @@ fn home() -> Result<BorrowedFd<'static>> {
     Ok(HOME.get_or_init(|| own).as_fd())
 }
 
-/// Makes a TCP socket in the namespace.
+/// Does something in the namespace, as making a socket there.
 ///
 /// The caller's thread must be the only one that does such things, as in a current-thread
 /// runtime. If the way home is barred the process ends: a supervisor in a container's network
 /// would be worse than one that is started again.
-pub(crate) fn tcp_socket(namespace: BorrowedFd<'_>) -> Result<TcpSocket> {
+pub(crate) fn within<T>(namespace: BorrowedFd<'_>, work: impl FnOnce() -> T) -> Result<T> {
     let home = home()?;
     namespace::enter(namespace, Kind::Network)?;
-    let socket = TcpSocket::new_v4();
+    let result = work();
     if let Err(error) = namespace::enter(home, Kind::Network) {
         eprintln!("minisup: cannot return to the own network namespace: {error}");
         std::process::exit(70);
     }
+    Ok(result)
+}
+
+/// Makes a TCP socket in the namespace.
+fn tcp_socket(namespace: BorrowedFd<'_>) -> Result<TcpSocket> {
+    let socket = within(namespace, TcpSocket::new_v4)?;
     socket.context("cannot make a socket in the container's network")
 }
 

@@ -34,7 +34,11 @@ impl<'a> Project<'a> {
             "root": {"path": "rootfs", "readonly": true},
             "process": {"args": ["/bin/web"], "cwd": "/", "env": ["PATH=/bin"],
                         "user": {"uid": 0, "gid": 0}},
-            "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+            "mounts": [
+                {"destination": "/proc", "type": "proc", "source": "proc"},
+                {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+                 "options": ["mode=755", "size=64k"]}
+            ],
             "linux": {"namespaces": [{"type": "mount"}]}
         });
         fs::write(world.path("web/config.json"), config.to_string()).expect("write config.json");

@@ -3,11 +3,14 @@
 //! ```text
 //! cargo xtask demo    build everything, make the example's image, run a container visibly
 //! cargo xtask test    install what the tests need and run all of them
+//! cargo xtask man     write manual pages and shell completions into target/
+//! cargo xtask storm   kill everything for minutes while wrk asks: is a request lost?
 //! ```
 
 mod ask;
 mod demo;
 mod programs;
+mod storm;
 mod test;
 
 use std::process::ExitCode;
@@ -18,11 +21,15 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["demo"] => demo::run(),
         ["test"] => test::run(),
+        ["man"] => manual_pages(),
+        ["storm", names @ ..] => storm::run(names),
         // The demo asks itself, see there.
         ["ask", pid, path] => ask::run(pid, path),
         _ => {
             eprintln!("cargo xtask demo    build everything and run the example, visibly");
             eprintln!("cargo xtask test    install what the tests need and run all of them");
+            eprintln!("cargo xtask man     write manual pages and shell completions into target/");
+            eprintln!("cargo xtask storm   kill everything for minutes while wrk asks: [NAME…]");
             return ExitCode::from(2);
         }
     };
@@ -33,4 +40,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Another program makes them: it is built from the programs that it describes, which the other
+/// commands here need not wait for.
+fn manual_pages() -> anyhow::Result<()> {
+    let status = std::process::Command::new(env!("CARGO"))
+        .args(["run", "--quiet", "--package", "pages", "--", "target"])
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .status()?;
+    anyhow::ensure!(status.success(), "the program `pages` failed: {status}");
+    Ok(())
 }

@@ -16,7 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use tar::EntryType;
 
 /// Where the files come from.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Source<'tree> {
     /// The tree.
     pub view: &'tree View,
@@ -27,60 +27,84 @@ pub struct Source<'tree> {
 /// How the copies differ from their originals.
 #[derive(Debug, Clone, Copy)]
 pub struct Changes {
-    /// Whose they are.
-    pub owner: (u32, u32),
+    /// Whose they are, when not those of the original's owner.
+    pub owner: Option<(u32, u32)>,
     /// Their permission bits, when not those of the original.
     pub mode: Option<u32>,
     /// No copy is newer than this.
     pub newest: Option<i64>,
 }
 
-/// Writes a layer with the copies of all that match `patterns`. `target` is a directory when it
-/// ends with a slash, is one in the image (`is_directory`), or gets more than one source.
+/// One file or tree that is copied.
+#[derive(Debug)]
+pub struct Item<'tree> {
+    /// Where it is.
+    pub source: Source<'tree>,
+    /// What it is called there.
+    pub name: Name,
+    /// How the copy differs.
+    pub changes: Changes,
+}
+
+/// Where the copies go.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// The path in the image.
+    pub path: &'a str,
+    /// Whether the image has a directory there.
+    pub is_directory: bool,
+    /// How many sources the instruction names.
+    pub sources: usize,
+}
+
+/// Writes a layer with the copies of all items. The target is a directory when it ends with a
+/// slash, is one in the image, or gets more than one source.
 ///
 /// # Errors
-/// When a pattern matches nothing, or something cannot be copied.
-pub fn copy(
-    source: &Source<'_>,
-    patterns: &[String],
-    target: &str,
-    is_directory: bool,
-    changes: Changes,
-    output: &mut dyn Write,
-) -> Result<()> {
+/// When something cannot be copied.
+pub fn copy(items: &[Item<'_>], target: Target<'_>, output: &mut dyn Write) -> Result<()> {
     let mut writer = LayerWriter::new(output);
-    let mut found = Vec::new();
-    for pattern in patterns {
-        let matches = source.glob(pattern)?;
-        if matches.is_empty() {
-            return Err(Error::Invalid(format!(
-                "there is no `{pattern}` to copy (.dockerignore may hide it)"
-            )));
-        }
-        found.extend(matches);
+    let to_directory = target.is_directory || target.path.ends_with('/');
+    if target.sources > 1 && !to_directory {
+        return Err(Error::Invalid(
+            "with several sources the target is a directory: it ends with a `/`".into(),
+        ));
     }
-    let many = found.len() > 1 || is_directory || target.ends_with('/');
-    let base = Name::new(target.trim_start_matches('/').as_bytes())?;
-    for name in found {
-        let Some(file) = source.view.find(&name)? else { continue };
+    let many = items.len() > 1 || to_directory;
+    let base = Name::new(target.path.trim_start_matches('/').as_bytes())?;
+    for Item { source, name, changes } in items {
+        let Some(file) = source.view.find(name)? else { continue };
         let is_tree = file.kind() == SFlag::S_IFDIR;
-        if patterns.len() > 1 && !target.ends_with('/') && !is_directory {
-            return Err(Error::Invalid(
-                "with several sources the target is a directory: it ends with a `/`".into(),
-            ));
-        }
         // A directory gives what is in it, anything else itself.
         let to = match is_tree || !many {
             true => base.clone(),
             false => Name::joined(base.as_bytes(), name.split().1),
         };
-        source.add(&mut writer, name, to, changes)?;
+        source.add(&mut writer, name.clone(), to, *changes)?;
     }
     writer.finish()
 }
 
+/// A name as a path below a directory.
+pub(super) fn as_path(name: &Name) -> &std::path::Path {
+    crate::layer::target::path(name.as_bytes())
+}
+
 impl Source<'_> {
     /// The names that match a pattern, sorted.
+    ///
+    /// # Errors
+    /// When nothing matches.
+    pub fn find(&self, pattern: &str) -> Result<Vec<Name>> {
+        let matches = self.glob(pattern)?;
+        if matches.is_empty() {
+            return Err(Error::Invalid(format!(
+                "there is no `{pattern}` to copy (.dockerignore may hide it)"
+            )));
+        }
+        Ok(matches)
+    }
+
     fn glob(&self, pattern: &str) -> Result<Vec<Name>> {
         let plain = Name::new(pattern.trim_start_matches('/').as_bytes())?;
         let mut names = vec![Name::new(b".")?];
@@ -144,7 +168,8 @@ fn write<W: Write>(
     }
     let seconds = changes.newest.map_or(stat.st_mtime, |newest| stat.st_mtime.min(newest));
     let mode = changes.mode.filter(|_| kind != EntryType::Symlink).unwrap_or(stat.st_mode);
-    let mut header = LayerWriter::<W>::header(kind, mode, changes.owner, seconds);
+    let owner = changes.owner.unwrap_or((stat.st_uid, stat.st_gid));
+    let mut header = LayerWriter::<W>::header(kind, mode, owner, seconds);
     match kind {
         EntryType::Symlink => {
             let target = nix::fcntl::readlinkat(&found.open(OFlag::O_PATH)?, "")?;

@@ -9,6 +9,7 @@
 //! depends on (the image below, the instruction, the content that is copied), so a step whose key
 //! is known is not done again.
 
+mod add;
 pub mod cache;
 pub mod context;
 pub mod copy;

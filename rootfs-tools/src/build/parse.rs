@@ -2,6 +2,7 @@
 //! not do is refused here, with its line: nothing is passed over.
 
 use super::words::split;
+use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use std::collections::BTreeMap;
 
@@ -14,7 +15,7 @@ pub enum Command {
     Exec(Vec<String>),
 }
 
-/// COPY, or ADD as far as it is the same.
+/// COPY or ADD.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Copy {
     /// What: patterns.
@@ -27,8 +28,10 @@ pub struct Copy {
     pub owner: Option<String>,
     /// Their permission bits.
     pub mode: Option<u32>,
-    /// ADD unpacks archives and loads URLs, which this builder refuses.
+    /// ADD: archives are unpacked and URLs fetched.
     pub add: bool,
+    /// What ADD must find at a URL.
+    pub checksum: Option<Digest>,
 }
 
 /// One instruction.
@@ -146,7 +149,8 @@ fn instruction(text: &str) -> Result<Instruction> {
         ));
     }
     let known: &[&str] = match keyword.as_str() {
-        "COPY" | "ADD" => &["from", "chown", "chmod"],
+        "COPY" => &["from", "chown", "chmod"],
+        "ADD" => &["checksum", "chown", "chmod"],
         "HEALTHCHECK" => &["interval", "timeout", "start-period", "start-interval", "retries"],
         _ => &[],
     };
@@ -241,7 +245,8 @@ fn copy(rest: &str, flags: &BTreeMap<String, String>, add: bool) -> Result<Copy>
         })
     });
     let (from, owner) = (flags.get("from").cloned(), flags.get("chown").cloned());
-    Ok(Copy { sources, target, from, owner, mode: mode.transpose()?, add })
+    let checksum = super::add::checksum(flags.get("checksum"))?;
+    Ok(Copy { sources, target, from, owner, mode: mode.transpose()?, add, checksum })
 }
 
 /// `NAME=value …`, or the old `NAME value`.
@@ -323,6 +328,8 @@ mod tests {
             ("RUN --mount=type=cache x", "--mount"),
             ("RUN <<EOF", "here-document"),
             ("COPY a", "source and a target"),
+            ("ADD --from=x a b", "--from"),
+            ("ADD --checksum=md5:x https://x.example/a b", "sha256"),
             ("COPY --chmod=u+x a b", "octal"),
             ("FETCH x", "not an instruction"),
             ("RUN", "says nothing"),

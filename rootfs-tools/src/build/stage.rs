@@ -2,11 +2,11 @@
 
 use super::cache::{self, Known};
 use super::context::Context as BuildContext;
-use super::copy::{self, Changes, Source};
+use super::copy::{self, Changes, Item, Source, Target};
 use super::ignore::Ignore;
 use super::parse::{Command, Copy, Instruction};
 use super::words::expand;
-use super::{Plan, health, run};
+use super::{Plan, add, health, run};
 use crate::bundle::user;
 use crate::container::on_top_of;
 use crate::digest::Digest;
@@ -181,22 +181,13 @@ impl Stage {
         let variables = self.variables();
         let sources =
             copy.sources.iter().map(|word| expand(word, &variables)).collect::<Result<Vec<_>>>()?;
-        if copy.add {
-            refuse_what_only_add_does(&sources)?;
-        }
         let target = self.absolute(&expand(&copy.target, &variables)?);
         let below = self.view(store)?;
-        let owner = match &copy.owner {
-            None => (0, 0),
-            Some(owner) => {
-                let owner = expand(owner, &variables)?;
-                let found = user::find(&below, &owner)?;
-                (found.uid, if owner.contains(':') { found.gid } else { found.uid })
-            }
-        };
+        let owner = copy.owner.as_ref().map(|owner| owner_of(&below, owner, &variables));
+        let owner = owner.transpose()?;
         let is_directory =
             below.resolve(target.as_bytes())?.is_some_and(|file| file.kind() == SFlag::S_IFDIR);
-        let changes = Changes { owner, mode: copy.mode, newest: plan.epoch };
+        let target = Target { path: &target, is_directory, sources: sources.len() };
         let nothing = Ignore::default();
         let other;
         let source = match &copy.from {
@@ -213,10 +204,38 @@ impl Stage {
             }
         };
         let scratch = store.scratch()?;
+        let changes =
+            Changes { owner: owner.or(Some((0, 0))), mode: copy.mode, newest: plan.epoch };
+        let copied = |name| Item { source, name, changes };
         let packed = scratch.path().join("copy.tar.gz");
-        compress::to_file(&packed, |output| {
-            copy::copy(&source, &sources, &target, is_directory, changes, output)
-        })?;
+        let pack = |items: &[Item<'_>]| {
+            compress::to_file(&packed, |output| copy::copy(items, target, output))
+        };
+        if copy.add {
+            let added = added(&source, &sources, copy, scratch.path())?;
+            let mut items = Vec::new();
+            for (tree, name) in &added {
+                let Some((view, is_archive)) = tree else {
+                    items.push(copied(name.clone()));
+                    continue;
+                };
+                // An archive says whose its files are; a server does not, and not when.
+                let (owner, newest) = match is_archive {
+                    true => (owner, plan.epoch),
+                    false => (changes.owner, plan.epoch.or(Some(0))),
+                };
+                let source = Source { view, ignore: &nothing };
+                let changes = Changes { owner, newest, ..changes };
+                items.push(Item { source, name: name.clone(), changes });
+            }
+            pack(&items)?;
+        } else {
+            let mut names = Vec::new();
+            for pattern in &sources {
+                names.extend(source.find(pattern)?);
+            }
+            pack(&names.into_iter().map(copied).collect::<Vec<_>>())?;
+        }
         self.push(store, rootfs::layer_of(File::open(&packed)?)?)
     }
 
@@ -401,21 +420,42 @@ fn timestamp(plan: &Plan) -> String {
     humantime::format_rfc3339_seconds(time).to_string()
 }
 
-/// ADD loads URLs and unpacks archives. Both hide where the content comes from.
-fn refuse_what_only_add_does(sources: &[String]) -> Result<()> {
-    const ARCHIVES: [&str; 8] =
-        [".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.zst"];
-    for source in sources {
-        if source.contains("://") || source.starts_with("git@") {
-            return Err(Error::Unsupported(format!(
-                "ADD of a URL is not supported: fetch {source} first, verify it, and COPY it"
-            )));
+/// The owner that `--chown` means: by number, or by the names of the image.
+fn owner_of(image: &View, owner: &str, variables: &BTreeMap<String, String>) -> Result<(u32, u32)> {
+    let owner = expand(owner, variables)?;
+    let found = user::find(image, &owner)?;
+    Ok((found.uid, if owner.contains(':') { found.gid } else { found.uid }))
+}
+
+/// What ADD copies: a name in the context, or a tree of its own, and whether that was an archive.
+type Added = (Option<(View, bool)>, Name);
+
+fn added(
+    source: &Source<'_>,
+    patterns: &[String],
+    copy: &Copy,
+    scratch: &Path,
+) -> Result<Vec<Added>> {
+    let mut number = 0;
+    let mut directory = || -> Result<PathBuf> {
+        number += 1;
+        let directory = scratch.join(format!("added-{number}"));
+        std::fs::create_dir(&directory)?;
+        Ok(directory)
+    };
+    let mut added = Vec::new();
+    for pattern in patterns {
+        if add::is_url(pattern) {
+            let (view, name) = add::fetch(pattern, copy.checksum.as_ref(), &directory()?)?;
+            added.push((Some((view, false)), name));
+            continue;
         }
-        if ARCHIVES.iter().any(|end| source.ends_with(end)) {
-            return Err(Error::Unsupported(format!(
-                "ADD does not unpack archives here: unpack {source} first and COPY the result"
-            )));
+        for name in source.find(pattern)? {
+            match add::unpacked(source, &name, &mut directory)? {
+                Some(view) => added.push((Some((view, true)), Name::new(b".")?)),
+                None => added.push((None, name)),
+            }
         }
     }
-    Ok(())
+    Ok(added)
 }

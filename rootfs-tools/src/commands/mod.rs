@@ -11,10 +11,31 @@ pub(crate) mod output;
 pub(crate) mod registry;
 pub(crate) mod text;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use rootfs_tools::layer::limits::Limits;
-use rootfs_tools::{Result, Store};
+use rootfs_tools::{Error, Result, Store};
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The program: parses, does, reports.
+pub fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has read enough.
+        Err(Error::Io(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            // When nobody hears it, the exit status still tells.
+            drop(writeln!(std::io::stderr(), "rootfs-tools: {}", error.chain()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The description of the program, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
 
 /// From any OCI image to a running root file system
 #[derive(Debug, Parser)]

@@ -293,6 +293,11 @@ impl<R: BufRead> Walk<R> {
     }
 }
 
+/// Whether a stream begins as a tar archive does: with a header whose checksum is right.
+pub fn is_tar(input: impl BufRead) -> bool {
+    matches!(Walk::new(input, Limits::default()).header(), Ok(Some(_)))
+}
+
 fn truncated() -> Error {
     Error::Invalid("the archive ends in the middle: it is cut short".into())
 }

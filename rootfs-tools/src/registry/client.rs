@@ -61,17 +61,8 @@ impl Client {
             )));
         }
         let scheme = if options.insecure { "http" } else { "https" };
-        let mut config = Agent::config_builder()
-            .http_status_as_error(false)
-            .user_agent(concat!("rootfs-tools/", env!("CARGO_PKG_VERSION")))
-            .timeout_connect(Some(Duration::from_secs(20)))
-            .timeout_per_read(Some(Duration::from_secs(60)));
-        if !options.insecure {
-            let roots = RootCerts::new_with_certs(&certificates(options)?);
-            config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
-        }
         Ok(Self {
-            agent: config.build().new_agent(),
+            agent: agent(options)?,
             base: format!("{scheme}://{host}"),
             path: image.path.clone(),
             credentials: credentials::find(host, &image.path)?,
@@ -222,6 +213,23 @@ impl Client {
     }
 }
 
+/// What speaks HTTP.
+///
+/// # Errors
+/// When no certificate is trusted.
+pub(crate) fn agent(options: &Options) -> Result<Agent> {
+    let mut config = Agent::config_builder()
+        .http_status_as_error(false)
+        .user_agent(concat!("rootfs-tools/", env!("CARGO_PKG_VERSION")))
+        .timeout_connect(Some(Duration::from_secs(20)))
+        .timeout_per_read(Some(Duration::from_secs(60)));
+    if !options.insecure {
+        let roots = RootCerts::new_with_certs(&certificates(options)?);
+        config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
+    }
+    Ok(config.build().new_agent())
+}
+
 /// The certificates to trust: the system's and those that were given.
 fn certificates(options: &Options) -> Result<Vec<Certificate<'static>>> {
     const BUNDLES: [&str; 3] = [
@@ -274,15 +282,23 @@ fn wanted_pause(response: &Response<Body>) -> Option<Duration> {
 }
 
 /// An error of the network as ours.
-pub(super) fn network(error: &ureq::Error) -> Error {
+pub(crate) fn network(error: &ureq::Error) -> Error {
     Error::Network(error.to_string())
+}
+
+/// An error of a stream that breaks off, as ours.
+pub(crate) fn broken(error: std::io::Error) -> Error {
+    match error.downcast::<ureq::Error>() {
+        Ok(error) => network(&error),
+        Err(error) => Error::Network(error.to_string()),
+    }
 }
 
 /// The answer, when its status is one of those expected.
 ///
 /// # Errors
 /// What the registry says about its refusal.
-pub(super) fn expect(response: Response<Body>, wanted: &[StatusCode]) -> Result<Response<Body>> {
+pub(crate) fn expect(response: Response<Body>, wanted: &[StatusCode]) -> Result<Response<Body>> {
     #[derive(Deserialize)]
     struct Refusal {
         errors: Vec<Reason>,

@@ -1,12 +1,16 @@
 //! Passwords for registries, from the files where `docker login`, `podman login` and `skopeo
-//! login` leave them (containers-auth.json(5)).
+//! login` leave them (containers-auth.json(5)), and from the programs that such a file names.
+//!
+//! A helper is a program `docker-credential-NAME` that gets the registry on its standard input and
+//! answers in JSON (docker/docker-credential-helpers, "Development").
 
 use crate::error::{Context, Error, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 /// A user and a password.
 #[derive(Clone, PartialEq, Eq)]
@@ -32,6 +36,8 @@ struct File {
     auths: BTreeMap<String, Entry>,
     #[serde(default)]
     cred_helpers: BTreeMap<String, String>,
+    #[serde(default)]
+    creds_store: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -44,7 +50,7 @@ struct Entry {
 /// `host/path` wins; the first file that has one wins.
 ///
 /// # Errors
-/// When a file cannot be read, or says that a helper program has the password.
+/// When a file cannot be read, or a helper program that it names does not answer.
 pub fn find(host: &str, path: &str) -> Result<Option<Credentials>> {
     for file in files() {
         let bytes = match fs::read(&file) {
@@ -89,9 +95,7 @@ fn find_in(file: &[u8], host: &str, path: &str) -> Result<Option<Credentials>> {
     let mut key = format!("{host}/{path}");
     loop {
         if let Some(helper) = file.cred_helpers.get(&key) {
-            return Err(Error::Unsupported(format!(
-                "the password for {key} is with the program docker-credential-{helper}, which is not asked; log in with `skopeo login` or set REGISTRY_AUTH_FILE"
-            )));
+            return ask(helper, &key);
         }
         let entry = file.auths.get(&key).or_else(|| file.auths.get(&format!("https://{key}")));
         if let Some(entry) = entry.filter(|entry| !entry.auth.is_empty()) {
@@ -101,9 +105,54 @@ fn find_in(file: &[u8], host: &str, path: &str) -> Result<Option<Credentials>> {
         }
         match key.rfind('/') {
             Some(slash) => key.truncate(slash),
-            None => return Ok(None),
+            None if file.creds_store.is_empty() => return Ok(None),
+            None => return ask(&file.creds_store, host),
         }
     }
+}
+
+/// Asks the program `docker-credential-HELPER` for the password of a registry.
+fn ask(helper: &str, registry: &str) -> Result<Option<Credentials>> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Answer {
+        username: String,
+        secret: String,
+    }
+    // The name is part of a file's name in PATH and nothing else.
+    if helper.is_empty() || helper.contains('/') {
+        return Err(Error::Invalid(format!("`{helper}` is not the name of a credential helper")));
+    }
+    let program = format!("docker-credential-{helper}");
+    let step = || format!("ask {program} for the password of {registry}");
+    let mut child = Command::new(&program)
+        .arg("get")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context(step)?;
+    if let Some(mut input) = child.stdin.take() {
+        // One that does not read answers nevertheless, or its status says why not.
+        drop(input.write_all(registry.as_bytes()));
+    }
+    let output = child.wait_with_output().context(step)?;
+    if !output.status.success() {
+        // The protocol has no code for it, only this sentence on standard output.
+        if String::from_utf8_lossy(&output.stdout).contains("credentials not found") {
+            return Ok(None);
+        }
+        return Err(Error::Invalid(format!("it failed: {}", output.status))).context(step);
+    }
+    let answer: Answer = serde_json::from_slice(&output.stdout)
+        .map_err(|_| Error::Invalid("its answer has no Username and Secret in JSON".into()))
+        .context(step)?;
+    if answer.username == "<token>" {
+        return Err(Error::Unsupported(
+            "it has an identity token, and this program speaks with user and password only; log in with `skopeo login`".into(),
+        ))
+        .context(step);
+    }
+    Ok(Some(Credentials { user: answer.username, password: answer.secret }))
 }
 
 fn decode(auth: &str) -> Option<Credentials> {
@@ -124,7 +173,7 @@ mod tests {
             "bad.example": {"auth": "!"},
             "empty.example": {}
         },
-        "credHelpers": {"helped.example": "pass"}
+        "credHelpers": {"helped.example": "of-nobody", "odd.example": "../x"}
     }"#;
 
     fn user(host: &str, path: &str) -> Result<Option<String>> {
@@ -139,12 +188,10 @@ mod tests {
         assert_eq!(user("empty.example", "web").unwrap(), None);
         assert_eq!(user("none.example", "web").unwrap(), None);
         assert!(user("bad.example", "web").is_err());
-        assert!(
-            user("helped.example", "web")
-                .unwrap_err()
-                .to_string()
-                .contains("docker-credential-pass")
-        );
+        assert!(user("odd.example", "web").unwrap_err().to_string().contains("not the name"));
+        // The program is not there; that it was asked is what the error says.
+        let error = user("helped.example", "web").unwrap_err().chain();
+        assert!(error.contains("docker-credential-of-nobody"), "{error}");
     }
 
     #[test]

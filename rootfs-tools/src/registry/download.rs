@@ -4,7 +4,7 @@
 //! is there already and then continues over the network from that byte on (RFC 9110, 14: Range).
 //! Whether it all fits together is not for this code to judge: the digest does, at the end.
 
-use super::client::{Client, expect, network};
+use super::client::{Client, broken, expect};
 use crate::error::{Context, Error, Result};
 use crate::image::document::Descriptor;
 use nix::fcntl::{Flock, FlockArg};
@@ -132,12 +132,5 @@ impl Read for Download {
         };
         self.at += count as u64;
         Ok(count)
-    }
-}
-
-fn broken(error: io::Error) -> Error {
-    match error.downcast::<ureq::Error>() {
-        Ok(error) => network(&error),
-        Err(error) => Error::Network(error.to_string()),
     }
 }

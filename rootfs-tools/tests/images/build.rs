@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 /// The runtime beside the program that is tested. `cargo build -p minirun` makes it.
-fn runtime() -> Option<std::path::PathBuf> {
+pub(crate) fn runtime() -> Option<std::path::PathBuf> {
     let path = Path::new(env!("CARGO_BIN_EXE_rootfs-tools")).with_file_name("minirun");
     let here = path.is_file() && has("busybox") && nix::unistd::geteuid().is_root();
     if !here {
@@ -146,7 +146,8 @@ fn what_goes_wrong_is_said_with_its_line() {
         ("FROM scratch\nCOPY ../secret /\n", "`..`"),
         ("FROM absent\n", "no image `absent:latest`"),
         ("FROM scratch\nONBUILD RUN x\n", "line 2"),
-        ("FROM scratch\nADD https://x.example/y /\n", "fetch"),
+        ("FROM scratch\nADD ftp://x.example/y /\n", "there is no `ftp:"),
+        ("FROM scratch\nADD http://127.0.0.1:1/y /\n", "fetch http://127.0.0.1:1/y"),
         ("COPY a.txt /\n", "FROM comes first"),
         ("FROM scratch\nENV A=1\n", "no files"),
         ("FROM scratch\nCOPY --from=9 a /\n", "no image `9:latest`"),
@@ -202,4 +203,73 @@ fn what_a_container_changed_becomes_an_image() {
             "skopeo inspect docker-archive:{at} && skopeo inspect oci-archive:{at}"
         ));
     }
+}
+
+/// Answers every request with the same bytes; its port.
+fn server(body: &'static [u8]) -> u16 {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let head = BufReader::new(stream.try_clone().unwrap()).lines();
+            head.map_while(Result::ok).take_while(|line| !line.is_empty()).for_each(drop);
+            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).unwrap();
+            stream.write_all(body).unwrap();
+        }
+    });
+    port
+}
+
+#[test]
+fn add_unpacks_archives_and_fetches_urls() {
+    use crate::common::{Tar, gzip};
+    let place = context();
+    let tree = Tar::new().dir("in", 0o700).file("in/x", b"packed").symlink("in/l", "x").done();
+    place.write("plain.tar", &tree);
+    place.write("odd-name", &gzip(&tree));
+    place.write("z.tar.zst", &zstd::encode_all(&tree[..], 3).unwrap());
+    let digest = rootfs_tools::Digest::of(b"from afar");
+    let url = format!("http://127.0.0.1:{}/some/thing.txt?x=1", server(b"from afar"));
+    let text = format!(
+        "FROM scratch\nADD plain.tar /one\nADD --chown=7 odd-name z.tar.zst a.txt /two/\n\
+         ADD --checksum={digest} {url} /three/\nADD --chmod=644 {url} /four\nCOPY plain.tar /\n"
+    );
+    for store in ["store", "again"] {
+        built(&place, store, "added", &text);
+    }
+    let inspected = |store: &str| {
+        place.ok(&["import", store, store, "--ref", "added:latest"]);
+        let text = place.ok(&["inspect", store]);
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()
+    };
+    let (first, second) = (inspected("store"), inspected("again"));
+    assert_eq!(first["digest"], second["digest"], "the same content gives the same image");
+    let layer = |at: usize| Path::new(first["layers"][at]["tree"].as_str().unwrap()).to_owned();
+    assert_eq!(fs::read(layer(0).join("one/in/x")).unwrap(), b"packed");
+    assert_eq!(fs::read_link(layer(0).join("one/in/l")).unwrap(), Path::new("x"));
+    assert_eq!(fs::metadata(layer(0).join("one/in")).unwrap().mode() & 0o777, 0o700);
+    assert_eq!(fs::read(layer(1).join("two/in/x")).unwrap(), b"packed");
+    assert_eq!(
+        fs::read(layer(1).join("two/a.txt")).unwrap(),
+        fs::read(place.path("a.txt")).unwrap()
+    );
+    if nix::unistd::geteuid().is_root() {
+        assert_eq!(fs::metadata(layer(1).join("two/in/x")).unwrap().uid(), 7);
+    }
+    assert_eq!(fs::read(layer(2).join("three/thing.txt")).unwrap(), b"from afar");
+    assert_eq!(fs::metadata(layer(2).join("three/thing.txt")).unwrap().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(layer(3).join("four")).unwrap().mode() & 0o777, 0o644);
+    assert_eq!(fs::read(layer(4).join("plain.tar")).unwrap(), tree);
+
+    let wrong = rootfs_tools::Digest::of(b"something else");
+    let text = format!("FROM scratch\nADD --checksum={wrong} {url} /x\n");
+    let said = String::from_utf8(build(&place, "store", "x", &text).stderr).unwrap();
+    assert!(said.contains("the content is sha256:"), "{said}");
+    let hostile = Tar::new().file("../out", b"x").done();
+    place.write("hostile.tar", &hostile);
+    let said = build(&place, "store", "x", "FROM scratch\nADD hostile.tar /\n").stderr;
+    let said = String::from_utf8(said).unwrap();
+    assert!(said.contains("`..`") && !place.path("out").exists(), "{said}");
 }

@@ -146,14 +146,18 @@ impl Place {
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_rootfs-tools"))
+        self.command(arguments).output().unwrap()
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rootfs-tools"));
+        command
             .arg("--store")
             .arg(self.path("store"))
             .args(arguments)
             .current_dir(self.dir.path())
-            .env("REGISTRY_AUTH_FILE", self.path("auth.json"))
-            .output()
-            .unwrap()
+            .env("REGISTRY_AUTH_FILE", self.path("auth.json"));
+        command
     }
 
     /// Runs a command that must succeed; its output.

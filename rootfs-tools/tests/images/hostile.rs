@@ -237,3 +237,132 @@ fn a_layer_that_is_not_what_the_configuration_says() {
     assert!(error.contains("layer 1 of 1") && error.contains("uncompressed"), "{error}");
     assert!(place.nothing_was_kept());
 }
+
+/// A layout whose index is `index`, with these documents as blobs.
+fn with_documents(place: &Place, index: &str, documents: &[&[u8]]) {
+    let blobs = place.path("layout/blobs/sha256");
+    fs::create_dir_all(&blobs).unwrap();
+    for document in documents {
+        fs::write(blobs.join(rootfs_tools::Digest::of(document).hex()), document).unwrap();
+    }
+    fs::write(place.path("layout/index.json"), index).unwrap();
+    fs::write(place.path("layout/oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+}
+
+/// An index or a manifest can name itself only with a wrong digest, so cycles are chains: of
+/// indexes that go on for longer than anybody needs.
+#[test]
+fn manifests_that_lead_in_circles() {
+    let kind = "application/vnd.oci.image.index.v1+json";
+    let host = rootfs_tools::image::platform::Platform::host();
+    let naming = |digest: &str, size: usize| {
+        serde_json::json!({
+            "schemaVersion": 2, "mediaType": kind,
+            "manifests": [{
+                "mediaType": kind, "digest": digest, "size": size,
+                "platform": {"os": host.os, "architecture": host.architecture},
+            }],
+        })
+        .to_string()
+    };
+    let place = Place::new();
+    let nobody = rootfs_tools::Digest::of(b"").to_string();
+    let mut chain = vec![naming(&nobody, 0)];
+    for _ in 0..20 {
+        let last = chain.last().unwrap();
+        chain.push(naming(&rootfs_tools::Digest::of(last.as_bytes()).to_string(), last.len()));
+    }
+    let documents: Vec<_> = chain.iter().map(|document| document.as_bytes()).collect();
+    with_documents(&place, chain.last().unwrap(), &documents);
+    let error = place.fails(&["import", "layout", "image"]);
+    assert!(error.contains("not an image"), "{error}");
+
+    // One that says that it is itself: the digest cannot be right.
+    let place = Place::new();
+    let itself = naming(&nobody, naming(&nobody, 100).len());
+    with_documents(&place, &itself, &[]);
+    fs::write(place.path("layout/blobs/sha256").join(&nobody[7..]), &itself).unwrap();
+    let error = place.fails(&["import", "layout", "image"]);
+    assert!(error.contains("sha256:") || error.contains("bytes"), "{error}");
+    assert!(place.nothing_was_kept());
+}
+
+#[test]
+fn manifests_that_are_huge() {
+    let place = Place::new();
+    let digest = rootfs_tools::Digest::of(b"").to_string();
+    let entry = serde_json::json!({
+        "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": 1,
+    });
+    let many = vec![entry; 40_000];
+    with_documents(
+        &place,
+        &serde_json::json!({"schemaVersion": 2, "manifests": many}).to_string(),
+        &[],
+    );
+    assert!(place.fails(&["import", "layout", "image"]).contains("larger than"));
+
+    // A manifest with more layers than a kernel can mount.
+    let layer = serde_json::json!({"mediaType": "x", "digest": digest, "size": 1});
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "config": layer, "layers": vec![layer.clone(); 501],
+    });
+    let manifest = manifest.to_string();
+    let entry = |size: usize| {
+        serde_json::json!({"schemaVersion": 2, "manifests": [{
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": rootfs_tools::Digest::of(manifest.as_bytes()), "size": size,
+        }]})
+        .to_string()
+    };
+    with_documents(&place, &entry(manifest.len()), &[manifest.as_bytes()]);
+    assert!(place.fails(&["import", "layout", "image"]).contains("501"));
+    // A descriptor that promises gigabytes of document: nobody reads them.
+    with_documents(&place, &entry(1 << 40), &[manifest.as_bytes()]);
+    assert!(place.fails(&["import", "layout", "image"]).contains("none has more"));
+    // Brackets in brackets do not end the program.
+    with_documents(&place, &format!("{{\"x\":{}", "[".repeat(1 << 20)), &[]);
+    assert!(place.fails(&["import", "layout", "image"]).contains("recursion limit"));
+    assert!(place.nothing_was_kept());
+}
+
+#[test]
+fn names_that_are_not_utf8() {
+    let place = Place::new();
+    let layer = Tar::new()
+        .raw(b"d\xff", EntryType::Directory, b"", 0o755, b"")
+        .raw(b"d\xff/\xfe\n", EntryType::Regular, b"", 0o644, b"content")
+        .raw(b"link", EntryType::Symlink, b"d\xff/\xfe\n", 0o777, b"");
+    place.write("layer.tar", &layer.done());
+    place.ok(&["import", "layer.tar", "image", "--cmd", "/x"]);
+    place.ok(&["bundle", "image", "bundle"]);
+    use std::os::unix::ffi::OsStrExt;
+    let name = std::ffi::OsStr::from_bytes(b"d\xff/\xfe\n");
+    assert_eq!(fs::read(place.lower("bundle")[0].join(name)).unwrap(), b"content");
+    assert_eq!(place.ok(&["verify"]), "image:latest: as it was\n");
+    // In a message such a name is escaped: it cannot steer a terminal.
+    let error = refused(&Tar::new().raw(b"\x1b[2J/../x", EntryType::Regular, b"", 0, b"").done());
+    assert!(!error.contains('\x1b'), "{error}");
+}
+
+#[test]
+fn entries_that_are_there_twice() {
+    let place = Place::new();
+    let layer = Tar::new()
+        .file("x", b"first")
+        .dir("d", 0o755)
+        .file("d/inner", b"1")
+        .file("x", b"second")
+        .file("d", b"now a file")
+        .symlink("y", "x")
+        .dir("y", 0o755)
+        .file("y/z", b"2");
+    place.write("layer.tar", &layer.done());
+    place.ok(&["import", "layer.tar", "image", "--cmd", "/x"]);
+    place.ok(&["bundle", "image", "bundle"]);
+    let tree = &place.lower("bundle")[0];
+    assert_eq!(fs::read(tree.join("x")).unwrap(), b"second");
+    assert_eq!(fs::read(tree.join("d")).unwrap(), b"now a file");
+    assert_eq!(fs::read(tree.join("y/z")).unwrap(), b"2");
+    assert_eq!(place.ok(&["verify"]), "image:latest: as it was\n");
+}

@@ -1,11 +1,10 @@
-//! The life of images in a store: names, sharing, verification, collection, and sudden death.
+//! The life of images in a store: names, sharing, verification, collection.
 
 use crate::common::{Place, Tar, layout};
-use rootfs_tools::{Digest, Store};
+use crate::death::sound;
+use rootfs_tools::Store;
 use std::fs;
-use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 fn base() -> Vec<u8> {
     Tar::new().dir("etc", 0o755).file("etc/base", &[7; 40_000]).done()
@@ -143,74 +142,6 @@ fn a_damaged_blob_is_found() {
     let output = place.run(&["verify", "one"]);
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(!output.status.success() && said.contains("its content is sha256:"), "{said}");
-}
-
-/// Everything that has a name in the store is complete and right.
-fn sound(place: &Place) {
-    if !place.path("store/oci-layout").exists() {
-        return;
-    }
-    let store = Store::open(&place.path("store")).unwrap();
-    for entry in fs::read_dir(place.path("store/blobs/sha256")).unwrap() {
-        let path = entry.unwrap().path();
-        let digest = Digest::of(&fs::read(&path).unwrap());
-        assert_eq!(path.file_name().unwrap().to_str().unwrap(), digest.hex());
-    }
-    for entry in fs::read_dir(place.path("store/layers/sha256")).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        let chain_id = format!("sha256:{name}").parse().unwrap();
-        assert!(store.layer(&chain_id).unwrap().is_some());
-        let wrong = rootfs_tools::store::verify::layer(&store, &chain_id).unwrap();
-        assert!(wrong.is_empty(), "{wrong:?}");
-    }
-    for image in store.images().unwrap() {
-        assert!(rootfs_tools::store::verify::image(&store, &image).unwrap().is_empty());
-    }
-}
-
-/// Kills imports and collections at moments spread over their length, hundreds of times.
-#[test]
-fn death_at_any_moment_leaves_a_sound_store() {
-    let place = Place::new();
-    let files = |from: u32| {
-        let add = |tar: Tar, at: u32| tar.file(&format!("d{}/f{at}", at % 7), &[1; 900]);
-        (from..from + 60).fold(Tar::new(), add).done()
-    };
-    layout(&place.path("one"), "one", &[base(), files(0), files(1000)]);
-    layout(&place.path("two"), "two", &[base(), files(2000)]);
-    let rounds = 240_u32;
-    let mut killed = 0;
-    for round in 0..rounds {
-        let arguments: &[&str] = match round % 4 {
-            0 => &["import", "one"],
-            1 => &["import", "two"],
-            2 => &["gc"],
-            _ => &["rm", "one"],
-        };
-        let mut child = Command::new(env!("CARGO_BIN_EXE_rootfs-tools"))
-            .arg("--store")
-            .arg(place.path("store"))
-            .args(arguments)
-            .current_dir(place.dir.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        // From the first microseconds to about the whole length, in steps that do not repeat.
-        std::thread::sleep(Duration::from_micros(u64::from(round) * 7919 % 40_000));
-        child.kill().unwrap();
-        killed += u32::from(child.wait().unwrap().signal().is_some());
-        if round % 8 == 7 {
-            sound(&place);
-        }
-    }
-    assert!(killed > 20, "only {killed} of {rounds} died: the test kills too late");
-    place.ok(&["import", "one"]);
-    place.ok(&["import", "two"]);
-    place.ok(&["gc"]);
-    sound(&place);
-    assert_eq!(fs::read_dir(place.path("store/tmp")).unwrap().count(), 0);
-    assert_eq!(fs::read_dir(place.path("store/layers/sha256")).unwrap().count(), 4);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod build;
 mod common;
+mod death;
 mod fuzz;
 mod hostile;
 mod layers;

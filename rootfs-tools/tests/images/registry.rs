@@ -12,13 +12,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// A registry process that ends with the test.
-struct Registry {
+pub(crate) struct Registry {
     child: Child,
     port: u16,
 }
 
 impl Registry {
-    fn start(place: &Place, more: &str, tls: &str) -> Self {
+    pub(crate) fn start(place: &Place, more: &str, tls: &str) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp:\n  addr: 127.0.0.1:{port}\n{tls}{more}",
@@ -40,7 +40,7 @@ impl Registry {
         Self { child, port }
     }
 
-    fn image(&self, name: &str) -> String {
+    pub(crate) fn image(&self, name: &str) -> String {
         format!("127.0.0.1:{}/{name}", self.port)
     }
 }
@@ -179,11 +179,39 @@ fn a_password_and_a_certificate_of_ones_own() {
     );
     place.write("auth.json", file.as_bytes());
     assert!(place.ok(&["push", "web", &target, "--ca", own]).contains("3 blobs sent"));
+    a_helper_has_the_password(&place, &registry, &target, own);
     let file =
         format!(r#"{{"auths": {{"127.0.0.1:{}": {{"auth": "bWU6d3Jvbmc="}}}}}}"#, registry.port);
     place.write("auth.json", file.as_bytes());
     let error = place.fails(&["pull", &target, "again", "--ca", own]);
     assert!(error.contains("401") && !error.contains("wrong"), "{error}");
+}
+
+/// The same password from a program, by `credHelpers` and by `credsStore`.
+fn a_helper_has_the_password(place: &Place, registry: &Registry, target: &str, own: &str) {
+    let host = format!("127.0.0.1:{}", registry.port);
+    let script = format!(
+        "#!/bin/sh\n[ \"$1 $(cat)\" = 'get {host}' ] || {{ echo 'credentials not found in native keychain'; exit 1; }}\n\
+         echo '{{\"ServerURL\": \"{host}\", \"Username\": \"me\", \"Secret\": \"pass:word\"}}'\n"
+    );
+    let program = place.write("docker-credential-test", script.as_bytes());
+    sh(&format!("chmod 755 {}", program.display()));
+    let path = std::env::var("PATH").unwrap();
+    let path = format!("{}:{path}", place.dir.path().display());
+    for file in [
+        format!(r#"{{"credHelpers": {{"{host}": "test"}}}}"#),
+        r#"{"credsStore": "test"}"#.to_owned(),
+    ] {
+        place.write("auth.json", file.as_bytes());
+        let mut pull = place.command(&["pull", target, "helped", "--ca", own]);
+        let output = pull.env("PATH", &path).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{file}: {said}");
+    }
+    // Another registry, of which the helper knows nothing: no password, and the same words.
+    place.write("auth.json", br#"{"credsStore": "absent"}"#);
+    let error = place.fails(&["pull", target, "helped", "--ca", own]);
+    assert!(error.contains("docker-credential-absent"), "{error}");
 }
 
 /// What the bad server has, and how often it was asked for blobs.

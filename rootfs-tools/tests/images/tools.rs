@@ -134,3 +134,50 @@ fn one_image_in_every_form_is_one_image() {
     assert!(seen.contains("layout:latest"), "{seen}");
     sh(&format!("cd {at} && umoci unpack --image {store}:layout:latest again"));
 }
+
+/// What every tool saves of the same tree is the same tree again.
+#[test]
+fn images_of_buildah_and_podman() {
+    if !(has("buildah") && has("podman") && nix::unistd::geteuid().is_root()) {
+        return;
+    }
+    let place = Place::new();
+    let at = place.dir.path().display().to_string();
+    // Storages of their own, and no daemon, network or privilege that a test machine may not have.
+    let storage = format!("--root {at}/root --runroot {at}/run --storage-driver vfs");
+    sh(&format!(
+        "cd {at}
+         mkdir -p tree/bin tree/etc; cp /bin/cp tree/bin/tool; ln tree/bin/tool tree/bin/alias
+         echo 'app:x:1234:50::/:' > tree/etc/passwd; ln -s passwd tree/etc/link; chmod 4711 tree/bin/tool
+         c=$(buildah {storage} from scratch)
+         buildah {storage} copy -q $c tree / >/dev/null
+         buildah {storage} config --user app --cmd /bin/tool --env A=b --workingdir /etc --label x=y $c
+         buildah {storage} commit -q $c team/app:v1 >/dev/null
+         buildah {storage} push -q team/app:v1 oci-archive:b-oci.tar:v1
+         buildah {storage} push -q team/app:v1 docker-archive:b-docker.tar:team/app:v1
+         podman {storage} save -q --format oci-archive -o p-oci.tar team/app:v1
+         podman {storage} save -q --format docker-archive -o p-docker.tar team/app:v1
+         podman {storage} save -q --format oci-dir -o p-dir team/app:v1"
+    ));
+    for source in ["b-oci.tar", "b-docker.tar", "p-oci.tar", "p-docker.tar", "p-dir"] {
+        place.ok(&["import", source, source]);
+        place.ok(&["bundle", source, "bundle", "--force"]);
+        let tree = place.lower("bundle")[0].clone();
+        assert_eq!(
+            fs::read(tree.join("bin/tool")).unwrap(),
+            fs::read("/bin/cp").unwrap(),
+            "{source}"
+        );
+        assert_eq!(fs::read_link(tree.join("etc/link")).unwrap(), Path::new("passwd"), "{source}");
+        let config = fs::read(place.path("bundle/config.json")).unwrap();
+        let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+        assert_eq!(config["process"]["user"]["uid"], 1234, "{source}");
+        assert_eq!(config["process"]["cwd"], "/etc", "{source}");
+        assert_eq!(config["annotations"]["x"], "y", "{source}");
+        assert!(place.ok(&["verify", source]).contains("as it was"), "{source}");
+    }
+    // And back: what we export, podman loads.
+    place.ok(&["export", "p-oci.tar", "ours.tar"]);
+    let loaded = sh(&format!("podman {storage} load -q -i {at}/ours.tar"));
+    assert!(loaded.contains("p-oci.tar"), "{loaded}");
+}

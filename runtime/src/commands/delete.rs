@@ -53,8 +53,8 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     Ok(0)
 }
 
-/// Ends and removes a container, then tells the hooks that it is gone. `cgroup` is its group, for who
-/// has it open.
+/// Ends and removes a container, then tells the hooks that it is gone. `cgroup` is its group, for
+/// who has it open.
 pub(super) fn remove(
     global: &Global,
     home: &Home,

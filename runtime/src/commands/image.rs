@@ -1,9 +1,9 @@
 //! `minirun run IMAGE`: rootfs-tools makes the bundle, in the container's own state directory.
 //!
 //! The directory of the container is made and locked before the bundle is, so whatever dies, the
-//! container has a name already, and `delete --force` removes it with all that is in it. rootfs-tools
-//! holds the lock as well, as its standard input: nobody removes a directory that it still writes to.
-//! It is a program of its own, because images need a hundred times the code that a container needs.
+//! container has a name already, and `delete --force` removes it with all that is in it.
+//! rootfs-tools holds the lock as well, as its standard input: nobody removes a directory that it
+//! still writes to. It is a program of its own, because images need code that containers do not.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -35,7 +35,7 @@ pub(super) fn is_image(target: &str) -> bool {
     }
 }
 
-/// A container's name after its image: `registry.example/team/web:v1` and `web.tar.gz` give `web`.
+/// The name for a container of an image: `registry.example/team/web:v1`, `web.tar.gz` give `web`.
 pub(super) fn name_of(image: &str) -> &str {
     let last = image.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     let end = |c| c == ':' || c == '@';
@@ -59,10 +59,11 @@ impl Image<'_> {
         }
         command.arg(self.name).arg(&bundle).arg("--").args(self.command);
         // Its output is the container's; what it has to say to people goes to standard error.
-        let status = lock.duplicate().and_then(|lock| {
-            let ran = command.stdin(Stdio::from(lock)).stdout(Stdio::null()).status();
-            ran.map_err(Error::file(format!("start {}", program.display())))
-        });
+        let status = lock
+            .0
+            .try_clone()
+            .and_then(|lock| command.stdin(Stdio::from(lock)).stdout(Stdio::null()).status());
+        let status = status.map_err(Error::file(format!("start {}", program.display())));
         match status {
             Ok(status) if status.success() => Ok((home, bundle)),
             failed => {

@@ -4,10 +4,12 @@
 //! nowhere else). What is not found is told as far as it is known.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
+use std::time::{Duration, Instant};
 
 use linux::pidfd::Exit;
+use linux::poll;
 
 use crate::seccomp;
 
@@ -15,6 +17,8 @@ use crate::seccomp;
 const SIGSYS: i32 = 31;
 /// The longest record of /dev/kmsg.
 const RECORD: usize = 8192;
+/// How long its record may be on its way.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// What to tell about the container's end, when its filter was the reason.
 pub(crate) fn explain(id: &str, exit: Exit, pid: i32) -> Option<String> {
@@ -37,6 +41,7 @@ fn call_of(pid: i32) -> Option<String> {
     how.read(true).custom_flags(linux::OFlag::O_NONBLOCK.bits());
     let mut log = how.open("/dev/kmsg").ok()?;
     let mut found = None;
+    let end = Instant::now() + PATIENCE;
     let mut record = vec![0; RECORD];
     loop {
         match log.read(&mut record) {
@@ -45,8 +50,15 @@ fn call_of(pid: i32) -> Option<String> {
                 let text = String::from_utf8_lossy(record.get(..length).unwrap_or_default());
                 found = seccomp::killed_for(&text, pid).or(found);
             }
+            // The kernel writes it a moment after the death.
+            Err(error) if error.kind() == ErrorKind::WouldBlock && found.is_none() => {
+                let left = end.saturating_duration_since(Instant::now());
+                if !poll::wait_readable(&log, Some(left)).unwrap_or(false) {
+                    return None;
+                }
+            }
             // Overwritten while we read: the next read goes on behind it.
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
             Err(_) => return found,
         }
     }

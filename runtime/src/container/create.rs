@@ -18,7 +18,7 @@ use super::handshake::{Heard, Line, Message};
 use super::inside::Inside;
 use super::state::{Home, Init, Lock, State};
 use super::{birth, cleanup, readiness};
-use crate::cgroup::{self, Cgroup, Host};
+use crate::cgroup::{self, Cgroup};
 use crate::error::{Cause, Error, Failure, Result};
 use crate::explain::Journal;
 use crate::plan::Plan;
@@ -209,14 +209,9 @@ impl Half<'_> {
             Some(cgroup) => cgroup.join_files()?,
             None => Vec::new(),
         };
-        let host = match self.options.manager {
-            Manager::Disabled => None,
-            // There may be a tree to look at where there is no group to be had.
-            Manager::Cgroupfs | Manager::Systemd => Host::get()?,
-        };
-        let mut view = host.map_or_else(View::none, |host| {
-            let own = wanted.map(|wanted| &wanted.record);
-            View::new(host, own, plan.namespaces.has(Kind::Cgroup))
+        let mut view = self.options.manager.host()?.map_or_else(View::none, |host| {
+            let record = wanted.map(|wanted| &wanted.record);
+            View::new(host, record, plan.namespaces.has(Kind::Cgroup))
         });
         view.born_inside &= !wanted.is_some_and(Wanted::needs_process);
         let mut new = plan.namespaces.new;

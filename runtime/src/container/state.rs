@@ -239,14 +239,7 @@ pub struct Home {
 /// A held lock; dropping it lets others go on.
 #[derive(Debug)]
 #[must_use = "the lock is held as long as this lives"]
-pub struct Lock(File);
-
-impl Lock {
-    /// The same lock for a child process: it is free when both have let it go.
-    pub fn duplicate(&self) -> Result<File> {
-        self.0.try_clone().map_err(Error::file("duplicate the container's lock"))
-    }
-}
+pub struct Lock(pub(crate) File);
 
 impl Home {
     /// The container's name.

@@ -1,6 +1,6 @@
 //! Device nodes that the configuration asks for, beside those that every container has.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use linux::device::{Kind, Number};
 use oci_spec::runtime::{Linux, LinuxDeviceType};
@@ -47,6 +47,11 @@ pub(super) fn decide(linux: &Linux) -> Result<Vec<Device>> {
         };
         if !device.path().is_absolute() || device.path().file_name().is_none() {
             return Err(wrong("path is not an absolute file name"));
+        }
+        if device.path() == Path::new("/dev/ptmx") {
+            // Privileged containers list every device of the host. This one would make terminals of
+            // the host; the container has its own, `pts/ptmx`.
+            continue;
         }
         let part = |value: i64| u32::try_from(value).map_err(|_| wrong("numbers are not in range"));
         let number = match kind {

@@ -87,7 +87,12 @@ fn not_runnable(errno: Errno) -> Cause {
         Errno::EACCES => Some("the file is not executable: chmod +x it in the image".to_owned()),
         _ => None,
     };
-    Cause { text: errno.desc().to_lowercase(), errno: errno as i32, remedy }
+    let mut text = errno.desc().to_lowercase();
+    if errno == Errno::EISDIR {
+        // What execve(2) would answer, and what older Dockers make the exit code 126 of.
+        text += ": permission denied";
+    }
+    Cause { text, errno: errno as i32, remedy }
 }
 
 /// Enters the working directory, as the user that the program runs as.

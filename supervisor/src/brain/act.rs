@@ -10,6 +10,7 @@ use minisup_core::instance::Route;
 use minisup_core::name::{InstanceId, Revision};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::connect::Cable;
 use super::container::{self, Running};
 use super::engine::Brain;
 use super::exec::{self, Ended};
@@ -17,6 +18,7 @@ use super::log::{self, Log};
 use super::meter::Meter;
 use super::runtime::Runtime;
 use super::{News, bundle, probe};
+use crate::discovery::server;
 use crate::keeper::client::Keeper;
 use crate::layout::Layout;
 use crate::model::{ServiceSpec, Stack};
@@ -33,6 +35,8 @@ struct Launch {
     layout: Layout,
     keeper: Keeper,
     runtime: Runtime,
+    /// To the project's network, if there is one.
+    cable: Option<Cable>,
     news: UnboundedSender<News>,
 }
 
@@ -72,6 +76,7 @@ impl Brain {
             layout: self.layout.clone(),
             keeper: self.keeper.clone(),
             runtime: self.runtime.clone(),
+            cable: self.cable(&instance),
             news: self.news.clone(),
         };
         let news = self.news.clone();
@@ -174,6 +179,7 @@ impl Brain {
 
     /// Takes hold of a container: its end will be heard, its output read.
     pub(crate) fn hold(&mut self, instance: InstanceId, running: Running) {
+        self.note_address(&instance);
         let name = instance.to_string();
         let log = Log::open(&self.layout.log(&name));
         for stream in ["stdout", "stderr"] {
@@ -197,6 +203,7 @@ impl Brain {
     /// Nothing is left of a container: what was kept of it can go.
     pub(crate) fn let_go(&mut self, instance: &InstanceId) {
         self.running.remove(instance);
+        self.addresses.forget(instance);
         for stream in ["stdout", "stderr"] {
             self.keeper.release(&format!("{stream}/{instance}"));
         }
@@ -213,7 +220,9 @@ impl Brain {
         if !self.link.is_connected() {
             return; // it will say hello and be told then
         }
+        self.offer_rules();
         self.offer_listeners();
+        self.offer_directory();
         let routes = self.state.routes();
         for (id, route) in routes.services.values().flatten() {
             if *route == Route::Absent || self.link.endpoints.contains(id) {
@@ -221,7 +230,9 @@ impl Brain {
             }
             if let Some(running) = self.running.get(id) {
                 let namespace = running.namespace.clone();
-                self.link.tell(&Order::Endpoint { instance: id.clone() }, Some(&namespace));
+                let address = self.addresses.of(id);
+                self.link
+                    .tell(&Order::Endpoint { instance: id.clone(), address }, Some(&namespace));
                 self.link.endpoints.insert(id.clone());
             }
         }
@@ -302,19 +313,23 @@ impl Launch {
         let id = self.layout.container(&name);
         self.runtime.delete(&id).await.context("cannot clean up before the start")?;
         let bundle = self.layout.bundle(&name);
-        self.write_bundle(&bundle)?;
+        let cable = self.write_bundle(&bundle)?;
         let (out, their_out) = pipe()?;
         let (err, their_err) = pipe()?;
         self.keeper.put(&format!("stdout/{name}"), out);
         self.keeper.put(&format!("stderr/{name}"), err);
         let pid = self.runtime.create(&id, &bundle, their_out, their_err).await?;
         let running = Running::hold(pid)?;
+        if let Some(Err(error)) = cable.map(|cable| cable.lay(&running)) {
+            eprintln!("minisup brain: {name} is not in the project's network: {error:#}");
+        }
         let instance = self.instance.clone();
         let _ = self.news.send(News::Created { instance, running });
         self.runtime.start(&id).await
     }
 
-    fn write_bundle(&self, bundle: &std::path::Path) -> Result<()> {
+    /// Writes what the container is made from; the answer is the cable that it gets.
+    fn write_bundle(&self, bundle: &std::path::Path) -> Result<Option<&Cable>> {
         let given = bundle::read(&self.spec.bundle)?;
         let name = self.instance.to_string();
         let place = bundle::Place {
@@ -327,11 +342,19 @@ impl Launch {
         for dir in spec.settings.place(&volumes) {
             std::fs::create_dir_all(&dir).context("cannot make a nameless volume")?;
         }
-        let config = bundle::config(&given, &spec, &place)?;
+        let mut config = bundle::config(&given, &spec, &place)?;
         std::fs::create_dir_all(bundle).context("cannot make the instance's bundle")?;
+        // A network that is joined is somebody else's, with names of its own.
+        let cable = self.cable.as_ref().filter(|_| !bundle::joins_network(&config));
+        if let Some(cable) = cable {
+            let resolver = bundle.join("resolv.conf");
+            std::fs::write(&resolver, server::resolv_conf(&self.layout.project))?;
+            std::fs::write(bundle.join("address"), cable.address.to_string())?;
+            config = bundle::with_resolver(&config, &resolver)?;
+        }
         std::fs::write(bundle.join("config.json"), config)?;
         std::fs::write(bundle.join("revision"), self.revision.as_str())?;
-        Ok(())
+        Ok(cable)
     }
 }
 

@@ -68,6 +68,36 @@ pub(crate) fn config(text: &str, spec: &ServiceSpec, place: &Place<'_>) -> Resul
     Ok(serde_json::to_string_pretty(&config)?)
 }
 
+/// Whether the container joins a network namespace that exists.
+pub(crate) fn joins_network(config: &str) -> bool {
+    let config: Value = serde_json::from_str(config).unwrap_or_default();
+    let list = config["linux"]["namespaces"].as_array();
+    list.into_iter().flatten().any(|entry| entry["type"] == "network" && entry["path"].is_string())
+}
+
+/// Puts a resolv.conf into the container, if it has an `/etc` and none of its own is mounted.
+pub(crate) fn with_resolver(config: &str, file: &Path) -> Result<String> {
+    const TARGET: &str = "/etc/resolv.conf";
+    let mut config: Value = serde_json::from_str(config)?;
+    let root = config["root"]["path"].as_str().unwrap_or_default();
+    // The root of an image is put together from layers, and images have an /etc.
+    let layered = config["annotations"].get("org.minirun.overlay.lowerdirs").is_some();
+    let has_place = layered || Path::new(root).join("etc").is_dir();
+    let mounts = config["mounts"].as_array();
+    let taken = mounts.into_iter().flatten().any(|mount| mount["destination"] == TARGET);
+    if has_place && !taken {
+        let mount = json!({
+            "destination": TARGET, "type": "bind", "source": file,
+            "options": ["bind", "ro", "nosuid", "nodev", "noexec"],
+        });
+        match &mut config["mounts"] {
+            Value::Array(mounts) => mounts.push(mount),
+            none => *none = json!([mount]),
+        }
+    }
+    Ok(serde_json::to_string_pretty(&config)?)
+}
+
 /// Writes the limits that were given; those of the bundle stay otherwise.
 fn limit(linux: &mut Map<String, Value>, spec: &ServiceSpec) {
     /// The usual period over which CPU time is counted, in microseconds.
@@ -177,6 +207,22 @@ mod tests {
         let namespaces = made["linux"]["namespaces"].as_array().unwrap();
         assert_eq!(namespaces.len(), 5, "{namespaces:?}");
         assert_eq!(namespaces[1], json!({"type": "network", "path": "/x"}), "joined, not new");
+    }
+
+    #[test]
+    fn a_resolver_is_mounted_where_there_is_a_place_for_it() {
+        let mounts = |config: &str| -> Vec<Value> {
+            let made = with_resolver(config, Path::new("/b/resolv.conf")).unwrap();
+            let made: Value = serde_json::from_str(&made).unwrap();
+            made["mounts"].as_array().cloned().unwrap_or_default()
+        };
+        let placed = mounts(r#"{"root":{"path":"/"}}"#);
+        assert_eq!(placed[0]["source"], "/b/resolv.conf");
+        assert_eq!(placed[0]["destination"], "/etc/resolv.conf");
+        assert!(mounts(r#"{"root":{"path":"/proc"}}"#).is_empty(), "no /etc there");
+        let own = r#"{"root":{"path":"/"},"mounts":[{"destination":"/etc/resolv.conf"}]}"#;
+        assert_eq!(mounts(own).len(), 1, "the bundle's own stays");
+        assert!(joins_network(BUNDLE) && !joins_network("{}"));
     }
 
     #[test]

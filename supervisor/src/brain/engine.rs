@@ -21,8 +21,10 @@ use super::container::Running;
 use super::link::Link;
 use super::meter::Meter;
 use super::runtime::Runtime;
+use super::traffic::{Asked, Counting};
 use super::{News, observe, until};
 use crate::clock;
+use crate::discovery::switch::{Addresses, Switch};
 use crate::keeper::client::{Inventory, Keeper, Word};
 use crate::layout::Layout;
 use crate::model::{ServiceSpec, Stack};
@@ -66,6 +68,11 @@ pub(crate) struct Brain {
     plane_pid: i32,
     /// Callers that wait for more events.
     waiting: Vec<(i64, Option<String>, oneshot::Sender<Reply>)>,
+    /// The project's network, and who has which address in it.
+    pub(crate) switch: Option<Switch>,
+    pub(crate) addresses: Addresses,
+    /// What the data plane has counted.
+    pub(crate) traffic: Counting,
     left: bool,
 }
 
@@ -98,6 +105,9 @@ impl Brain {
             ends: inventory.exited.iter().cloned().collect(),
             plane_pid: inventory.plane,
             waiting: Vec::new(),
+            switch: None,
+            addresses: Addresses::default(),
+            traffic: Counting::default(),
             left: false,
         }
     }
@@ -107,6 +117,7 @@ impl Brain {
         self.stack = read_stack(&self.layout)?;
         self.runtime.program.clone_from(&self.stack.runtime);
         self.remember_past();
+        self.open_switch();
         self.listen_again();
         let seen = self.observe_at_start(followed).await;
         self.feed(&Input::Observed(seen));
@@ -246,7 +257,10 @@ impl Brain {
                 self.link.connected(line, endpoints, listeners);
                 self.feed(&Input::DataPlane(followed));
             }
-            News::PlaneIsGone => self.link.lost(),
+            News::PlaneIsGone => {
+                self.link.lost();
+                self.uncounted();
+            }
             News::Plane(Report::Acknowledged { generation }) => {
                 self.feed(&Input::Acknowledged { generation });
             }
@@ -254,6 +268,7 @@ impl Brain {
             News::Plane(Report::Doubted { instance, evidence }) => {
                 self.feed(&Input::Doubted { instance, evidence });
             }
+            News::Plane(Report::Traffic { instances, more }) => self.counted(instances, more),
             News::Plane(Report::Hello { .. }) => {}
             News::Api(call, reply) => self.answer(call, reply),
             News::Looked(seen) => self.looked(*seen),
@@ -332,6 +347,8 @@ impl Brain {
                 Some(refused) => Reply::refused(refused),
                 None => Reply::done(),
             },
+            Call::Traffic => return self.count(Asked::Counts, reply),
+            Call::Metrics => return self.count(Asked::Metrics, reply),
             Call::Events { after, slot, wait } => {
                 let events = self.events(after, slot.as_deref());
                 if wait && events.is_empty() && !self.left {

@@ -1,6 +1,6 @@
 //! The brain's connection to the data plane: finds it, keeps it told, hears from it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -12,6 +12,8 @@ use minisup_core::name::InstanceId;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::News;
+use crate::balance::Balance;
+use crate::discovery::Directory;
 use crate::layout::Layout;
 use crate::plane::protocol::{Line, Order, Report};
 
@@ -24,6 +26,10 @@ pub(crate) struct Link {
     line: Option<Rc<Line>>,
     pub(crate) endpoints: BTreeSet<InstanceId>,
     pub(crate) listeners: BTreeSet<SocketAddr>,
+    /// The rules it has been told.
+    pub(crate) rules: BTreeMap<String, Balance>,
+    /// Who can be found, as it has been told.
+    pub(crate) directory: Option<Directory>,
 }
 
 impl Link {
@@ -37,6 +43,8 @@ impl Link {
         self.line = Some(line);
         self.endpoints = endpoints.into_iter().collect();
         self.listeners = listeners.into_iter().collect();
+        self.rules.clear();
+        self.directory = None;
     }
 
     pub(crate) fn lost(&mut self) {

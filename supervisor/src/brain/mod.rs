@@ -16,6 +16,7 @@ mod act;
 pub(crate) mod api;
 pub(crate) mod autopsy;
 mod bundle;
+mod connect;
 mod container;
 mod engine;
 mod exec;
@@ -25,6 +26,7 @@ pub(crate) mod meter;
 mod observe;
 mod probe;
 mod runtime;
+pub(crate) mod traffic;
 
 use std::net::SocketAddr;
 use std::rc::Rc;

@@ -18,7 +18,8 @@ pub(crate) fn run(
     directory: &Path,
     print: bool,
 ) -> Result<()> {
-    let file = compose::File::read(files, named)?;
+    let choice = compose::Choice { files: files.to_vec(), ..compose::Choice::default() };
+    let file = compose::File::read(&choice, named)?;
     let program = std::env::current_exe().context("this program's own path is unknown")?;
     let paths: Result<Vec<PathBuf>> =
         file.paths().iter().map(|path| Ok(path.canonicalize()?)).collect();

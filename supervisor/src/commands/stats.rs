@@ -1,62 +1,122 @@
 //! `minisup stats`: what every replica uses, at once.
 
 use std::io::IsTerminal;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use serde::Serialize;
 
 use super::{project, table};
 use crate::brain::api::views::StatsView;
+use crate::brain::traffic::TrafficView;
 use crate::client::Client;
+use crate::plane::histogram;
+use crate::plane::protocol::Traffic;
 
 /// The heading of [`rows`].
-pub(super) const HEADING: [&str; 8] =
-    ["INSTANCE", "CPU", "MEMORY", "LIMIT", "PIDS", "NET IN/OUT", "BLOCK IN/OUT", "PRESSURE C/M/I"];
+pub(super) const HEADING: [&str; 11] = [
+    "INSTANCE",
+    "CPU",
+    "MEMORY",
+    "LIMIT",
+    "PIDS",
+    "PRESSURE C/M/I",
+    "REQUESTS",
+    "REQ/S",
+    "P50/P95/P99",
+    "NET IN/OUT",
+    "BLOCK IN/OUT",
+];
+
+/// What is known at one moment.
+#[derive(Debug, Serialize)]
+pub(super) struct Look {
+    stats: Vec<StatsView>,
+    /// `None` when no data plane answers.
+    traffic: Option<TrafficView>,
+    #[serde(skip)]
+    at: Instant,
+}
 
 /// Prints one line for each instance; on a terminal again each second, until interrupted.
 pub(crate) async fn run(named: Option<&str>, once: bool, json: bool) -> Result<()> {
     let client = project(named).await?;
+    let mut before = None;
     loop {
-        let stats = client.stats().await?;
+        let look = Look::now(&client).await?;
         if json {
-            println!("{}", serde_json::to_string(&stats)?);
+            println!("{}", serde_json::to_string(&look)?);
         } else {
             if !once && std::io::stdout().is_terminal() {
                 print!("\x1b[H\x1b[J"); // from the top, and clear what was there
             }
-            table::print(&HEADING, &rows(&stats));
+            table::print(&HEADING, &rows(&look, before.as_ref()));
         }
         if once || (!json && !std::io::stdout().is_terminal()) {
             return Ok(());
         }
+        before = Some(look);
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
-/// One row for each instance.
-pub(super) fn rows(stats: &[StatsView]) -> Vec<Vec<String>> {
-    stats.iter().map(row).collect()
+impl Look {
+    /// Looks now.
+    pub(super) async fn now(client: &Client) -> Result<Look> {
+        let stats = client.get("/v1/stats").await?;
+        // A data plane that is being started again has nothing to tell.
+        let traffic = client.get("/v1/traffic").await.ok();
+        Ok(Look { stats, traffic, at: Instant::now() })
+    }
+
+    fn traffic(&self, instance: &str) -> Option<&Traffic> {
+        self.traffic.as_ref()?.instances.get(instance)
+    }
 }
 
-fn row(view: &StatsView) -> Vec<String> {
+/// One row for each instance. Requests per second need an earlier look.
+pub(super) fn rows(look: &Look, before: Option<&Look>) -> Vec<Vec<String>> {
+    look.stats.iter().map(|view| row(view, look, before)).collect()
+}
+
+fn row(view: &StatsView, look: &Look, before: Option<&Look>) -> Vec<String> {
     let latest = &view.latest;
-    let percent = |value: f64| format!("{value:.1}%");
+    let dash = || "-".to_string();
     let pair = |a: u64, b: u64| format!("{} / {}", size(a), size(b));
+    let traffic = look.traffic(&view.instance);
+    let rate = traffic.zip(before).and_then(|(now, before)| {
+        let old = before.traffic(&view.instance)?.requests;
+        let seconds = look.at.duration_since(before.at).as_secs_f64();
+        // A new data plane counts from nothing.
+        Some(now.requests.checked_sub(old)? as f64 / seconds.max(0.001))
+    });
     vec![
         view.instance.clone(),
-        view.cpu_percent.map_or("-".into(), percent),
+        view.cpu_percent.map_or_else(dash, |percent| format!("{percent:.1}%")),
         size(latest.memory_bytes),
-        latest.limit_bytes.map_or("-".into(), |limit| {
+        latest.limit_bytes.map_or_else(dash, |limit| {
             let share = latest.memory_bytes as f64 * 100.0 / limit.max(1) as f64;
             format!("{} ({share:.0}%)", size(limit))
         }),
         latest.pids.to_string(),
-        pair(latest.received_bytes, latest.sent_bytes),
-        pair(latest.read_bytes, latest.written_bytes),
         latest
             .pressure
-            .map_or("-".into(), |psi| format!("{:.0}/{:.0}/{:.0}%", psi.cpu, psi.memory, psi.io)),
+            .map_or_else(dash, |psi| format!("{:.0}/{:.0}/{:.0}%", psi.cpu, psi.memory, psi.io)),
+        traffic.map_or_else(dash, |traffic| traffic.requests.to_string()),
+        rate.map_or_else(dash, |rate| format!("{rate:.0}")),
+        traffic.and_then(times).unwrap_or_else(dash),
+        pair(latest.received_bytes, latest.sent_bytes),
+        pair(latest.read_bytes, latest.written_bytes),
     ]
+}
+
+/// The times to the first byte that half, 95 and 99 of a hundred answers keep, in milliseconds.
+fn times(traffic: &Traffic) -> Option<String> {
+    let ms = |permille| {
+        let us = histogram::quantile(&traffic.latency_us, permille)?;
+        Some(format!("{:.1}", us as f64 / 1000.0))
+    };
+    Some(format!("{}/{}/{} ms", ms(500)?, ms(950)?, ms(990)?))
 }
 
 /// A number of bytes for people.
@@ -76,17 +136,11 @@ pub(super) fn size(bytes: u64) -> String {
     }
 }
 
-impl Client {
-    /// What every running instance uses.
-    pub(crate) async fn stats(&self) -> Result<Vec<StatsView>> {
-        self.get("/v1/stats").await
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::brain::meter::Sample;
+    use std::collections::BTreeMap;
 
     #[test]
     fn sizes_are_short() {
@@ -95,13 +149,35 @@ mod tests {
         assert_eq!(size(512 << 20), "512 MiB");
     }
 
+    fn look(requests: Option<u64>, at: Instant) -> Look {
+        let latest = Sample { memory_bytes: 64 << 20, pids: 3, ..Sample::default() };
+        let instance = "web.1.1".to_string();
+        let stats = vec![StatsView { instance: instance.clone(), cpu_percent: None, latest }];
+        let traffic = requests.map(|requests| {
+            let counted = Traffic { requests, ..Traffic::default() };
+            let instances = BTreeMap::from([(instance, counted)]);
+            TrafficView { instances, services: BTreeMap::new() }
+        });
+        Look { stats, traffic, at }
+    }
+
     #[test]
     fn what_is_not_known_is_a_dash() {
-        let latest = Sample { memory_bytes: 64 << 20, pids: 3, ..Sample::default() };
-        let mut view = StatsView { instance: "web.1.1".into(), cpu_percent: None, latest };
-        assert_eq!(row(&view)[1..5], ["-", "64.0 MiB", "-", "3"]);
-        view.latest.limit_bytes = Some(128 << 20);
-        view.cpu_percent = Some(12.34);
-        assert_eq!(row(&view)[1..4], ["12.3%", "64.0 MiB", "128 MiB (50%)"]);
+        let now = Instant::now();
+        let mut seen = look(None, now);
+        let known = ["-", "64.0 MiB", "-", "3", "-", "-", "-", "-"];
+        assert_eq!(rows(&seen, None)[0][1..9], known);
+        seen.stats[0].latest.limit_bytes = Some(128 << 20);
+        seen.stats[0].cpu_percent = Some(12.34);
+        assert_eq!(rows(&seen, None)[0][1..4], ["12.3%", "64.0 MiB", "128 MiB (50%)"]);
+    }
+
+    #[test]
+    fn a_rate_is_the_difference_of_two_looks() {
+        let begin = Instant::now();
+        let later = begin + Duration::from_secs(2);
+        let (before, now) = (look(Some(100), begin), look(Some(300), later));
+        assert_eq!(rows(&now, Some(&before))[0][6..8], ["300", "100"]);
+        assert_eq!(rows(&before, Some(&now))[0][6..8], ["100", "-"], "it counts anew");
     }
 }

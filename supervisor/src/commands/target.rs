@@ -26,7 +26,8 @@ pub(super) fn running<'a>(view: &'a StateView, name: &str) -> Result<Vec<&'a Ins
             .map(|slot| slot.id.to_string())
             .chain(view.stack.services.keys().cloned())
             .collect();
-        if known.iter().any(|known| known == name) {
+        let is_there = view.state.instances().any(|instance| instance.id.to_string() == name);
+        if is_there || known.iter().any(|known| known == name) {
             bail!("nothing of {name} runs now; `minisup ps` says why");
         }
         bail!("there is no {name}; the project has {}", known.join(", "));

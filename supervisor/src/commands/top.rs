@@ -5,7 +5,6 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{events, project, ps, stats, table};
-use crate::brain::api::views::StatsView;
 use crate::brain::api::{EventView, StateView};
 use crate::clock;
 
@@ -20,10 +19,11 @@ pub(crate) async fn run(named: Option<&str>) -> Result<()> {
     let client = project(named).await?;
     let mut latest: Vec<EventView> = Vec::new();
     let mut seen = 0;
+    let mut before = None;
     print!("{ENTER}");
     let outcome = loop {
         let shown = async {
-            let (view, stats) = (client.state().await?, client.stats().await?);
+            let (view, look) = (client.state().await?, stats::Look::now(&client).await?);
             loop {
                 let new = client.events(seen, None, false).await?;
                 let Some(newest) = new.last() else { break };
@@ -31,8 +31,17 @@ pub(crate) async fn run(named: Option<&str>) -> Result<()> {
                 latest.extend(new);
                 latest.drain(..latest.len().saturating_sub(EVENTS));
             }
-            print!("{}", screen(&client.layout.project, &view, &stats, &latest));
+            print!(
+                "{}",
+                screen(
+                    &client.layout.project,
+                    &view,
+                    &stats::rows(&look, before.as_ref()),
+                    &latest
+                )
+            );
             std::io::Write::flush(&mut std::io::stdout())?;
+            before = Some(look);
             anyhow::Ok(())
         };
         if let Err(error) = shown.await {
@@ -48,24 +57,24 @@ pub(crate) async fn run(named: Option<&str>) -> Result<()> {
 }
 
 /// The whole screen.
-fn screen(project: &str, view: &StateView, stats: &[StatsView], latest: &[EventView]) -> String {
+fn screen(project: &str, view: &StateView, used: &[Vec<String>], latest: &[EventView]) -> String {
+    /// Columns of what is used that fit beside the state.
+    const SHOWN: [usize; 7] = [1, 2, 3, 4, 5, 7, 8];
     let now = clock::now();
     let mut rows = Vec::new();
-    let used = stats::rows(stats);
     for slot in view.state.slots() {
         let name = slot.instances.last().map(|instance| instance.id.to_string());
         let row = used.iter().find(|row| row.first() == name.as_ref());
         let mut cells = vec![slot.id.to_string(), ps::in_words(slot, now)];
         cells.push(slot.history.restarts.len().to_string());
-        let dash = || "-".to_string();
-        cells
-            .extend((1..5).map(|at| row.and_then(|row| row.get(at).cloned()).unwrap_or_else(dash)));
-        cells.push(row.and_then(|row| row.get(7).cloned()).unwrap_or_else(dash));
+        let cell = |at: &usize| row.and_then(|row| row.get(*at).cloned());
+        cells.extend(SHOWN.iter().map(|at| cell(at).unwrap_or_else(|| "-".to_string())));
         rows.push(cells);
     }
     let ready = view.state.slots().filter(|slot| slot.is_ready()).count();
     let all = view.state.slots().count();
-    let heading = ["SLOT", "STATE", "RESTARTS", "CPU", "MEMORY", "LIMIT", "PIDS", "PRESSURE C/M/I"];
+    let heading = ["SLOT", "STATE", "RESTARTS"].into_iter();
+    let heading: Vec<&str> = heading.chain(SHOWN.map(|at| stats::HEADING[at])).collect();
     let mut text = format!("\x1b[H\x1b[J{project}: {ready} of {all} ready — Ctrl-C leaves\n\n");
     text.push_str(&table::text(&heading, &rows));
     text.push('\n');

@@ -10,11 +10,8 @@ impl Place<'_> {
     /// Refuses what `x-minisup` asks for and this supervisor cannot do.
     pub(super) fn check_extension(&self, asked: &ServiceExtension) -> Result<()> {
         let usual = ServiceExtension::default();
-        let known = ServiceExtension {
-            probes: Probes::default(),
-            lb: Balance { drain: Balance::default().drain, ..asked.lb.clone() },
-            ..asked.clone()
-        };
+        let known =
+            ServiceExtension { probes: Probes::default(), lb: Balance::default(), ..asked.clone() };
         if known == usual {
             return Ok(());
         }
@@ -22,7 +19,7 @@ impl Place<'_> {
         let differs = |key: &&String| known[key.as_str()] != usual[key.as_str()];
         let keys = known.as_object().into_iter().flat_map(serde_json::Map::keys);
         let key = keys.into_iter().find(differs).cloned().unwrap_or_default();
-        let remedy = "leave it out; probes and lb.drain have an effect today";
+        let remedy = "leave it out; probes and lb have an effect today";
         Err(self.refuse(&format!("x-minisup.{key}"), "is not supported yet", remedy))
     }
 

@@ -12,7 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
+use minisup_compose::minisup::LbProtocol;
 use minisup_compose::model::{
     self, Condition, Deploy, Healthcheck, Mode, MountKind, NetworkMode, PortMode, PublishedPort,
     PullPolicy, RestartCondition, Rollout, Test,
@@ -21,6 +22,7 @@ use minisup_compose::{Disk, Loader, find};
 use minisup_core::restart::{RestartOn, RestartPolicy};
 use minisup_core::spec::{self, Need, Order};
 
+use crate::balance::Balance;
 use crate::image::{Images, Made, Pull};
 use crate::layout::Layout;
 use crate::model::{Health, Probe, Protocol, Publish, ServiceSpec};
@@ -89,11 +91,25 @@ pub(crate) struct Loaded {
     pub(crate) warnings: Vec<String>,
 }
 
+/// Which files, and what of them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Choice {
+    /// None are those that the working directory stands for.
+    pub(crate) files: Vec<PathBuf>,
+    /// None are all whose profiles are active.
+    pub(crate) services: Vec<String>,
+    pub(crate) profiles: Vec<String>,
+    /// None is `.env`.
+    pub(crate) env_files: Vec<PathBuf>,
+}
+
 /// A project as its files have it.
 #[derive(Debug)]
 pub(crate) struct File {
     project: minisup_compose::Project,
     paths: Vec<PathBuf>,
+    /// The services that were asked for, with what they need; none are all.
+    chosen: BTreeSet<String>,
     /// Where relative paths start.
     directory: PathBuf,
     warnings: Vec<String>,
@@ -104,9 +120,9 @@ impl File {
     ///
     /// # Errors
     /// Every mistake with its place.
-    pub(crate) fn read(files: &[PathBuf], name: Option<&str>) -> Result<File> {
+    pub(crate) fn read(choice: &Choice, name: Option<&str>) -> Result<File> {
         let here = std::env::current_dir()?;
-        let files = match files {
+        let files = match choice.files.as_slice() {
             [] => find(&Disk, &here)
                 .context("there is no compose.yaml here; name a bundle, or a file with --file")?,
             given => given.to_vec(),
@@ -115,12 +131,17 @@ impl File {
         let directory = first.as_deref().and_then(Path::parent).unwrap_or(&here).to_path_buf();
         let mut loader =
             Loader::new(&Disk, files.clone()).directory(&directory).environment(std::env::vars());
+        loader = loader.profiles(choice.profiles.clone()).targets(choice.services.clone());
+        if !choice.env_files.is_empty() {
+            loader = loader.env_files(choice.env_files.clone());
+        }
         if let Some(name) = name {
             loader = loader.name(name);
         }
         let (project, found) = loader.load().map_err(|errors| anyhow!("{errors}"))?;
         let warnings = found.iter().map(ToString::to_string).collect();
-        Ok(File { project, paths: files, directory, warnings })
+        let chosen = with_needs(&project, &choice.services)?;
+        Ok(File { project, paths: files, chosen, directory, warnings })
     }
 
     /// The project's name.
@@ -144,19 +165,39 @@ impl File {
             place(key).check(service)?;
         }
         let mut services = BTreeMap::new();
-        for (key, service) in &self.project.services {
+        let is_chosen = |key: &String| self.chosen.is_empty() || self.chosen.contains(key);
+        for (key, service) in self.project.services.iter().filter(|(key, _)| is_chosen(key)) {
             let here = place(key);
             warnings.extend(here.without_effect(service));
             services.insert(key.clone(), here.spec(service, &self.directory, images, layout)?);
         }
         if services.len() > 1 {
-            let text = "the services cannot reach each other yet: there is no network between them";
-            warnings.push(text.into());
+            let alone =
+                services.iter().filter(|(_, spec): &(_, &ServiceSpec)| !spec.is_reachable());
+            warnings.extend(alone.map(|(name, _)| {
+                format!("other services cannot reach {name}: it has neither `ports` nor `expose`")
+            }));
         }
         let own = self.project.volumes.values().filter(|volume| !volume.external);
         let volumes = own.map(|volume| volume.name.clone()).collect();
         Ok(Loaded { services, volumes, warnings })
     }
+}
+
+/// The named services and everything that they depend on.
+fn with_needs(project: &minisup_compose::Project, named: &[String]) -> Result<BTreeSet<String>> {
+    let mut chosen = BTreeSet::new();
+    let mut open: Vec<String> = named.to_vec();
+    while let Some(name) = open.pop() {
+        let Some(service) = project.services.get(&name) else {
+            let known: Vec<&str> = project.services.keys().map(String::as_str).collect();
+            bail!("there is no service {name}; the file has {}", known.join(", "));
+        };
+        if chosen.insert(name) {
+            open.extend(service.depends_on.keys().cloned());
+        }
+    }
+    Ok(chosen)
 }
 
 /// Where in the file something is.
@@ -236,8 +277,11 @@ impl Place<'_> {
         let made = self.made(service, directory, images)?;
         let limits = &service.deploy.resources.limits;
         let reserved = &service.deploy.resources.reservations;
-        let publish: Result<Vec<Publish>> =
-            service.ports.iter().map(|port| self.publish(port)).collect();
+        let publish: Result<Vec<Publish>> = service
+            .ports
+            .iter()
+            .map(|port| self.publish(port, service.minisup.lb.protocol))
+            .collect();
         let needs = service.depends_on.iter().map(|(on, dependency)| {
             let condition = match dependency.condition {
                 Condition::Started => spec::Condition::Started,
@@ -269,6 +313,8 @@ impl Place<'_> {
             reserved_cpu_millis: reserved.cpus.map_or(0, cpu_millis),
             pids: limits.pids.filter(|pids| *pids > 0),
             publish: publish?,
+            expose: expose(service),
+            balance: Balance::from(&service.minisup.lb),
             health: self.health(service.healthcheck.as_ref(), made.health)?,
             stop_signal: service
                 .stop_signal
@@ -299,7 +345,7 @@ impl Place<'_> {
         })
     }
 
-    fn publish(&self, port: &PublishedPort) -> Result<Publish> {
+    fn publish(&self, port: &PublishedPort, default: LbProtocol) -> Result<Publish> {
         if port.protocol == model::Protocol::Udp {
             return Err(self.refuse("ports", "UDP is not supported yet", "publish TCP ports"));
         }
@@ -311,12 +357,14 @@ impl Place<'_> {
             return Err(self.refuse("ports", "any free port is not supported yet", remedy));
         };
         let protocol = match port.app_protocol.as_deref() {
+            None if default == LbProtocol::Tcp => Protocol::Tcp,
             None => Protocol::Auto,
             Some("http") => Protocol::Http,
+            Some("h2c" | "grpc") => Protocol::H2c,
             Some("tcp") => Protocol::Tcp,
             Some(_) => {
                 let message = "this app_protocol is not supported yet";
-                return Err(self.refuse("ports", message, "write http or tcp"));
+                return Err(self.refuse("ports", message, "write http, h2c, grpc or tcp"));
             }
         };
         let address = port.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
@@ -372,6 +420,12 @@ fn command(service: &model::Service, entrypoint: &[String]) -> Option<Vec<String
         (None, Some(command)) => Some([entrypoint, command].concat()),
         (Some(_), _) => Some([words(&service.entrypoint), words(&service.command)].concat()),
     }
+}
+
+/// Ports for other services. What is spoken at them is found out by listening.
+fn expose(service: &model::Service) -> Vec<u16> {
+    let tcp = service.expose.iter().filter(|port| port.protocol == model::Protocol::Tcp);
+    tcp.flat_map(|port| port.range.first..=port.range.last).collect()
 }
 
 fn restart(deploy: &Deploy) -> RestartPolicy {

@@ -12,6 +12,7 @@
 //!     ◀──────────────────────── doubted { web.2.1, silent }
 //! ```
 
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
@@ -23,6 +24,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 
+use crate::balance::Balance;
+use crate::discovery::Directory;
 use crate::model::Publish;
 
 /// The longest message, in bytes.
@@ -48,9 +51,25 @@ pub(crate) enum Order {
     Endpoint {
         /// Whose.
         instance: InstanceId,
+        /// Where it is in the project's network, if it is there.
+        address: Option<Ipv4Addr>,
     },
     /// Follow these routes.
     Routes(Routes),
+    /// Give requests to a service's instances by these rules.
+    Rules {
+        /// Which service.
+        service: String,
+        /// The rules.
+        rules: Box<Balance>,
+    },
+    /// Let services find each other. The project's network comes with this.
+    Directory(Directory),
+    /// Tell what has been counted, of the instances behind this one.
+    Count {
+        /// The last one that is known already.
+        after: Option<InstanceId>,
+    },
     /// Nothing is left to carry: end.
     Leave,
 }
@@ -78,6 +97,13 @@ pub(crate) enum Report {
         /// Which.
         instance: InstanceId,
     },
+    /// What has been counted.
+    Traffic {
+        /// Of which instances.
+        instances: Vec<(InstanceId, Traffic)>,
+        /// There are more behind the last.
+        more: bool,
+    },
     /// Something is wrong with an instance.
     Doubted {
         /// Which.
@@ -85,6 +111,25 @@ pub(crate) enum Report {
         /// What was seen.
         evidence: Evidence,
     },
+}
+
+/// What an instance has done since the data plane knows it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Traffic {
+    /// Answers, or connections of what is not HTTP.
+    pub(crate) requests: u64,
+    /// Answers with status 500 and above.
+    pub(crate) errors: u64,
+    /// Requests whose answer never came.
+    pub(crate) lost: u64,
+    /// How often it was put out for its answers.
+    pub(crate) ejections: u64,
+    /// It is put out now.
+    pub(crate) ejected: bool,
+    /// Requests under way.
+    pub(crate) in_flight: u32,
+    /// Times to the first byte: [`Histogram`](super::histogram::Histogram)'s buckets and counts.
+    pub(crate) latency_us: Vec<(u16, u64)>,
 }
 
 /// One end of the connection. Never blocks: a side that does not read is as good as dead.

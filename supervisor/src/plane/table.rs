@@ -1,56 +1,124 @@
-//! Who can be given a request, and who should.
-//!
-//! Two at random, the better of them (power of two choices): nearly as even as looking at all,
-//! and no herd runs to the same one. Better is: less `latency × (in flight + 1)`, the latency
-//! being a peak-sensitive moving average that rises at once and falls over ten seconds, so that
-//! a replica that becomes slow loses traffic with its first slow answer.
+//! Which services there are, by what rules, and with which instances.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
-use minisup_core::input::{Evidence, Followed};
+use minisup_core::input::Followed;
 use minisup_core::instance::Route;
 use minisup_core::name::InstanceId;
 use minisup_core::state::Routes;
 use tokio::sync::{Notify, mpsc};
+use tokio_rustls::rustls::ServerConfig;
 
-use super::http::Pool;
-use super::protocol::Report;
+use super::access_log::AccessLog;
+use super::backend::Backend;
+use super::budget::Budget;
+use super::choice::{self, Dice};
+use super::protocol::{Report, Traffic};
+use super::tls;
+use crate::balance::Balance;
+use crate::discovery::names::Instances;
 
-/// What is assumed of an instance that has answered nothing yet, in seconds.
-const FIRST_LATENCY: f64 = 0.005;
-/// How fast a slow answer is forgotten, in seconds.
-const DECAY: f64 = 10.0;
-/// How long an instance rests that refused a connection.
-const REST: Duration = Duration::from_millis(200);
-/// The least time between two doubts about the same instance.
-const DOUBT_AGAIN: Duration = Duration::from_millis(500);
-
-/// One instance, as the data plane sees it.
-#[derive(Debug)]
-pub(crate) struct Backend {
-    pub(crate) id: InstanceId,
-    pub(crate) namespace: OwnedFd,
-    pub(crate) route: Cell<Route>,
-    /// Idle HTTP connections to it.
-    pub(crate) pool: Pool,
-    in_flight: Cell<u32>,
-    latency: Cell<f64>,
-    measured: Cell<Instant>,
-    rests_until: Cell<Option<Instant>>,
-    doubted: Cell<Option<Instant>>,
-    reports: mpsc::UnboundedSender<Report>,
-}
+/// Instances in one report, so that it fits a message.
+const REPORTED: usize = 32;
 
 /// One service.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Service {
     backends: RefCell<Vec<Rc<Backend>>>,
+    rules: RefCell<Rc<Balance>>,
+    log: RefCell<Option<Rc<AccessLog>>>,
+    tls: RefCell<Option<Arc<ServerConfig>>>,
+    dice: Dice,
+    pub(crate) budget: Budget,
     /// Wakes whoever waits for an instance, or for the end of one.
     pub(crate) changed: Notify,
+    /// How many wait for an instance.
+    pub(crate) waiting: Cell<u32>,
+}
+
+impl Service {
+    fn new(name: &str) -> Service {
+        let seed = name.bytes().fold(u64::from(std::process::id()), |seed, byte| {
+            (seed ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        Service {
+            backends: RefCell::default(),
+            rules: RefCell::default(),
+            log: RefCell::default(),
+            tls: RefCell::default(),
+            dice: Dice::new(seed),
+            budget: Budget::new(Instant::now()),
+            changed: Notify::new(),
+            waiting: Cell::new(0),
+        }
+    }
+
+    /// The rules in force.
+    pub(crate) fn rules(&self) -> Rc<Balance> {
+        self.rules.borrow().clone()
+    }
+
+    /// What speaks TLS with its clients, if they have to.
+    pub(crate) fn tls(&self) -> Option<Arc<ServerConfig>> {
+        self.tls.borrow().clone()
+    }
+
+    /// Where its requests are written down, if they are.
+    pub(crate) fn log(&self) -> Option<Rc<AccessLog>> {
+        self.log.borrow().clone()
+    }
+
+    /// The instance that should get the next request, none of `tried`.
+    pub(crate) fn pick(&self, tried: &[InstanceId], now: Instant) -> Option<Rc<Backend>> {
+        choice::pick(&self.backends.borrow(), &self.rules.borrow(), &self.dice, tried, now)
+    }
+
+    /// The requests in flight at all of its instances.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.backends.borrow().iter().map(|backend| backend.in_flight()).sum()
+    }
+
+    /// The slots of the instances that get requests, and where they are; all of them if none is
+    /// fit for requests.
+    fn ready(&self) -> Vec<(u32, Ipv4Addr)> {
+        let backends = self.backends.borrow();
+        let of = |wanted: &dyn Fn(Route) -> bool| -> Vec<(u32, Ipv4Addr)> {
+            let routed = backends.iter().filter(|backend| wanted(backend.route.get()));
+            routed.filter_map(|backend| Some((backend.id.slot.index, backend.address?))).collect()
+        };
+        let active = of(&|route| route == Route::Active);
+        if active.is_empty() { of(&|_| true) } else { active }
+    }
+
+    /// Whether one more instance may be put out.
+    pub(crate) fn may_eject(&self, now: Instant) -> bool {
+        let backends = self.backends.borrow();
+        let ejected = backends.iter().filter(|backend| backend.is_ejected(now)).count() as u64;
+        let active = backends.iter().filter(|b| b.route.get() == Route::Active).count() as u64;
+        let most = active * u64::from(self.rules.borrow().outlier_max_permille) / 1000;
+        ejected < most
+    }
+
+    /// A request has left an instance: one that waits for room may go.
+    pub(crate) fn left(&self) {
+        if self.waiting.get() > 0 {
+            self.changed.notify_one();
+        }
+    }
+}
+
+impl Instances for Table {
+    fn ready(&self, service: &str) -> Vec<(u32, Ipv4Addr)> {
+        let service = self.services.borrow().get(service).cloned();
+        service.map_or_else(Vec::new, |service| service.ready())
+    }
 }
 
 /// Everything.
@@ -59,40 +127,60 @@ pub(crate) struct Table {
     services: RefCell<BTreeMap<String, Rc<Service>>>,
     known: RefCell<BTreeMap<InstanceId, Rc<Backend>>>,
     generation: Cell<u64>,
+    /// The directory of access logs.
+    logs: PathBuf,
     reports: mpsc::UnboundedSender<Report>,
-    dice: Cell<u64>,
 }
 
 impl Table {
-    pub(crate) fn new(reports: mpsc::UnboundedSender<Report>) -> Table {
+    pub(crate) fn new(reports: mpsc::UnboundedSender<Report>, logs: PathBuf) -> Table {
         Table {
             services: RefCell::default(),
             known: RefCell::default(),
             generation: Cell::new(0),
+            logs,
             reports,
-            dice: Cell::new(0x9e37_79b9_7f4a_7c15 ^ u64::from(std::process::id())),
         }
     }
 
     /// The service of that name, which may still be without instances.
     pub(crate) fn service(&self, name: &str) -> Rc<Service> {
-        self.services.borrow_mut().entry(name.to_string()).or_default().clone()
+        let mut services = self.services.borrow_mut();
+        if let Some(service) = services.get(name) {
+            return service.clone();
+        }
+        let service = Rc::new(Service::new(name));
+        services.insert(name.to_string(), service.clone());
+        service
+    }
+
+    /// Other rules for a service.
+    pub(crate) fn rule(&self, name: &str, rules: Balance) {
+        let service = self.service(name);
+        let mut log = service.log.borrow_mut();
+        if !rules.access_log {
+            *log = None;
+        } else if log.is_none() {
+            *log = Some(AccessLog::open(self.logs.join(format!("{name}.access.log"))));
+        }
+        // Without a usable certificate nobody is served: plain text would be worse.
+        let made = rules.tls.as_ref().map(tls::configure).transpose();
+        service.tls.replace(made.unwrap_or_else(|error| {
+            eprintln!("minisup plane: {name}: no TLS: {error:#}");
+            None
+        }));
+        service.rules.replace(Rc::new(rules));
     }
 
     /// An instance can be reached from now on.
-    pub(crate) fn add_endpoint(&self, id: InstanceId, namespace: OwnedFd) {
-        let backend = Backend {
-            id: id.clone(),
-            namespace,
-            route: Cell::new(Route::Absent),
-            pool: Pool::default(),
-            in_flight: Cell::new(0),
-            latency: Cell::new(FIRST_LATENCY),
-            measured: Cell::new(Instant::now()),
-            rests_until: Cell::new(None),
-            doubted: Cell::new(None),
-            reports: self.reports.clone(),
-        };
+    pub(crate) fn add_endpoint(
+        &self,
+        id: InstanceId,
+        namespace: OwnedFd,
+        address: Option<Ipv4Addr>,
+    ) {
+        let service = self.service(id.slot.service.as_str());
+        let backend = Backend::new(id.clone(), namespace, address, service, self.reports.clone());
         self.known.borrow_mut().insert(id, Rc::new(backend));
     }
 
@@ -102,13 +190,11 @@ impl Table {
             return;
         }
         self.generation.set(routes.generation);
+        let now = Instant::now();
         let all: BTreeMap<&InstanceId, Route> =
             routes.services.values().flatten().map(|(id, route)| (id, *route)).collect();
         self.known.borrow_mut().retain(|id, backend| {
-            backend.route.set(all.get(id).copied().unwrap_or(Route::Absent));
-            if backend.route.get() != Route::Active {
-                backend.pool.clear();
-            }
+            backend.follow(all.get(id).copied().unwrap_or(Route::Absent), now);
             all.contains_key(id)
         });
         for (name, routed) in &routes.services {
@@ -142,96 +228,22 @@ impl Table {
         self.known.borrow().keys().cloned().collect()
     }
 
-    /// A number below `end` (xorshift; balancing needs no better one).
-    fn roll(&self, end: usize) -> usize {
-        let mut x = self.dice.get();
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        self.dice.set(x);
-        usize::try_from(x % (end.max(1) as u64)).unwrap_or(0)
+    /// An instance that can be reached.
+    #[cfg(test)]
+    pub(crate) fn backend(&self, id: &InstanceId) -> Option<Rc<Backend>> {
+        self.known.borrow().get(id).cloned()
     }
 
-    /// The instance that should get the next request, none of `tried`. Active ones come first,
-    /// those that rest after a refusal last of them; suspects only if no active one is left.
-    pub(crate) fn pick(&self, service: &Service, tried: &[InstanceId]) -> Option<Rc<Backend>> {
-        let backends = service.backends.borrow();
+    /// Tells what has been counted, from behind `after` on.
+    pub(crate) fn tell_traffic(&self, after: Option<&InstanceId>) {
+        let known = self.known.borrow();
         let now = Instant::now();
-        let fresh = |b: &&Rc<Backend>| !tried.contains(&b.id);
-        let active = |b: &&Rc<Backend>| b.route.get() == Route::Active;
-        let awake = |b: &&Rc<Backend>| b.rests_until.get().is_none_or(|until| until <= now);
-        let choice = |candidates: Vec<&Rc<Backend>>| self.better_of_two(&candidates);
-        choice(backends.iter().filter(fresh).filter(active).filter(awake).collect())
-            .or_else(|| choice(backends.iter().filter(fresh).filter(active).collect()))
-            .or_else(|| {
-                let suspect = |b: &&Rc<Backend>| b.route.get() == Route::Suspect;
-                choice(backends.iter().filter(fresh).filter(suspect).collect())
-            })
-    }
-
-    fn better_of_two(&self, candidates: &[&Rc<Backend>]) -> Option<Rc<Backend>> {
-        let count = candidates.len();
-        if count < 2 {
-            return candidates.first().map(|only| Rc::clone(only));
-        }
-        let first = self.roll(count);
-        let second = (first + 1 + self.roll(count - 1)) % count;
-        let (a, b) = (candidates.get(first)?, candidates.get(second)?);
-        let winner = if a.cost() <= b.cost() { a } else { b };
-        Some(Rc::clone(winner))
-    }
-}
-
-impl Backend {
-    fn cost(&self) -> f64 {
-        self.latency.get() * f64::from(self.in_flight.get() + 1)
-    }
-
-    /// Notes how long an answer took.
-    pub(crate) fn measure(&self, took: Duration) {
-        let (old, new) = (self.latency.get(), took.as_secs_f64());
-        let weight = (-self.measured.get().elapsed().as_secs_f64() / DECAY).exp();
-        self.measured.set(Instant::now());
-        let average = if new > old { new } else { old * weight + new * (1.0 - weight) };
-        self.latency.set(average.max(1e-6));
-    }
-
-    /// It refused a connection: others come first for a moment.
-    pub(crate) fn rest(&self) {
-        self.rests_until.set(Some(Instant::now() + REST));
-    }
-
-    /// Tells the brain that something is wrong with it.
-    pub(crate) fn doubt(&self, evidence: Evidence) {
-        let now = Instant::now();
-        if self.doubted.get().is_none_or(|last| now - last >= DOUBT_AGAIN) {
-            self.doubted.set(Some(now));
-            let instance = self.id.clone();
-            let _ = self.reports.send(Report::Doubted { instance, evidence });
-        }
-    }
-
-    fn tell_if_idle(&self) {
-        if self.route.get() == Route::Draining && self.in_flight.get() == 0 {
-            let _ = self.reports.send(Report::Idle { instance: self.id.clone() });
-        }
-    }
-}
-
-/// One request or connection under way at an instance.
-#[derive(Debug)]
-pub(crate) struct InFlight(pub(crate) Rc<Backend>);
-
-impl InFlight {
-    pub(crate) fn at(backend: &Rc<Backend>) -> InFlight {
-        backend.in_flight.set(backend.in_flight.get() + 1);
-        InFlight(backend.clone())
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.set(self.0.in_flight.get().saturating_sub(1));
-        self.0.tell_if_idle();
+        let mut rest = known.iter().filter(|(id, _)| after.is_none_or(|after| *id > after));
+        let instances: Vec<(InstanceId, Traffic)> = rest
+            .by_ref()
+            .take(REPORTED)
+            .map(|(id, backend)| (id.clone(), backend.traffic(now)))
+            .collect();
+        let _ = self.reports.send(Report::Traffic { more: rest.next().is_some(), instances });
     }
 }

@@ -1,48 +1,99 @@
 //! Connections: bytes in both directions until both sides are done.
 
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
-use minisup_core::input::Evidence;
-use tokio::io::copy_bidirectional_with_sizes;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 
-use super::table::InFlight;
-use super::{Port, QUEUE};
-use crate::netns;
-
-/// How long an instance may take to accept a connection.
-pub(crate) const CONNECT: Duration = Duration::from_secs(1);
-/// Bytes moved at a time and direction.
-const BUFFER: usize = 64 << 10;
+use super::backend::InFlight;
+use super::buffer::Buffer;
+use super::http::Duplex;
+use super::{Port, reach, turn};
 
 /// Gives the client a connection to an instance, whichever accepts one, and carries it.
-pub(crate) async fn serve(mut client: TcpStream, port: &Port) {
-    let deadline = Instant::now() + QUEUE;
+pub(crate) async fn serve(
+    mut client: impl Duplex,
+    input: Buffer,
+    address: SocketAddr,
+    port: &Port,
+) {
+    let Some((mut server, in_flight)) = connect(address, port).await else { return };
+    carry(&mut client, input, &mut server, Buffer::default()).await;
+    drop(in_flight);
+}
+
+/// As [`serve`], for the kind of stream whose two halves cost nothing.
+pub(crate) async fn serve_plain(
+    mut client: TcpStream,
+    input: Buffer,
+    address: SocketAddr,
+    port: &Port,
+) {
+    let Some((mut server, in_flight)) = connect(address, port).await else { return };
+    let ((mut from, mut to), (mut back, mut there)) = (client.split(), server.split());
+    let onward = copy(&mut from, &mut there, input);
+    let backward = copy(&mut back, &mut to, Buffer::default());
+    let _ = tokio::try_join!(onward, backward);
+    drop(in_flight);
+}
+
+async fn connect(address: SocketAddr, port: &Port) -> Option<(TcpStream, InFlight)> {
+    let rules = port.service.rules();
+    let begun = Instant::now();
+    port.service.budget.request(begun);
+    let deadline = begun + Duration::from_millis(rules.queue_ms);
+    let limit = Duration::from_millis(rules.connect_ms);
     let mut tried = Vec::new();
-    while Instant::now() < deadline {
-        let changed = port.service.changed.notified();
-        let Some(backend) = port.table.pick(&port.service, &tried) else {
-            tried.clear();
-            let pause = Duration::from_millis(25);
-            let _ = tokio::time::timeout(pause, changed).await;
-            continue;
-        };
-        let namespace = std::os::fd::AsFd::as_fd(&backend.namespace);
-        let in_flight = InFlight::at(&backend);
-        match netns::connect(namespace, port.publish.port, CONNECT).await {
-            Ok(mut server) => {
-                // An end by reset is an end: both sides see it, nobody else has to.
-                let _ =
-                    copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER).await;
-                drop(in_flight);
-                return;
+    loop {
+        let now = Instant::now();
+        let (backend, in_flight) =
+            turn::next(&port.service, &mut tried, now, deadline).await.ok()?;
+        match reach::connect(backend.namespace.as_fd(), port, address, limit).await {
+            Ok(server) => {
+                let done = Instant::now();
+                backend.answered(0, done - now, done);
+                return Some((server, in_flight));
             }
             Err(_) => {
-                backend.rest();
-                backend.doubt(Evidence::Refused);
+                backend.refused(Instant::now());
                 tried.push(backend.id.clone());
+                if Instant::now() >= deadline {
+                    return None;
+                }
             }
+        }
+    }
+}
+
+/// Connects two streams with each other. What has been read ahead of either is passed on first.
+pub(crate) async fn carry(
+    client: &mut impl Duplex,
+    input: Buffer,
+    server: &mut TcpStream,
+    ahead: Buffer,
+) {
+    let (mut from, mut to) = tokio::io::split(client);
+    let (mut back, mut there) = server.split();
+    // An end by reset is an end: both sides see it, nobody else has to.
+    let _ = tokio::try_join!(copy(&mut from, &mut there, input), copy(&mut back, &mut to, ahead));
+}
+
+/// One direction, with its end.
+async fn copy(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    mut bytes: Buffer,
+) -> std::io::Result<()> {
+    loop {
+        if !bytes.is_empty() {
+            to.write_all(bytes.bytes()).await?;
+            to.flush().await?;
+            bytes.consume(usize::MAX);
+        }
+        if bytes.fill(from).await? == 0 {
+            return to.shutdown().await;
         }
     }
 }

@@ -7,9 +7,12 @@
 //! ```text
 //! cargo run --release -p bench -- [--runs 50] [--pause-ms 150] [--json FILE]
 //! ```
+//!
+//! `--proxies` compares minisup's data plane with nginx and HAProxy instead ([`proxies`]).
 
 mod measure;
 mod peers;
+mod proxies;
 mod table;
 mod work;
 
@@ -41,6 +44,18 @@ struct Arguments {
     /// The minirun to measure [the one beside this program]
     #[arg(long)]
     minirun: Option<PathBuf>,
+    /// Compare minisup's data plane with nginx and HAProxy, in so many rounds
+    #[arg(long, value_name = "ROUNDS")]
+    proxies: Option<usize>,
+    /// How long wrk asks each proxy, each time
+    #[arg(long, default_value_t = 2)]
+    seconds: u32,
+    /// The minisup to measure [the one beside this program]
+    #[arg(long)]
+    minisup: Option<PathBuf>,
+    /// Answer HTTP requests at a port (used by this program itself)
+    #[arg(long, hide = true)]
+    respond: Option<u16>,
     /// Print the peak memory of a command and its children, in KiB (used by this program itself)
     #[arg(long, hide = true, num_args = 1.., allow_hyphen_values = true)]
     peak_of: Option<Vec<String>>,
@@ -50,6 +65,14 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     if let Some(command) = arguments.peak_of {
         return measure::print_peak(&command);
+    }
+    if let Some(port) = arguments.respond {
+        return proxies::respond::at(port);
+    }
+    if let Some(rounds) = arguments.proxies {
+        let beside = std::env::current_exe()?.with_file_name("minisup");
+        let minisup = arguments.minisup.unwrap_or(beside);
+        return proxies::run(&minisup, rounds, arguments.seconds);
     }
     let minirun = match arguments.minirun {
         Some(path) => path,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::bundle::Bundle;
 use crate::world::World;
-use crate::{Test, test};
+use crate::{Test, programs, test};
 
 pub(super) fn tests() -> Vec<Test> {
     vec![
@@ -330,10 +330,15 @@ fn messages_of_flags(world: &World) {
         assert!(left.is_empty(), "{flag}: left behind: {left:?}");
     }
     world.run(&["run", "/no/such/bundle"]).fails("/no/such/bundle");
-    world.run(&["run", "no-such-name"]).fails("there is no image `no-such-name:latest`");
     let file = world.path("file");
     std::fs::write(&file, "x").expect("write a file");
-    world.run(&["run", file.to_str().expect("UTF-8")]).exits(1).says("file");
+    let store = world.path("store");
+    let store = store.to_str().expect("UTF-8");
+    let file = file.to_str().expect("UTF-8");
+    for (target, words) in [("no-such-name", "no image `no-such-name:latest`"), (file, "file")] {
+        let call = world.minirun(&["run", "--store", store, target]);
+        call.env("ROOTFS_TOOLS", programs::rootfs_tools()).run().fails(words);
+    }
 }
 
 fn no_permission(world: &World) {
@@ -347,7 +352,7 @@ fn no_permission(world: &World) {
     std::os::unix::fs::chown(&own, Some(1000), Some(1000)).expect("give it away");
     let call = |arguments: &[&str]| {
         let root = ["--root", own.to_str().expect("UTF-8")];
-        world.program(crate::programs::minirun()).args(&root).args(arguments).user(1000).run()
+        world.program(programs::minirun()).args(&root).args(arguments).user(1000).run()
     };
     use std::os::unix::fs::PermissionsExt;
     let closed = std::fs::Permissions::from_mode(0o600);

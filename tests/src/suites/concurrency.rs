@@ -19,6 +19,7 @@ pub(super) fn tests() -> Vec<Test> {
         test("a_name_that_was_given_away", a_name_that_was_given_away),
         test("many_containers_at_once", many_containers_at_once),
         test("many_execs_at_once", many_execs_at_once),
+        test("two_hundred_lives", two_hundred_lives),
     ]
 }
 
@@ -118,6 +119,9 @@ fn a_name_that_was_given_away(world: &World) {
     let new = world.bundle("new").args(&["/bin/probe", "wait"]);
     let running = world.minirun(&["run", "-b", old.path(), "c"]).spawn();
     running.wait_for("waiting");
+    // Its program may have said so before `run` has let go of the container: whoever changes
+    // something comes after that.
+    world.run(&["update", "--pids-limit", "50", "c"]).ok();
     running.signal(Signal::STOP);
     world.run(&["delete", "-f", "c"]).ok();
     world.run(&["run", "-d", "-b", new.path(), "c"]).ok();
@@ -145,4 +149,47 @@ fn many_execs_at_once(world: &World) {
         ran.exits(3).prints("here\n");
     }
     world.run(&["delete", "-f", "c"]).ok();
+}
+
+/// 200 containers, 20 at a time: created, started, entered, asked, killed and deleted.
+fn two_hundred_lives(world: &World) {
+    let bundles: Vec<_> = (0..20)
+        .map(|worker| world.bundle(&format!("c{worker}")).args(&["/bin/sleep", "1000"]))
+        .collect();
+    let script = r#"
+        set -e
+        for number in 0 1 2 3 4 5 6 7 8 9; do
+            id=life-$WORKER-$number
+            "$@" create -b "$BUNDLE" $id
+            "$@" start $id
+            test "$("$@" exec $id echo inside)" = inside
+            "$@" state $id | grep -q running
+            "$@" update --pids-limit 50 $id
+            "$@" pause $id
+            "$@" resume $id
+            "$@" kill $id KILL
+            "$@" delete --force $id
+        done
+        echo done
+    "#;
+    let minirun = crate::programs::minirun();
+    let root = world.root();
+    let running: Vec<Running> = bundles
+        .iter()
+        .enumerate()
+        .map(|(worker, bundle)| {
+            world
+                .program("/bin/sh")
+                .args(&["-c", script, "sh", minirun.to_str().expect("UTF-8")])
+                .args(&["--root", root.to_str().expect("UTF-8")])
+                .env("BUNDLE", bundle.path())
+                .env("WORKER", worker.to_string())
+                .spawn()
+        })
+        .collect();
+    let ran: Vec<Ran> = running.into_iter().map(Running::wait).collect();
+    for ran in ran {
+        ran.ok().prints("done\n");
+    }
+    assert_eq!(world.run(&["list", "-q"]).ok().output, "");
 }

@@ -25,6 +25,11 @@ pub(super) fn tests() -> Vec<Test> {
         crash("exec", exec),
         crash("delete", delete),
         crash("overlay", overlay),
+        crash("update", update),
+        crash("pause", pause),
+        crash("mounts", mounts),
+        crash("user_namespace", user_namespace),
+        crash("under_systemd", under_systemd).needs(Need::Systemd),
     ]
 }
 
@@ -171,4 +176,66 @@ fn overlay(world: &World) {
         bundle.set("/annotations", serde_json::json!({"org.minirun.overlay.lowerdirs": layers}));
     let call = vec!["run", bundle.path()];
     Scene { world, id: "c", call, before: &|| {}, after: &|_| {} }.play();
+}
+
+fn update(world: &World) {
+    let bundle = world.bundle("c").args(&["/bin/probe", "wait"]);
+    let before = || drop(world.run(&["run", "-d", bundle.path()]).ok());
+    // Half of an update can be done again.
+    let after = |_| drop(world.run(&["update", "--memory", "64m", "--pids-limit", "9", "c"]).ok());
+    let call = vec!["update", "--memory", "64m", "--pids-limit", "9", "c"];
+    Scene { world, id: "c", call, before: &before, after: &after }.play();
+}
+
+fn pause(world: &World) {
+    let bundle = world.bundle("c").args(&["/bin/probe", "wait"]);
+    let before = || drop(world.run(&["run", "-d", bundle.path()]).ok());
+    let after = |number| {
+        let sure = || ["paused", "running"].contains(&world.status("c").as_str());
+        assert!(wait_until(sure), "call {number}: {}", world.status("c"));
+    };
+    Scene { world, id: "c", call: vec!["pause", "c"], before: &before, after: &after }.play();
+}
+
+fn mounts(world: &World) {
+    let bundle = world.bundle("c").args(&["/bin/probe", "wait"]);
+    let list = serde_json::json!([{"destination": "/tmp", "type": "tmpfs", "source": "t"}]);
+    let file = world.path("mounts.json");
+    std::fs::write(&file, list.to_string()).expect("write it");
+    let before = || drop(world.run(&["run", "-d", bundle.path()]).ok());
+    let after = |number| {
+        assert_eq!(world.status("c"), "running", "call {number}: it took the container along");
+    };
+    let call = vec!["mounts", "add", "c", file.to_str().expect("UTF-8")];
+    Scene { world, id: "c", call, before: &before, after: &after }.play();
+}
+
+/// With all that is made for it: maps, a namespace for an idmapped mount.
+fn user_namespace(world: &World) {
+    let map = serde_json::json!([{"containerID": 0, "hostID": 0, "size": 65_536}]);
+    let mount = serde_json::json!({"destination": "/v", "type": "bind", "source": "/etc",
+        "options": ["rbind", "idmap"]});
+    let bundle = small(world)
+        .set("/linux/uidMappings", map.clone())
+        .set("/linux/gidMappings", map)
+        .set("/linux/namespaces/-", serde_json::json!({"type": "user"}))
+        .set("/mounts/-", mount);
+    let call = vec!["create", "-b", bundle.path(), "c"];
+    Scene { world, id: "c", call, before: &|| {}, after: &|_| {} }.play();
+}
+
+/// The unit is systemd's: it goes when its processes have gone.
+fn under_systemd(world: &World) {
+    let path = format!("system.slice:minirun-crash:{}", std::process::id());
+    let bundle = small(world).set("/linux/cgroupsPath", path.clone().into());
+    let unit = format!("minirun-crash-{}.scope", std::process::id());
+    let is_gone = || {
+        let shown =
+            world.program("/usr/bin/systemctl").args(&["show", "-P", "LoadState", &unit]).run();
+        shown.output.trim() == "not-found"
+    };
+    let before = || assert!(wait_until(is_gone), "{unit} is left");
+    let call = vec!["--systemd-cgroup", "create", "-b", bundle.path(), "c"];
+    Scene { world, id: "c", call, before: &before, after: &|_| {} }.play();
+    assert!(wait_until(is_gone), "{unit} is left");
 }

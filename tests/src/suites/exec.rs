@@ -78,7 +78,7 @@ fn process_file(world: &World) {
 fn failures(world: &World) {
     waiting(world, "c");
     world.run(&["exec", "c", "nothing-here"]).exits(255).says("executable file not found in $PATH");
-    world.run(&["exec", "c", "/etc"]).exits(255).says("is a directory");
+    world.run(&["exec", "c", "/etc"]).exits(255).says("is a directory: permission denied");
     world.run(&["exec", "c"]).exits(255).says("exec needs a command");
     world.run(&["exec", "--cwd", "/no/such", "c", "true"]).exits(255).says("/no/such");
     world.run(&["exec", "--cap", "CAP_NOPE", "c", "true"]).exits(255).says("unknown capability");

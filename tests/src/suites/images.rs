@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rustix::process::Signal;
 
-use crate::call::{Ran, wait_until};
+use crate::call::{Call, Ran, wait_until};
 use crate::world::World;
 use crate::{Test, programs, test};
 
@@ -14,6 +14,10 @@ pub(super) fn tests() -> Vec<Test> {
         test("the_web_application_serves_and_stops", the_web_application_serves_and_stops),
         test("the_leaking_application_is_killed", the_leaking_application_is_killed),
         test("containers_of_one_image_share_its_layers", containers_of_one_image_share_its_layers),
+        test("an_image_runs_without_a_bundle", an_image_runs_without_a_bundle),
+        test("an_archive_runs_and_the_command_is_replaced", an_archive_runs),
+        test("a_killed_run_of_an_image_is_deleted", a_killed_run_of_an_image_is_deleted),
+        test("what_is_no_image_leaves_nothing", what_is_no_image_leaves_nothing),
     ]
 }
 
@@ -118,4 +122,84 @@ fn containers_of_one_image_share_its_layers(world: &World) {
     };
     assert_eq!(layers(&one), layers(&two));
     assert!(layers(&one).contains("/store/"), "{}", layers(&one));
+}
+
+/// `minirun run IMAGE`, with the store of this test.
+fn run_image(world: &World, arguments: &[&str]) -> Call {
+    run_from(world, "store", arguments)
+}
+
+fn run_from(world: &World, store: &str, arguments: &[&str]) -> Call {
+    let store = world.path(store);
+    let all = ["run", "--store", store.to_str().expect("UTF-8")];
+    let tools = programs::rootfs_tools();
+    world.minirun(&all).args(arguments).env("ROOTFS_TOOLS", tools.to_str().expect("UTF-8"))
+}
+
+/// An image with busybox, whose entry point it is.
+fn shell_image(world: &World) -> String {
+    let root = world.path("shell-root");
+    std::fs::create_dir_all(root.join("bin")).expect("make a directory");
+    std::fs::copy(programs::busybox(), root.join("bin/busybox")).expect("copy");
+    let directory = root.to_str().expect("UTF-8").to_owned();
+    let entry = ["--entrypoint", "/bin/busybox", "--cmd", r#"["echo","from","the image"]"#];
+    tools(world, &[&["import", &directory, "team/shell:v1"], &entry[..]].concat()).exits(0);
+    directory
+}
+
+/// The writable layers that the store has, and the directories of containers that there are.
+fn left(world: &World) -> (usize, usize) {
+    let count = |path: &Path| std::fs::read_dir(path).map_or(0, Iterator::count);
+    (count(&world.path("store/writable")), count(&world.root()))
+}
+
+fn an_image_runs_without_a_bundle(world: &World) {
+    shell_image(world);
+    let ran = run_image(world, &["team/shell:v1"]).run().exits(0);
+    assert_eq!(ran.output, "from the image\n");
+    let ran = run_image(world, &["team/shell:v1", "sh", "-c", "echo x > /new; cat /new; exit 7"]);
+    let ran = ran.run().exits(7);
+    assert_eq!(ran.output, "x\n");
+    // The second one began from nothing again, and nothing of the first is there.
+    let ran = run_image(world, &["--name", "other", "team/shell:v1", "ls", "/new"]).run().exits(1);
+    assert!(ran.errors.contains("No such file"), "{}", ran.errors);
+    assert_eq!(left(world), (0, 0));
+}
+
+fn an_archive_runs(world: &World) {
+    shell_image(world);
+    let file = world.path("shell.tar");
+    let file = file.to_str().expect("UTF-8");
+    tools(world, &["export", "team/shell:v1", file]).exits(0);
+    let ran = run_from(world, "other-store", &[file, "echo", "again"]).run().exits(0);
+    assert_eq!(ran.output, "again\n");
+    assert!(left(world).1 == 0);
+}
+
+fn a_killed_run_of_an_image_is_deleted(world: &World) {
+    shell_image(world);
+    for round in 0..12_u64 {
+        let running =
+            run_image(world, &["--name", "killed", "team/shell:v1", "sleep", "60"]).spawn();
+        // From the making of the bundle to the running program.
+        std::thread::sleep(std::time::Duration::from_millis(round * round));
+        running.signal(Signal::KILL);
+        running.wait();
+        world.run(&["delete", "--force", "killed"]).exits(0);
+        assert_eq!(left(world), (0, 0), "round {round}");
+    }
+    tools(world, &["rm", "team/shell:v1"]).exits(0);
+    tools(world, &["gc"]).exits(0);
+    assert_eq!(std::fs::read_dir(world.path("store/layers/sha256")).expect("layers").count(), 0);
+}
+
+fn what_is_no_image_leaves_nothing(world: &World) {
+    let ran = run_image(world, &["registry.example/absent"]).run().exits(1);
+    assert!(ran.errors.contains("no image `registry.example/absent:latest`"), "{}", ran.errors);
+    assert!(ran.errors.contains("made no bundle"), "{}", ran.errors);
+    let absent = world.path("no-such-program");
+    let ran = run_image(world, &["absent"]).env("ROOTFS_TOOLS", absent.to_str().expect("UTF-8"));
+    let ran = ran.run().exits(1);
+    assert!(ran.errors.contains("start") && ran.errors.contains("no-such-program"), "{ran:?}");
+    assert_eq!(left(world), (0, 0));
 }

@@ -178,6 +178,10 @@ fn a_compose_file_is_followed(world: &World) {
     let before = project.pids();
     project.ok(&up);
     assert_eq!(project.pids(), before, "a second up changes nothing");
+    // A service alone brings what it needs, and another number of replicas wins over the file's.
+    project.ok(&[&up[..], &["--replicas", "web=1", "web"]].concat());
+    project.wait_for("two in all", || project.pids().len() == 2);
+    project.minisup(&[&up[..], &["wbe"]].concat()).fails("there is no service `wbe`");
     project.down();
 }
 
@@ -279,8 +283,8 @@ fn roles_and_hooks_are_followed(world: &World) {
     project.wait_for("that it gets some again", || route().contains("\"active\""));
     assert_eq!(project.pids(), before, "not ready is no reason to replace it");
     project.ok(&["restart", "web"]);
-    project.wait_for("its successor", || project.ok(&["ps"]).contains("web.1.2"));
-    project.ok(&["exec", "web.1.2", "touch", "/tmp/open"]);
+    let enter = ["exec", "web.1.2", "touch", "/tmp/open"];
+    project.wait_for("its successor", || project.minisup(&enter).status == 0);
     project.wait_for("the hook", || project.ok(&["logs"]).contains("bye"));
     std::fs::write(&file, text.replace("tcp: {port", "grpc: {port")).expect("write the file");
     project.minisup(&up).fails("a probe by grpc is not supported yet");

@@ -30,14 +30,22 @@ fn use_is_told_at_once(world: &World) {
     project.up_with(2, &["--memory", "64m", "--health-http", "3000/health"]);
     let stats: Value =
         serde_json::from_str(&project.ok(&["stats", "--no-stream", "--json"])).expect("JSON");
-    assert_eq!(stats.as_array().map(Vec::len), Some(2), "{stats}");
-    let latest = &stats[0]["latest"];
+    assert_eq!(stats["stats"].as_array().map(Vec::len), Some(2), "{stats}");
+    let latest = &stats["stats"][0]["latest"];
     assert_eq!(latest["limit_bytes"], 64 << 20, "{stats}");
     assert!(latest["memory_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{stats}");
     assert!(latest["pids"].as_u64().is_some_and(|count| count > 0), "{stats}");
     let table = project.ok(&["stats", "--no-stream"]);
     assert!(table.contains("web.1.1") && table.contains("64.0 MiB"), "{table}");
+    let mut client = Client::connect(project.port).expect("connect");
+    (0..20).for_each(|_| drop(client.get("/").expect("an answer")));
+    let counted: Value =
+        serde_json::from_str(&project.ok(&["stats", "--no-stream", "--json"])).expect("JSON");
+    let web = &counted["traffic"]["services"]["web"];
+    assert_eq!((&web["requests"], &web["lost"]), (&20.into(), &0.into()), "{counted}");
+    assert!(web["p99_us"].as_u64() >= web["p50_us"].as_u64(), "{counted}");
     let metrics = project.ok(&["metrics"]);
+    assert!(metrics.contains("minisup_first_byte_seconds{service=\"web\",quantile=\"0.99\"}"));
     let ready = "minisup_replicas_ready{project=\"";
     assert!(metrics.lines().any(|line| line.starts_with(ready) && line.ends_with(" 2")));
     assert!(metrics.contains("minisup_memory_limit_bytes{instance=\"web.2.1\"} 67108864"));

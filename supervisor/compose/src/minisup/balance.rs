@@ -20,7 +20,7 @@ pub struct Balance {
     pub algorithm: Algorithm,
     /// What is spoken on TCP ports whose `app_protocol` does not say it. Default `http`.
     pub protocol: LbProtocol,
-    /// Further tries of a request on other replicas. Default 2.
+    /// Further tries of a request on other replicas. Default 3.
     pub retries: u32,
     /// Retries are at most this share of all requests. Default 20 %.
     pub retry_budget: Percent,
@@ -134,7 +134,7 @@ impl Default for Balance {
         Self {
             algorithm: Algorithm::default(),
             protocol: LbProtocol::default(),
-            retries: 2,
+            retries: 3,
             retry_budget: Percent(200_000),
             retry_unsafe: false,
             slow_start: Millis(0),

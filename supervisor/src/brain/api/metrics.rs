@@ -4,14 +4,48 @@ use std::fmt::{Display, Write};
 
 use super::views::StatsView;
 use crate::brain::engine::Brain;
+use crate::brain::traffic::TrafficView;
+use crate::plane::protocol::Traffic;
 
 /// The metrics of a project.
-pub(super) fn text(brain: &mut Brain) -> String {
+pub(super) fn text(brain: &mut Brain, traffic: Option<&TrafficView>) -> String {
     let stats = brain.stats();
     let mut out = String::new();
     services(brain, &mut out);
     instances(&stats, &mut out);
+    if let Some(traffic) = traffic {
+        requests(traffic, &mut out);
+    }
     out
+}
+
+/// What the data plane has counted; the times as the quantiles of a summary, in seconds.
+fn requests(traffic: &TrafficView, out: &mut String) {
+    type Value = fn(&Traffic) -> f64;
+    let families: [(&str, &str, &str, Value); 4] = [
+        ("minisup_requests_total", "Answers.", "counter", |t| t.requests as f64),
+        ("minisup_errors_total", "Answers with status 500 and above.", "counter", |t| {
+            t.errors as f64
+        }),
+        ("minisup_lost_total", "Requests without an answer.", "counter", |t| t.lost as f64),
+        ("minisup_in_flight", "Requests under way.", "gauge", |t| f64::from(t.in_flight)),
+    ];
+    for (name, help, kind, value) in families {
+        head(out, name, help, kind);
+        for (instance, counted) in &traffic.instances {
+            line(out, name, &format!("instance=\"{instance}\""), value(counted));
+        }
+    }
+    let name = "minisup_first_byte_seconds";
+    head(out, name, "Time to the first byte of an answer.", "summary");
+    for (service, view) in &traffic.services {
+        for (quantile, us) in [("0.5", view.p50_us), ("0.95", view.p95_us), ("0.99", view.p99_us)] {
+            if let Some(us) = us {
+                let labels = format!("service=\"{service}\",quantile=\"{quantile}\"");
+                line(out, name, &labels, us as f64 / 1e6);
+            }
+        }
+    }
 }
 
 fn services(brain: &Brain, out: &mut String) {

@@ -23,6 +23,7 @@ pub(crate) use self::views::{EventView, StateView};
 
 use super::News;
 use super::engine::Brain;
+use super::traffic::TrafficView;
 use crate::layout::Layout;
 use crate::model::Stack;
 
@@ -40,6 +41,8 @@ pub(crate) enum Call {
     Registry,
     /// Metrics.
     Metrics,
+    /// What the data plane has counted.
+    Traffic,
     /// The description of the API.
     Document,
     /// What happened.
@@ -84,7 +87,7 @@ impl Reply {
         Reply { status: StatusCode::OK, kind, text }
     }
 
-    fn error(status: StatusCode, error: String) -> Reply {
+    pub(crate) fn error(status: StatusCode, error: String) -> Reply {
         let text = serde_json::json!({"error": error}).to_string();
         Reply { status, kind: JSON, text }
     }
@@ -95,10 +98,14 @@ pub(crate) fn look(brain: &mut Brain, call: &Call) -> Reply {
     match call {
         Call::Stats => Reply::json(&brain.stats()),
         Call::Registry => Reply::json(&brain.registry()),
-        Call::Metrics => Reply::text("text/plain; version=0.0.4", metrics::text(brain)),
         Call::Document => Reply::text(JSON, routes::DOCUMENT.to_string()),
         _ => Reply::json(&brain.state_view()),
     }
+}
+
+/// The metrics, with what the data plane has counted, if it has answered.
+pub(crate) fn metrics(brain: &mut Brain, traffic: Option<&TrafficView>) -> Reply {
+    Reply::text("text/plain; version=0.0.4", metrics::text(brain, traffic))
 }
 
 /// Offers the API on the project's socket.

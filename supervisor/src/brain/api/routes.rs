@@ -7,6 +7,7 @@
 //! | `GET /v1/state`                           | the state, and each first process  |
 //! | `GET /v1/events?after=N[&slot=S][&wait]`  | the events after number N          |
 //! | `GET /v1/stats`                           | what every instance uses           |
+//! | `GET /v1/traffic`                         | what the data plane has counted    |
 //! | `GET /v1/registry`                        | who can be reached                 |
 //! | `GET /v1/metrics`                         | Prometheus' text format            |
 //! | `GET /v1/openapi.json`                    | this table, for programs           |
@@ -26,12 +27,13 @@ use super::{Call, Reply};
 const BODY: usize = 8 << 20;
 
 /// Every route. The published document describes exactly these, which a test holds.
-pub(super) const ROUTES: [(Method, &str); 8] = [
+pub(super) const ROUTES: [(Method, &str); 9] = [
     (Method::POST, "/v1/apply"),
     (Method::POST, "/v1/command"),
     (Method::GET, "/v1/state"),
     (Method::GET, "/v1/events"),
     (Method::GET, "/v1/stats"),
+    (Method::GET, "/v1/traffic"),
     (Method::GET, "/v1/registry"),
     (Method::GET, "/v1/metrics"),
     (Method::GET, "/v1/openapi.json"),
@@ -53,6 +55,7 @@ pub(super) async fn understand(request: Request<Incoming>) -> Result<Call, Reply
     match path {
         "/v1/state" => Ok(Call::State),
         "/v1/stats" => Ok(Call::Stats),
+        "/v1/traffic" => Ok(Call::Traffic),
         "/v1/registry" => Ok(Call::Registry),
         "/v1/metrics" => Ok(Call::Metrics),
         "/v1/openapi.json" => Ok(Call::Document),

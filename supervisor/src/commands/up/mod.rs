@@ -25,74 +25,84 @@ use crate::{compose, programs, quantity};
 /// What `up` can be told.
 #[derive(Args, Debug)]
 pub(crate) struct Up {
-    /// A bundle directory, an image of the store, or an image archive [else compose.yaml counts]
+    /// A bundle directory, an image of the store, or an image archive [else compose.yaml counts];
+    /// with --file a service
     #[arg(value_name = "BUNDLE|IMAGE")]
     bundle: Option<String>,
-    /// The command, instead of the bundle's
+    /// The command, instead of the bundle's; with --file more services
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
     /// A Compose file; several are laid over each other
-    #[arg(long, short, conflicts_with = "bundle")]
+    #[arg(long, short)]
     file: Vec<PathBuf>,
+    /// A profile of the Compose file that is active; `*` is all
+    #[arg(long, conflicts_with = "name")]
+    profile: Vec<String>,
+    /// A file of variables for the Compose file, instead of .env
+    #[arg(long, conflicts_with = "name")]
+    env_file: Vec<PathBuf>,
     /// The service's name [the bundle directory's]
-    #[arg(requires = "bundle", long)]
+    #[arg(requires = "bundle", conflicts_with = "file", long)]
     name: Option<String>,
-    /// How many replicas
-    #[arg(requires = "bundle", long, default_value_t = 1)]
-    replicas: u32,
+    /// How many replicas [1]; with a Compose file SERVICE=NUMBER, instead of the file's
+    #[arg(long, value_name = "NUMBER|SERVICE=NUMBER")]
+    replicas: Vec<String>,
     /// Publish a port of the replicas at a port of the host, balanced: 8080:3000
-    #[arg(requires = "bundle", long, short, value_parser = quantity::publish)]
+    #[arg(requires = "bundle", conflicts_with = "file", long, short, value_parser = quantity::publish)]
     publish: Vec<(std::net::SocketAddr, u16)>,
+    /// A port of the replicas that other services of the project reach: 5432
+    #[arg(requires = "bundle", conflicts_with = "file", long)]
+    pub(super) expose: Vec<u16>,
     /// What is spoken on published ports; auto looks at the client's first bytes
-    #[arg(requires = "bundle", long, default_value = "auto", value_parser = ["auto", "http", "tcp"])]
+    #[arg(requires = "bundle", conflicts_with = "file", long, default_value = "auto", value_parser = ["auto", "http", "h2c", "tcp"])]
     protocol: String,
     /// Set a variable in the containers: NAME=value
-    #[arg(requires = "bundle", long, short)]
+    #[arg(requires = "bundle", conflicts_with = "file", long, short)]
     env: Vec<String>,
     /// The memory limit and reservation of each replica: 512m
-    #[arg(requires = "bundle", long, value_parser = quantity::bytes)]
+    #[arg(requires = "bundle", conflicts_with = "file", long, value_parser = quantity::bytes)]
     memory: Option<u64>,
     /// Healthy is when this shell command succeeds in the container
-    #[arg(requires = "bundle", long, group = "health")]
+    #[arg(requires = "bundle", conflicts_with = "file", long, group = "health")]
     health_cmd: Option<String>,
     /// Healthy is a status of 200 to 399 at PORT/PATH: 3000/health
-    #[arg(requires = "bundle", long, group = "health")]
+    #[arg(requires = "bundle", conflicts_with = "file", long, group = "health")]
     health_http: Option<String>,
     /// Healthy is a connection to this port
-    #[arg(requires = "bundle", long, group = "health")]
+    #[arg(requires = "bundle", conflicts_with = "file", long, group = "health")]
     health_tcp: Option<u16>,
     /// The pause between two probes
-    #[arg(requires = "bundle", long, default_value = "1s", value_parser = quantity::duration_ms)]
+    #[arg(requires = "bundle", conflicts_with = "file", long, default_value = "1s", value_parser = quantity::duration_ms)]
     health_interval: u64,
     /// How long a probe may take
-    #[arg(requires = "bundle", long, default_value = "1s", value_parser = quantity::duration_ms)]
+    #[arg(requires = "bundle", conflicts_with = "file", long, default_value = "1s", value_parser = quantity::duration_ms)]
     health_timeout: u64,
     /// Failures in a row that mean unhealthy
-    #[arg(requires = "bundle", long, default_value_t = 3)]
+    #[arg(requires = "bundle", conflicts_with = "file", long, default_value_t = 3)]
     health_retries: u32,
     /// How long after the start failures do not count
-    #[arg(requires = "bundle", long, default_value = "30s", value_parser = quantity::duration_ms)]
+    #[arg(requires = "bundle", conflicts_with = "file", long, default_value = "30s", value_parser = quantity::duration_ms)]
     health_start_period: u64,
     /// When to start again: no, on-failure[:N], always
-    #[arg(requires = "bundle", long, default_value = "always")]
+    #[arg(requires = "bundle", conflicts_with = "file", long, default_value = "always")]
     restart: String,
     /// What asks the containers to stop [that of the image, or TERM]
-    #[arg(requires = "bundle", long)]
+    #[arg(requires = "bundle", conflicts_with = "file", long)]
     stop_signal: Option<String>,
     /// How long they may take to stop
-    #[arg(requires = "bundle", long, default_value = "10s", value_parser = quantity::duration_ms)]
+    #[arg(requires = "bundle", conflicts_with = "file", long, default_value = "10s", value_parser = quantity::duration_ms)]
     stop_timeout: u64,
     /// How long requests in flight may take to finish before a stop
-    #[arg(requires = "bundle", long, default_value = "10s", value_parser = quantity::duration_ms)]
+    #[arg(requires = "bundle", conflicts_with = "file", long, default_value = "10s", value_parser = quantity::duration_ms)]
     drain: u64,
     /// How many replicas an update takes out at a time
-    #[arg(requires = "bundle", long, default_value_t = 1)]
+    #[arg(requires = "bundle", conflicts_with = "file", long, default_value_t = 1)]
     update_parallelism: u32,
     /// Whether a replacement starts before the old one stops
-    #[arg(requires = "bundle", long, default_value = "start-first", value_parser = ["start-first", "stop-first"])]
+    #[arg(requires = "bundle", conflicts_with = "file", long, default_value = "start-first", value_parser = ["start-first", "stop-first"])]
     update_order: String,
     /// Whether a registry is asked for the image
-    #[arg(requires = "bundle", long, default_value = "missing", value_parser = ["missing", "always", "never"])]
+    #[arg(requires = "bundle", conflicts_with = "file", long, default_value = "missing", value_parser = ["missing", "always", "never"])]
     pull: String,
     /// The image store [that of rootfs-tools]
     #[arg(long, env = "MINISUP_STORE")]
@@ -156,7 +166,7 @@ struct Wanted {
     layout: Layout,
     runtime: PathBuf,
     services: BTreeMap<String, ServiceSpec>,
-    /// Whether what else the project has stays as it is.
+    /// Whether these are some of the project, and what else it has stays as it is.
     is_one: bool,
     volumes: BTreeSet<String>,
     warnings: Vec<String>,
@@ -166,12 +176,21 @@ impl Wanted {
     fn read(named: Option<&str>, up: &Up) -> Result<Wanted> {
         let runtime = programs::runtime(up.runtime.as_deref())?;
         let images = |layout: &Layout| Images { store: up.store.clone(), bundles: layout.images() };
-        let Some(source) = &up.bundle else {
-            let file = compose::File::read(&up.file, named)?;
+        let Some(source) = up.bundle.as_ref().filter(|_| up.file.is_empty()) else {
+            let words = up.bundle.iter().chain(&up.command).cloned().collect();
+            let choice = compose::Choice {
+                files: up.file.clone(),
+                services: words,
+                profiles: up.profile.clone(),
+                env_files: up.env_file.clone(),
+            };
+            let file = compose::File::read(&choice, named)?;
             let layout = Layout::of(file.name())?;
-            let Loaded { services, volumes, warnings } =
+            let Loaded { mut services, volumes, warnings } =
                 file.services(&images(&layout), &layout)?;
-            return Ok(Wanted { layout, runtime, services, is_one: false, volumes, warnings });
+            service::set_replicas(&up.replicas, &mut services)?;
+            let is_one = !choice.services.is_empty();
+            return Ok(Wanted { layout, runtime, services, is_one, volumes, warnings });
         };
         let name = up.name.clone().map_or_else(|| service::name(source), Ok)?;
         let layout = Layout::of(named.unwrap_or(&name))?;

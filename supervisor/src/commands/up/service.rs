@@ -7,6 +7,7 @@ use minisup_core::restart::{RestartOn, RestartPolicy};
 use minisup_core::spec::Order;
 
 use super::Up;
+use crate::balance::Balance;
 use crate::image::Made;
 use crate::model::{Health, Probe, Protocol, Publish, Roles, ServiceSpec};
 use crate::settings::Settings;
@@ -32,6 +33,7 @@ pub(super) fn name(source: &str) -> Result<String> {
 pub(super) fn service(up: &Up, made: Made) -> Result<ServiceSpec> {
     let protocol = match up.protocol.as_str() {
         "http" => Protocol::Http,
+        "h2c" => Protocol::H2c,
         "tcp" => Protocol::Tcp,
         _ => Protocol::Auto,
     };
@@ -42,7 +44,7 @@ pub(super) fn service(up: &Up, made: Made) -> Result<ServiceSpec> {
     }
     Ok(ServiceSpec {
         bundle: made.bundle,
-        replicas: up.replicas,
+        replicas: number(&up.replicas)?,
         command: command(made.entrypoint, &up.command),
         env: up.env.clone(),
         memory_bytes: up.memory,
@@ -52,6 +54,8 @@ pub(super) fn service(up: &Up, made: Made) -> Result<ServiceSpec> {
         pids: None,
         needs: BTreeMap::new(),
         publish: up.publish.iter().map(publish).collect(),
+        expose: up.expose.clone(),
+        balance: Balance::default(),
         health: health(up)?.or(made.health),
         stop_signal: up.stop_signal.clone().or(made.stop_signal).unwrap_or_else(|| "TERM".into()),
         stop_grace_ms: up.stop_timeout,
@@ -62,6 +66,32 @@ pub(super) fn service(up: &Up, made: Made) -> Result<ServiceSpec> {
         settings: Settings::default(),
         roles: Roles::default(),
     })
+}
+
+/// The one number of replicas, 1 if none is given.
+fn number(given: &[String]) -> Result<u32> {
+    match given {
+        [] => Ok(1),
+        [one] => one.parse().with_context(|| format!("--replicas {one}: write a number")),
+        _ => bail!("--replicas was given more than once"),
+    }
+}
+
+/// Numbers of replicas for services of a Compose file: `web=3`.
+pub(super) fn set_replicas(
+    given: &[String],
+    services: &mut BTreeMap<String, ServiceSpec>,
+) -> Result<()> {
+    for text in given {
+        let wrong = || format!("--replicas {text}: write SERVICE=NUMBER, as web=3");
+        let (name, count) = text.split_once('=').with_context(wrong)?;
+        let known: Vec<String> = services.keys().cloned().collect();
+        let Some(spec) = services.get_mut(name) else {
+            bail!("--replicas {text}: there is no service {name}; there are {}", known.join(", "));
+        };
+        spec.replicas = count.parse().with_context(wrong)?;
+    }
+    Ok(())
 }
 
 /// A command replaces that of the image, and is given to its entry point.
@@ -123,6 +153,16 @@ mod tests {
         for bad in ["", "never", "on-failure:x", "always:3"] {
             assert!(restart(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn replicas_are_one_number_or_of_services() {
+        assert_eq!(number(&[]).unwrap(), 1);
+        assert_eq!(number(&["3".into()]).unwrap(), 3);
+        assert!(number(&["web=3".into()]).is_err());
+        assert!(set_replicas(&["3".into()], &mut BTreeMap::new()).is_err());
+        let error = set_replicas(&["web=3".into()], &mut BTreeMap::new()).unwrap_err();
+        assert!(error.to_string().contains("there is no service web"), "{error}");
     }
 
     #[test]

@@ -4,12 +4,13 @@
 //! with each look. Ctrl-C stops the project.
 
 use std::io::{IsTerminal, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::brain::api::{EventView, StateView};
+use crate::brain::traffic::TrafficView;
 use crate::client::Client;
 use crate::clock;
 use crate::commands::logs::Reader;
@@ -26,6 +27,7 @@ pub(super) async fn foreground(client: &Client, mut seen: i64) -> Result<()> {
     let is_terminal = std::io::stdout().is_terminal();
     let mut reader = Reader::default();
     reader.read(&client.layout, None); // what was there before is not shown again
+    let mut requests = Requests::default();
     let mut stop = signal(SignalKind::terminate())?;
     loop {
         tokio::select! {
@@ -48,7 +50,8 @@ pub(super) async fn foreground(client: &Client, mut seen: i64) -> Result<()> {
             out.push_str(&format!("{line}\n"));
         }
         if is_terminal && let Ok(view) = client.state().await {
-            out = format!("{AGAIN}{out}{}", standing(&view));
+            let rate = requests.look(client).await;
+            out = format!("{AGAIN}{out}{}", standing(&view, rate));
         }
         print!("{out}");
         std::io::stdout().flush()?;
@@ -69,14 +72,38 @@ fn is_news(view: &EventView) -> bool {
     )
 }
 
-/// One line: how many are ready of each service, and what the first that is not waits for.
-fn standing(view: &StateView) -> String {
+/// Requests per second, from counts a second apart.
+#[derive(Default)]
+struct Requests {
+    last: Option<(Instant, u64)>,
+    rate: Option<f64>,
+}
+
+impl Requests {
+    async fn look(&mut self, client: &Client) -> Option<f64> {
+        if self.last.is_some_and(|(at, _)| at.elapsed() < Duration::from_secs(1)) {
+            return self.rate;
+        }
+        let traffic: Option<TrafficView> = client.get("/v1/traffic").await.ok();
+        let now = traffic.map(|view| view.services.values().map(|one| one.requests).sum::<u64>());
+        self.rate = now.zip(self.last).and_then(|(now, (at, before))| {
+            Some(now.checked_sub(before)? as f64 / at.elapsed().as_secs_f64())
+        });
+        self.last = now.map(|now| (Instant::now(), now));
+        self.rate
+    }
+}
+
+/// One line: how many are ready of each service, the requests, and what the first that is not
+/// ready waits for.
+fn standing(view: &StateView, rate: Option<f64>) -> String {
     let mut parts = Vec::new();
     for name in view.stack.services.keys() {
         let key = name.as_str().into();
         let ready = view.state.slots_of(&key).filter(|slot| slot.is_ready()).count();
         parts.push(format!("{name} {ready}/{}", view.state.replicas(&key)));
     }
+    parts.extend(rate.map(|rate| format!("{rate:.0} requests/s")));
     let late = view.state.slots().find(|slot| !slot.is_ready() && !slot.has_ended());
     if let Some(slot) = late {
         parts.push(format!("{} {}", slot.id, ps::in_words(slot, clock::now())));

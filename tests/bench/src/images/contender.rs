@@ -106,7 +106,7 @@ impl Workshop {
         match contender {
             Contender::RootfsTools => {
                 let mut command = Command::new(&self.rootfs_tools);
-                command.arg("--store").arg(output.join("store"));
+                command.arg("--quiet").arg("--store").arg(output.join("store"));
                 command.arg("import").arg(&image.layout).arg(NAME);
                 command
             }

@@ -51,7 +51,7 @@ impl Shape {
         match (self, numbers.below(1000)) {
             (Self::Small, _) => numbers.size(40, 4000),
             (Self::Debian, 0..850) => numbers.size(128, 16 << 10),
-            (Self::Debian, 850..991) => numbers.size(16 << 10, 256 << 10),
+            (Self::Debian, 850..986) => numbers.size(16 << 10, 256 << 10),
             (Self::Debian, _) => numbers.size(256 << 10, 2 << 20),
         }
     }

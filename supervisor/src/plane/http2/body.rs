@@ -8,11 +8,11 @@ use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use super::pool::Sender;
-use crate::plane::table::InFlight;
+use crate::plane::backend::InFlight;
 
 /// An answer's body: at hand, or still coming. As long as it comes, its request is in flight, and
 /// when it has come its connection is free for the next.
-pub(crate) struct Answer(Inner);
+pub(super) struct Answer(Inner);
 
 enum Inner {
     Whole(Full<Bytes>),
@@ -21,12 +21,12 @@ enum Inner {
 
 impl Answer {
     /// A body that has been read.
-    pub(crate) fn whole(bytes: Bytes) -> Answer {
+    pub(super) fn whole(bytes: Bytes) -> Answer {
         Answer(Inner::Whole(Full::new(bytes)))
     }
 
     /// A body that is passed on as it comes.
-    pub(crate) fn streamed(
+    pub(super) fn streamed(
         body: Incoming,
         sender: Sender,
         in_flight: InFlight,
@@ -53,7 +53,7 @@ impl Body for Answer {
                 if let Poll::Ready(None) = polled
                     && let Some(sender) = sender.take()
                 {
-                    in_flight.0.pool.put(*port, sender);
+                    in_flight.0.pool2.put(*port, sender);
                 }
                 polled
             }

@@ -1,0 +1,48 @@
+//! Services find each other: an own network per project, and names in it.
+//!
+//! ```text
+//!   web.1 ── eth0 ─┐                       ┌ 10.77.0.1     DNS
+//!   web.2 ── eth0 ─┼─ bridge, in a network ┼ 10.77.12.3    service api, carried by the data plane
+//!   api.1 ── eth0 ─┘  namespace of its own └ 10.77.40.9    service web, likewise
+//! ```
+//!
+//! The bridge lives in a network namespace that belongs to nobody's process, only to a descriptor
+//! that the keeper holds: the host sees no interface, no address, no rule, and when the project
+//! goes nothing is left. A service's address is one of the bridge's; the data plane listens there,
+//! on the ports that the service publishes or exposes, so that requests between services are
+//! balanced, repeated and parked like those from outside.
+//!
+//! Why not listen inside each container, at a loopback address? An application that listens at
+//! `0.0.0.0:8080` listens at every address of its namespace: the data plane could not have port
+//! 8080 there for *another* service, and its clients would reach the wrong one.
+
+pub(crate) mod address;
+mod forward;
+pub(crate) mod names;
+pub(crate) mod server;
+pub(crate) mod switch;
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::Protocol;
+
+/// Who can be found, as the brain tells the data plane.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Directory {
+    /// The project: names end with `.PROJECT.internal`, or with nothing.
+    pub(crate) project: String,
+    /// The services that can be reached.
+    pub(crate) services: BTreeMap<String, Entry>,
+}
+
+/// A service that can be found.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    /// Where the data plane listens for it.
+    pub(crate) address: Ipv4Addr,
+    /// At which ports, and what is spoken there.
+    pub(crate) ports: BTreeMap<u16, Protocol>,
+}

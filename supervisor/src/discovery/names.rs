@@ -1,0 +1,168 @@
+//! What a question means, and its answer. Pure, but for the table it looks things up in.
+//!
+//! | name                   | record | answer                                    | TTL |
+//! |------------------------|--------|-------------------------------------------|-----|
+//! | `web`                  | A      | the service's address: the data plane     | 5   |
+//! | `tasks.web`            | A      | every ready replica                       | 0   |
+//! | `2.web`                | A      | the replica in slot 2                     | 0   |
+//! | `_3000._tcp.web`       | SRV    | port and name of the service              | 5   |
+//! | `x.y.77.10.in-addr.arpa` | PTR  | the name of that address                  | 5   |
+//!
+//! Each also with `.PROJECT.internal` behind it. Names of the project that do not exist are said
+//! not to; everything else is somebody else's to answer.
+
+use std::net::Ipv4Addr;
+
+use simple_dns::rdata::{A, PTR, RData, SRV};
+use simple_dns::{CLASS, Name, Packet, PacketFlag, QTYPE, RCODE, ResourceRecord, TYPE};
+
+use super::{Directory, address};
+
+/// How long a service's address may be remembered, in seconds.
+const STEADY: u32 = 5;
+/// Instances come and go: theirs may not be remembered at all.
+const FLEETING: u32 = 0;
+
+/// Where instances are, by service and slot.
+pub(crate) trait Instances {
+    /// The slots of a service that get requests, with their addresses.
+    fn ready(&self, service: &str) -> Vec<(u32, Ipv4Addr)>;
+}
+
+/// What is found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Found {
+    /// These addresses, for so long.
+    Addresses(Vec<Ipv4Addr>, u32),
+    /// A port of a service, at an address.
+    Port(u16, String, Ipv4Addr),
+    /// The name of an address.
+    Named(String),
+    /// A name of ours that does not exist.
+    Nothing,
+    /// Not ours.
+    Elsewhere,
+}
+
+/// The answer to a question; `None` if somebody else has to be asked. Nonsense is answered with
+/// nothing, as `Some` of an empty text.
+pub(crate) fn answer(
+    question: &[u8],
+    directory: &Directory,
+    instances: &dyn Instances,
+) -> Option<Vec<u8>> {
+    let Ok(packet) = Packet::parse(question) else { return Some(Vec::new()) };
+    if packet.has_flags(PacketFlag::RESPONSE) {
+        return Some(Vec::new());
+    }
+    let [asked] = &packet.questions[..] else { return Some(failure(question, RCODE::FormatError)) };
+    let name = asked.qname.to_string().to_ascii_lowercase();
+    let found = find(&name, directory, instances);
+    if found == Found::Elsewhere {
+        return None;
+    }
+    let mut reply = Packet::new_reply(packet.id());
+    reply.set_flags(PacketFlag::AUTHORITATIVE_ANSWER | PacketFlag::RECURSION_AVAILABLE);
+    if packet.has_flags(PacketFlag::RECURSION_DESIRED) {
+        reply.set_flags(PacketFlag::RECURSION_DESIRED);
+    }
+    reply.questions.push(asked.clone());
+    let wants = |kind: TYPE| asked.qtype == QTYPE::ANY || asked.qtype == QTYPE::TYPE(kind);
+    let record = |ttl, data| ResourceRecord::new(asked.qname.clone(), CLASS::IN, ttl, data);
+    let target;
+    match found {
+        Found::Nothing => *reply.rcode_mut() = RCODE::NameError,
+        Found::Addresses(addresses, ttl) if wants(TYPE::A) => {
+            for address in addresses {
+                reply.answers.push(record(ttl, RData::A(A { address: address.into() })));
+            }
+        }
+        Found::Port(port, service, address) if wants(TYPE::SRV) => {
+            target = format!("{service}.{}", suffix(&directory.project));
+            let target = Name::new(&target).ok()?;
+            let server = SRV { priority: 0, weight: 1, port, target: target.clone() };
+            reply.answers.push(record(STEADY, RData::SRV(server)));
+            let address = RData::A(A { address: address.into() });
+            let extra = ResourceRecord::new(target, CLASS::IN, STEADY, address);
+            reply.additional_records.push(extra);
+            return reply.build_bytes_vec().ok();
+        }
+        Found::Named(name) if wants(TYPE::PTR) => {
+            target = name;
+            reply.answers.push(record(STEADY, RData::PTR(PTR(Name::new(&target).ok()?))));
+            return reply.build_bytes_vec().ok();
+        }
+        // It exists, but has no such record (AAAA): an empty answer, or clients give up.
+        _ => {}
+    }
+    reply.build_bytes_vec_compressed().ok()
+}
+
+/// An answer that says only that there is none.
+pub(crate) fn failure(question: &[u8], code: RCODE) -> Vec<u8> {
+    let Ok(packet) = Packet::parse(question) else { return Vec::new() };
+    let mut reply = Packet::new_reply(packet.id());
+    *reply.rcode_mut() = code;
+    reply.questions.clone_from(&packet.questions);
+    reply.build_bytes_vec_compressed().unwrap_or_default()
+}
+
+/// What the names of a project end with.
+pub(crate) fn suffix(project: &str) -> String {
+    format!("{project}.internal")
+}
+
+fn find(name: &str, directory: &Directory, instances: &dyn Instances) -> Found {
+    if let Some(reversed) = name.strip_suffix(".in-addr.arpa") {
+        return reverse(reversed, directory, instances);
+    }
+    let suffix = suffix(&directory.project);
+    let before = name.strip_suffix(&suffix).and_then(|before| before.strip_suffix('.'));
+    let (local, ours) = before.map_or((name, false), |local| (local, true));
+    let labels: Vec<&str> = local.split('.').collect();
+    let entry = |service: &str| directory.services.get(service);
+    let found = match labels[..] {
+        [service] => entry(service).map(|e| Found::Addresses(vec![e.address], STEADY)),
+        ["tasks", service] if entry(service).is_some() => {
+            let all = instances.ready(service).into_iter().map(|(_, address)| address);
+            Some(Found::Addresses(all.collect(), FLEETING))
+        }
+        [slot, service] if entry(service).is_some() => {
+            let wanted = slot.parse::<u32>().ok();
+            let ready = instances.ready(service);
+            let one = ready.into_iter().find(|(index, _)| Some(*index) == wanted);
+            // The service is ours, so nobody else knows better.
+            Some(one.map_or(Found::Nothing, |(_, a)| Found::Addresses(vec![a], FLEETING)))
+        }
+        [port, "_tcp", service] => entry(service).and_then(|entry| {
+            let port = port.strip_prefix('_')?.parse().ok()?;
+            let known = entry.ports.contains_key(&port);
+            known.then(|| Found::Port(port, service.to_string(), entry.address))
+        }),
+        _ => None,
+    };
+    found.unwrap_or(if ours { Found::Nothing } else { Found::Elsewhere })
+}
+
+fn reverse(text: &str, directory: &Directory, instances: &dyn Instances) -> Found {
+    let octets: Vec<u8> = text.split('.').rev().filter_map(|part| part.parse().ok()).collect();
+    let Ok(octets) = <[u8; 4]>::try_from(octets) else { return Found::Elsewhere };
+    let wanted = Ipv4Addr::from(octets);
+    if octets[..2] != address::GATEWAY.octets()[..2] {
+        return Found::Elsewhere;
+    }
+    let suffix = suffix(&directory.project);
+    for (service, entry) in &directory.services {
+        if entry.address == wanted {
+            return Found::Named(format!("{service}.{suffix}"));
+        }
+        let ready = instances.ready(service);
+        if let Some((slot, _)) = ready.into_iter().find(|(_, address)| *address == wanted) {
+            return Found::Named(format!("{slot}.{service}.{suffix}"));
+        }
+    }
+    Found::Nothing
+}
+
+#[cfg(test)]
+mod tests;

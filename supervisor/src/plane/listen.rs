@@ -1,0 +1,160 @@
+//! New connections: who it is, and what is spoken.
+//!
+//! ```text
+//!   accept ─▶ PROXY protocol? ─▶ TLS? ─▶ first bytes ─┬─ "PRI * HTTP/2.0" ─▶ HTTP/2
+//!                                                     ├─ a request line ───▶ HTTP/1.1
+//!                                                     └─ anything else ────▶ bytes
+//! ```
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use super::ahead::Ahead;
+use super::buffer::Buffer;
+use super::http::Duplex;
+use super::proxy_protocol::{self, Said};
+use super::{Port, http, http2, tcp};
+use crate::model::Protocol;
+
+/// How long the client's first bytes are waited for when they decide what it speaks.
+const FIRST_BYTES: Duration = Duration::from_millis(50);
+/// How long a client may take to agree on keys.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long whoever connects may take to say for whom.
+const PROXY: Duration = Duration::from_secs(3);
+
+/// Accepts connections, for ever.
+pub(crate) async fn accept(listener: TcpListener, port: Rc<Port>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, client)) => {
+                tokio::task::spawn_local(begin(stream, client, port.clone()));
+            }
+            // Out of descriptors: those who wait will be served when others are done.
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+async fn begin(mut stream: TcpStream, mut client: SocketAddr, port: Rc<Port>) {
+    let _ = stream.set_nodelay(true);
+    let mut input = Buffer::default();
+    if port.published && port.service.rules().accept_proxy {
+        let said = tokio::time::timeout(PROXY, for_whom(&mut stream, &mut input)).await;
+        match said {
+            Ok(Some(told)) => client = told.unwrap_or(client),
+            Ok(None) | Err(_) => return,
+        }
+    }
+    if port.service.rules().tls.is_some() && port.published {
+        return begin_tls(stream, input, client, port).await;
+    }
+    match spoken(&mut stream, &mut input, port.publish.protocol).await {
+        Speech::Http1 => http::serve(stream, input, client, false, &port).await,
+        Speech::Http2 => http2::serve(stream, input, client, false, port).await,
+        Speech::Bytes => tcp::serve_plain(stream, input, client, &port).await,
+    }
+}
+
+/// The same behind TLS. Without a usable certificate nobody is served.
+async fn begin_tls(stream: TcpStream, input: Buffer, client: SocketAddr, port: Rc<Port>) {
+    let Some(mut config) = port.service.tls() else { return };
+    if port.publish.protocol == Protocol::Tcp {
+        // What is spoken inside is the application's; we can promise nothing in its name.
+        Arc::make_mut(&mut config).alpn_protocols.clear();
+    }
+    let accepting = TlsAcceptor::from(config).accept(Ahead::new(stream, input));
+    let Ok(Ok(mut stream)) = tokio::time::timeout(HANDSHAKE, accepting).await else { return };
+    let mut input = Buffer::default();
+    match spoken(&mut stream, &mut input, port.publish.protocol).await {
+        Speech::Http1 => http::serve(stream, input, client, true, &port).await,
+        Speech::Http2 => http2::serve(stream, input, client, true, port).await,
+        Speech::Bytes => tcp::serve(stream, input, client, &port).await,
+    }
+}
+
+/// Reads the PROXY protocol's header; `None` is the end of the connection.
+async fn for_whom(stream: &mut TcpStream, input: &mut Buffer) -> Option<Option<SocketAddr>> {
+    loop {
+        match proxy_protocol::read(input.bytes()) {
+            Said::Client(length, client) => {
+                input.consume(length);
+                return Some(client);
+            }
+            Said::More => {}
+            Said::Nonsense => return None,
+        }
+        if !matches!(input.fill(stream).await, Ok(1..)) {
+            return None;
+        }
+    }
+}
+
+/// What is spoken on a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Speech {
+    Http1,
+    Http2,
+    Bytes,
+}
+
+/// Finds out what a client speaks. One that says nothing waits for the server to speak first,
+/// which no HTTP client does.
+async fn spoken(stream: &mut impl Duplex, input: &mut Buffer, protocol: Protocol) -> Speech {
+    let first =
+        async { while input.bytes().len() < 4 && matches!(input.fill(stream).await, Ok(1..)) {} };
+    match protocol {
+        Protocol::Tcp => return Speech::Bytes,
+        Protocol::H2c => {
+            first.await;
+            return Speech::Http2;
+        }
+        Protocol::Http => first.await,
+        Protocol::Auto => {
+            let _ = tokio::time::timeout(FIRST_BYTES, first).await;
+        }
+    }
+    match begins_with(input.bytes()) {
+        Speech::Bytes if protocol == Protocol::Http => Speech::Http1,
+        speech => speech,
+    }
+}
+
+fn begins_with(bytes: &[u8]) -> Speech {
+    const METHODS: [&[u8]; 9] =
+        [b"GET ", b"HEAD", b"POST", b"PUT ", b"DELE", b"OPTI", b"PATC", b"TRAC", b"CONN"];
+    match bytes.get(..4) {
+        Some(b"PRI ") => Speech::Http2,
+        Some(first) if METHODS.contains(&first) => Speech::Http1,
+        _ => Speech::Bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_bytes_say_what_is_spoken() {
+        for (text, auto, http) in [
+            (&b"GET / HTTP/1.1\r\n"[..], Speech::Http1, Speech::Http1),
+            (b"PRI * HTTP/2.0\r\n", Speech::Http2, Speech::Http2),
+            (b"\x16\x03\x01\x02", Speech::Bytes, Speech::Http1),
+            (b"GE", Speech::Bytes, Speech::Http1),
+        ] {
+            for (protocol, expected) in [(Protocol::Auto, auto), (Protocol::Http, http)] {
+                let (mut ours, mut theirs) = tokio::io::duplex(64);
+                tokio::io::AsyncWriteExt::write_all(&mut theirs, text).await.unwrap();
+                drop(theirs);
+                let mut input = Buffer::default();
+                assert_eq!(spoken(&mut ours, &mut input, protocol).await, expected, "{text:?}");
+                assert_eq!(input.bytes(), text, "nothing is lost");
+            }
+        }
+    }
+}

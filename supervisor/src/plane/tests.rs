@@ -1,0 +1,233 @@
+//! Whole connections through the data plane, with applications that misbehave as told.
+//!
+//! They need root, for the data plane enters network namespaces (here: its own).
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use minisup_core::instance::Route;
+use minisup_core::name::{InstanceId, ServiceName};
+use minisup_core::state::Routes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::LocalSet;
+
+use super::*;
+use crate::balance::{Balance, ProxyVersion};
+use crate::model::Protocol;
+
+/// A service whose one instance is an application of this process, at `port`.
+struct Stage {
+    table: Rc<Table>,
+    at: SocketAddr,
+    id: InstanceId,
+}
+
+impl Stage {
+    async fn new(port: u16, protocol: Protocol, rules: Balance) -> Stage {
+        let (reports, outbox) = mpsc::unbounded_channel();
+        std::mem::forget(outbox);
+        let table = Rc::new(Table::new(reports, std::env::temp_dir()));
+        table.rule("web", rules);
+        let id = ServiceName::from("web").slot(1).instance(1);
+        let own = crate::netns::of_process(std::process::id().cast_signed()).unwrap();
+        table.add_endpoint(id.clone(), own, None);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let publish = Publish { host: at, port, protocol };
+        let port = Rc::new(Port { service: table.service("web"), publish, published: true });
+        tokio::task::spawn_local(listen::accept(listener, port));
+        let stage = Stage { table, at, id };
+        stage.route(1, Route::Active);
+        stage
+    }
+
+    fn route(&self, generation: u64, route: Route) {
+        let routes = BTreeMap::from([(self.id.clone(), route)]);
+        let services = BTreeMap::from([(ServiceName::from("web"), routes)]);
+        self.table.follow(&Routes { generation, services });
+    }
+
+    /// Sends that, and reads until the end.
+    async fn say(&self, text: &str) -> String {
+        let mut stream = TcpStream::connect(self.at).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await; // a reset is an end
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+}
+
+/// An application: for each connection, what it answers to what it has read; nothing is a death.
+async fn application(
+    answer: impl Fn(u32, &str) -> Option<String> + Clone + 'static,
+) -> (u16, Rc<AtomicU32>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let count = Rc::new(AtomicU32::new(0));
+    let seen = count.clone();
+    tokio::task::spawn_local(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (answer, seen) = (answer.clone(), seen.clone());
+            tokio::task::spawn_local(async move {
+                let mut buffer = vec![0; 1 << 16];
+                while let Ok(length @ 1..) = stream.read(&mut buffer).await {
+                    let number = seen.fetch_add(1, Ordering::Relaxed);
+                    let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                    let Some(answer) = answer(number, &text) else { return };
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                }
+            });
+        }
+    });
+    (port, count)
+}
+
+fn ok(body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+async fn on_this_thread(work: impl Future<Output = ()>) {
+    LocalSet::new().run_until(work).await;
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+const POST: &str = "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi";
+
+#[tokio::test]
+#[ignore = "needs root"]
+async fn what_is_safe_is_repeated_and_nothing_else() {
+    on_this_thread(async {
+        let keyed = POST.replace("Host", "Idempotency-Key: 7\r\nHost");
+        let lenient = Balance { retry_unsafe: true, ..Balance::default() };
+        let never = Balance { retries: 0, ..Balance::default() };
+        for (request, rules, status, times) in [
+            (GET, Balance::default(), "200", 2),
+            (POST, Balance::default(), "502", 1),
+            (&keyed, Balance::default(), "200", 2),
+            (POST, lenient, "200", 2),
+            (GET, never, "502", 1),
+        ] {
+            // It dies with the first request and answers the second.
+            let (port, seen) = application(|number, _| (number > 0).then(|| ok("done"))).await;
+            let stage = Stage::new(port, Protocol::Http, rules).await;
+            let answer = stage.say(request).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {answer}");
+            assert_eq!(seen.load(Ordering::Relaxed), times, "{request}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs root"]
+async fn a_request_waits_for_an_instance_and_the_queue_has_an_end() {
+    on_this_thread(async {
+        let (port, _) = application(|_, _| Some(ok("late"))).await;
+        let rules = Balance { queue_size: 1, ..Balance::default() };
+        let stage = Stage::new(port, Protocol::Http, rules).await;
+        stage.route(2, Route::Draining);
+        let waiting = stage.say(GET);
+        let mut waiting = std::pin::pin!(waiting);
+        let service = stage.table.service("web");
+        while service.waiting.get() == 0 {
+            tokio::select! {
+                answer = &mut waiting => panic!("it was answered: {answer}"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        let refused = stage.say(GET).await;
+        assert!(
+            refused.starts_with("HTTP/1.1 503") && refused.contains("Retry-After"),
+            "{refused}"
+        );
+        stage.route(3, Route::Active);
+        assert!(waiting.await.ends_with("late"));
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs root"]
+async fn bodies_pass_in_every_framing() {
+    on_this_thread(async {
+        let long = "x".repeat(300_000);
+        let copy = long.clone();
+        let (port, _) = application(move |_, asked| {
+            let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+                           3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
+            Some(match asked.split(' ').nth(1) {
+                Some("/long") => ok(&copy),
+                Some("/chunks") => chunked.to_string(),
+                _ => ok(&format!("{:?}", asked.split_once("\r\n\r\n").map(|parts| parts.1))),
+            })
+        })
+        .await;
+        let stage = Stage::new(port, Protocol::Http, Balance::default()).await;
+        let get = |path: &str| GET.replace("GET /", &format!("GET {path}"));
+        assert!(stage.say(&get("/long")).await.ends_with(&long));
+        assert!(
+            stage.say(&get("/chunks")).await.ends_with("\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
+        );
+        let old = stage.say("GET /chunks HTTP/1.0\r\n\r\n").await;
+        assert!(old.ends_with("\r\n\r\nabcde"), "no chunks for old clients: {old}");
+        assert!(stage.say(POST).await.ends_with("Some(\"hi\")"));
+        let chunks = "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+                      Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";
+        assert!(stage.say(chunks).await.contains("2\\r\\nhi"), "passed on as it was framed");
+        // Two requests in one write, the second behind the body of the first.
+        let both = format!("{}{GET}", POST.replace("Connection: close\r\n", ""));
+        assert_eq!(stage.say(&both).await.matches("HTTP/1.1 200").count(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs root"]
+async fn the_proxy_protocol_names_the_client_on_both_sides() {
+    on_this_thread(async {
+        let (port, _) = application(|_, asked| Some(ok(asked.lines().next().unwrap_or("")))).await;
+        let rules = Balance {
+            accept_proxy: true,
+            send_proxy: Some(ProxyVersion::V1),
+            ..Balance::default()
+        };
+        let stage = Stage::new(port, Protocol::Http, rules).await;
+        let from = "PROXY TCP4 192.0.2.7 192.0.2.8 4711 80\r\n";
+        let answer = stage.say(&format!("{from}{GET}")).await;
+        assert!(answer.contains("PROXY TCP4 192.0.2.7 127.0.0.1 4711"), "{answer}");
+        assert_eq!(stage.say(GET).await, "", "without it nobody is served");
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs root"]
+async fn http2_clients_and_bytes_reach_the_same_application() {
+    on_this_thread(async {
+        let (port, _) = application(|_, asked| Some(ok(&asked.replace("\r\n", "|")))).await;
+        let stage = Stage::new(port, Protocol::Auto, Balance::default()).await;
+        let stream = TcpStream::connect(stage.at).await.unwrap();
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let shaken = hyper::client::conn::http2::handshake(executor, io).await;
+        let (mut sender, connection) = shaken.unwrap();
+        tokio::spawn(connection);
+        let request = hyper::Request::get("http://name/a?b");
+        let request = request.body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        let body = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes();
+        let text = String::from_utf8_lossy(&body).into_owned();
+        assert!(text.starts_with("GET /a?b HTTP/1.1|"), "{text}");
+        assert!(text.contains("host: name|") && text.contains("x-forwarded-for: 127.0.0.1|"));
+        let mut bytes = TcpStream::connect(stage.at).await.unwrap();
+        bytes.write_all(b"\x01binary").await.unwrap();
+        let mut head = [0; 15];
+        bytes.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200 OK", "passed on as they are");
+        let counted = stage.table.backend(&stage.id).unwrap().traffic(std::time::Instant::now());
+        assert_eq!(counted.requests, 2);
+    })
+    .await;
+}
