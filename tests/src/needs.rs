@@ -32,6 +32,8 @@ pub(crate) enum Need {
     UserSessions,
     /// systemd as process 1, with its bus, and cgroup v2.
     Systemd,
+    /// The tests' files on a file system that can be idmapped.
+    IdmappedFiles,
 }
 
 impl Need {
@@ -69,6 +71,7 @@ impl Need {
                 std::fs::metadata(programs::minirun()).is_ok_and(|file| file.len() < 20_000_000)
             }
             Self::Namespace(kind) => Path::new("/proc/self/ns").join(kind).exists(),
+            Self::IdmappedFiles => !is_tmpfs(&std::env::temp_dir()) || kernel() >= (6, 3),
         }
     }
 }
@@ -88,8 +91,22 @@ impl fmt::Display for Need {
             Self::Systemd => f.write_str("systemd and cgroup v2"),
             Self::ReleaseBuild => f.write_str("a release build"),
             Self::Namespace(kind) => write!(f, "{kind} namespaces"),
+            Self::IdmappedFiles => f.write_str("a disk, or a tmpfs that can be idmapped (6.3)"),
         }
     }
+}
+
+fn is_tmpfs(path: &Path) -> bool {
+    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    rustix::fs::statfs(path).is_ok_and(|found| found.f_type == TMPFS_MAGIC)
+}
+
+/// The kernel's version, to its second number.
+fn kernel() -> (u32, u32) {
+    let system = rustix::system::uname();
+    let release = system.release().to_string_lossy();
+    let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 fn available_mib() -> u64 {

@@ -11,11 +11,13 @@ use crate::{Test, test};
 
 pub(super) fn tests() -> Vec<Test> {
     vec![
-        test("idmapped_mount_with_its_own_map", idmapped_mount_with_its_own_map),
-        test("idmapped_mount_of_the_container", idmapped_mount_of_the_container),
-        test("ridmap_reaches_below", ridmap_reaches_below),
+        test("idmapped_mount_with_its_own_map", idmapped_mount_with_its_own_map)
+            .needs(Need::IdmappedFiles),
+        test("idmapped_mount_of_the_container", idmapped_mount_of_the_container)
+            .needs(Need::IdmappedFiles),
+        test("ridmap_reaches_below", ridmap_reaches_below).needs(Need::IdmappedFiles),
         test("idmap_that_cannot_be", idmap_that_cannot_be),
-        test("user_namespace_that_exists", user_namespace_that_exists),
+        test("user_namespace_that_exists", user_namespace_that_exists).needs(Need::IdmappedFiles),
         test("pod_of_namespaces", pod_of_namespaces),
         test("groups_of_a_user_namespace", groups_of_a_user_namespace).needs(Need::CgroupV2),
     ]

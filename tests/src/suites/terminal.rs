@@ -40,7 +40,7 @@ fn foreground(world: &World) {
 
 fn resize(world: &World) {
     let script =
-        "trap 'stty size' WINCH; echo ready; trap 'exit 7' TERM; while :; do sleep 0.05; done";
+        "trap 'exit 7' TERM; trap 'stty size' WINCH; echo ready; while :; do sleep 0.05; done";
     let bundle = world.bundle("c").shell(script).set("/process/terminal", json!(true));
     let (mut pty, slave) = Pty::open(20, 80);
     let running = world.minirun(&["run", bundle.path()]).spawn_on(&slave);

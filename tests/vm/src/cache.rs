@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! $MINIRUN_CACHE/vm/  or  target/vm/
-//!   lock                     held while something is built
+//!   lock, apt.lock           held while something is built, while apt is used
 //!   accelerator              "kvm" or "tcg": what a probe found out
 //!   apt/                     apt's own lists and settings; the host's are never touched
 //!   kernel-6.1               the package and version that stands for this series
@@ -86,7 +86,7 @@ impl Cache {
         let mut removed = Vec::new();
         for (name, _) in self.entries()? {
             // Who holds or waits for the lock has this very file open.
-            if name != LOCK && !keep(&name) {
+            if !name.ends_with(LOCK) && !keep(&name) {
                 self.remove(&name)?;
                 removed.push(name);
             }
@@ -169,7 +169,17 @@ impl Cache {
     }
 
     fn lock(&self) -> Result<File> {
-        let file = File::create(self.path(LOCK))?;
+        self.lock_at(LOCK)
+    }
+
+    /// A lock of its own for something in the cache that is no part. Always taken before the one
+    /// that a part is built with.
+    pub(crate) fn lock_for(&self, name: &str) -> Result<File> {
+        self.lock_at(&format!("{name}.{LOCK}"))
+    }
+
+    fn lock_at(&self, name: &str) -> Result<File> {
+        let file = File::create(self.path(name))?;
         if file.try_lock().is_err() {
             eprintln!("vm: waiting for another build in {}", self.root.display());
             file.lock()?;

@@ -43,11 +43,14 @@ pub(crate) struct Package {
 #[derive(Debug)]
 pub(crate) struct Apt {
     config: std::path::PathBuf,
+    /// Held as long as this is used: apt itself gives up when another one has its lists.
+    _lock: fs::File,
 }
 
 impl Apt {
     /// Sets up apt below the cache and fetches the lists, backports included.
     pub(crate) fn update(cache: &Cache) -> Result<Self> {
+        let lock = cache.lock_for("apt")?;
         let directory = cache.path("apt");
         for part in ["lists/partial", "archives/partial", "state"] {
             fs::create_dir_all(directory.join(part))?;
@@ -58,7 +61,7 @@ impl Apt {
         fs::write(directory.join("sources.list"), lines)?;
         let config = directory.join("apt.conf");
         fs::write(&config, settings(&directory))?;
-        let apt = Self { config };
+        let apt = Self { config, _lock: lock };
         host::run(apt.command("apt-get").args(["-q", "update"]))
             .context("cannot fetch Debian's package lists: is there a network?")?;
         Ok(apt)
