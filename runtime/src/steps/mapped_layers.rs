@@ -32,7 +32,7 @@ use std::path::Path;
 use linux::clone::{Birth, spawn};
 use linux::mount::{self, Propagation};
 use linux::namespace::{Kind, Namespaces};
-use linux::{Errno, OFlag, metadata, path, pidfd};
+use linux::{Errno, OFlag, fd, metadata, path, pidfd};
 use serde_json::json;
 
 use super::{owners, rootfs};
@@ -121,8 +121,10 @@ fn give_away(dir: &Path, Map(users, groups): &Map<'_>) -> Result<(), Cause> {
         return Err(Cause::new("the user namespace has no root: nobody could own the layers")
             .remedy("map user and group 0 in linux.uidMappings and linux.gidMappings"));
     };
+    let dir = path::open(dir, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
     for part in ["upper", "work"] {
-        let directory = path::open(&dir.join(part), OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+        let directory = path::open_at(dir.as_fd(), Path::new(part), flags)?;
         metadata::set_owner(directory.as_fd(), user, group)?;
     }
     let list = |ranges: &[IdMap]| -> Vec<_> {
@@ -130,8 +132,10 @@ fn give_away(dir: &Path, Map(users, groups): &Map<'_>) -> Result<(), Cause> {
         ranges.iter().map(one).collect()
     };
     let text = json!({"uidMappings": list(users), "gidMappings": list(groups)}).to_string();
-    let file = dir.join(MAP);
-    std::fs::write(&file, text).map_err(|error| Cause::new(format!("{}: {error}", file.display())))
+    // Left by one that died here, of the same name.
+    drop(path::unlink_at(dir.as_fd(), Path::new(MAP)));
+    let file = path::create_at(dir.as_fd(), Path::new(MAP), 0o600)?;
+    Ok(fd::write_all(&file, text.as_bytes())?)
 }
 
 fn explained(error: linux::Error) -> Cause {
