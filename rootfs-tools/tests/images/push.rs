@@ -130,7 +130,7 @@ fn asked_when(breaks: usize, keeps: bool) -> Vec<String> {
     assert!(sizes.len() == 2 && sizes.iter().any(|&size| size > 400_000), "{sizes:?}");
     let asked = weak.asked.lock().unwrap();
     // One of the small ones is that of the configuration, whenever it comes.
-    let config = asked.iter().position(|what| what == "put").expect("the configuration");
+    let config = asked.iter().position(|what| what == "put").unwrap();
     asked.iter().enumerate().filter(|(at, _)| *at != config).map(|(_, what)| what.clone()).collect()
 }
 
