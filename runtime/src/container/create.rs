@@ -228,6 +228,7 @@ impl Half<'_> {
             cgroups: view,
             waits: waits(plan, wanted),
             mapped: mapped.fds,
+            mapped_root: mapped.root,
             may_set_groups: plan.identity_map.as_ref().is_none_or(|map| !map.deny_setgroups),
             current,
             foreground: self.options.foreground,

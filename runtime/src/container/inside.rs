@@ -41,6 +41,8 @@ pub(crate) struct Inside<'a> {
     pub(crate) waits: bool,
     /// Sources of mounts whose file owners are mapped, one place for each mount.
     pub(crate) mapped: Vec<Option<OwnedFd>>,
+    /// The root file system, where its file owners are mapped.
+    pub(crate) mapped_root: Option<OwnedFd>,
     /// Whether the user namespace allows setgroups(2).
     pub(crate) may_set_groups: bool,
     /// Where init writes what it is doing.
@@ -183,8 +185,9 @@ impl Inside<'_> {
         let mapped = std::mem::take(&mut self.mapped).into_iter();
         let mapped = mapped.chain(std::iter::repeat_with(|| None));
         let taken = taken.zip(mapped).map(|(taken, mapped)| mapped.or(taken));
-        let root =
-            journal.step(Step::Rootfs, path, || rootfs::attach(&plan.rootfs, in_user_namespace))?;
+        let made = self.mapped_root.take();
+        let attach = || rootfs::attach(&plan.rootfs, made, in_user_namespace);
+        let root = journal.step(Step::Rootfs, path, attach)?;
         for (mount, taken) in plan.mounts.iter().zip(taken) {
             let what = || mount.to_string();
             journal.step(Step::Mounts, what, || {

@@ -11,6 +11,7 @@ mod events;
 mod exec;
 mod hostile;
 mod identity;
+mod image_owners;
 mod images;
 mod lessons;
 mod lifecycle;
@@ -57,6 +58,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Test>)> {
         ("differential", differential::tests()),
         ("rootless", rootless::tests()),
         ("images", images::tests()),
+        ("image_owners", image_owners::tests()),
         ("bad_input", bad_input::tests()),
         ("hostile", hostile::tests()),
         ("races", races::tests()),
