@@ -372,9 +372,11 @@ fn killed_at_any_moment(host: &mut Host<'_>, world: &World) {
 
 fn again_and_again(host: &mut Host<'_>, world: &World) {
     let bundle = world.bundle("c").args(&["true"]);
-    for _ in 0..rounds(15, 1000) {
+    let (count, begun) = (rounds(15, 1000), Instant::now());
+    for _ in 0..count {
         host.minirun(&["run", "--net", "bridge", bundle.path()]).run().exits(0);
     }
+    eprintln!("network: {count} starts and ends in {:.1?}", begun.elapsed());
     nothing_is_left(host);
 }
 
@@ -384,10 +386,12 @@ fn many_at_once(host: &mut Host<'_>, world: &World) {
         let bundle = world.bundle(name).args(&["/bin/probe", "wait"]);
         host.minirun(&["run", "-d", "--net", "bridge", bundle.path()]).spawn()
     });
+    let begun = Instant::now();
     let started: Vec<_> = started.collect();
     for running in started {
         running.wait().exits(0);
     }
+    eprintln!("network: {} at once run after {:.1?}", names.len(), begun.elapsed());
     let seen = host.minirun(&["network", "inspect", "bridge"]).run().ok().json();
     let all = seen["containers"].as_array().expect("containers");
     let given: BTreeSet<_> = all.iter().map(|one| one["ipv4"].as_str()).collect();
