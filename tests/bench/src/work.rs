@@ -139,6 +139,8 @@ impl Workshop {
         }
         let mut command = self.command(peer, "run");
         command.arg("--bundle").arg(self.bundle_dir(peer, "noop")).arg("noop");
+        // What engines' form of `run` does anyway: the network namespace of config.json, no more.
+        command.env("MINIRUN_NET", "none");
         command
     }
 

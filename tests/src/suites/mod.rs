@@ -21,6 +21,7 @@ mod minisup_commands;
 mod mounts;
 mod namespaces;
 mod network;
+mod network_crash;
 mod owners;
 mod races;
 mod rootless;
@@ -63,6 +64,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Test>)> {
         ("hostile", hostile::tests()),
         ("races", races::tests()),
         ("crash", crash::tests()),
+        ("network_crash", network_crash::tests()),
         ("lessons", lessons::tests()),
         ("minisup", minisup::tests()),
         ("minisup_commands", minisup_commands::tests()),
