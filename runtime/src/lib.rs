@@ -10,6 +10,7 @@ pub mod cgroup;
 mod cli;
 mod commands;
 mod container;
+mod criu;
 mod error;
 mod explain;
 mod json;
