@@ -17,6 +17,7 @@ use crate::commands::{VERBS, VERSION_TEXT, Verb};
 use crate::container::group::Manager;
 use crate::container::state::StateRoot;
 use crate::error::{Error, Result};
+use crate::hints;
 use crate::report::Log;
 
 /// The global options, understood.
@@ -64,7 +65,7 @@ pub fn main() -> ExitCode {
     match (verb.run)(&global, matches) {
         Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(255)),
         Err(error) => {
-            global.log.error(&error);
+            global.log.error(&hints::explain(error));
             ExitCode::from(verb.failure_status)
         }
     }

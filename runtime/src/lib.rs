@@ -13,6 +13,7 @@ mod container;
 mod criu;
 mod error;
 mod explain;
+mod hints;
 mod json;
 pub mod plan;
 mod report;
