@@ -23,7 +23,7 @@ use crate::steps::namespaces::Opened;
 use crate::steps::pivot::OldRoot;
 use crate::steps::{
     Step, confine, credentials, devices, filter, handover, hide, hooks, identity, identity_map,
-    mounts, namespaces, pivot, rootfs, schedule,
+    landlock, mounts, namespaces, pivot, rootfs, schedule,
 };
 
 /// Everything that init takes with it from its creator.
@@ -370,7 +370,7 @@ impl Inside<'_> {
             let what = || format!("personality {persona:#x}");
             journal.step(Step::Confine, what, || prctl::set_personality(persona))?;
         }
-        if plan.annotations.get(schedule::CORE_ANNOTATION).is_some_and(|value| value == "true") {
+        if plan.cores_alone {
             let what = || "core scheduling".into();
             journal.step(Step::Confine, what, schedule::share_core_with_nobody)?;
         }
@@ -418,8 +418,10 @@ pub(crate) fn drop_power(
         let what = || format!("SELinux label {context}");
         journal.step(Step::Confine, what, || confine::set_selinux(proc, context))?;
     }
-    // Without no_new_privs, loading needs CAP_SYS_ADMIN, which is about to go.
+    let home = handover::with_home(process);
+    // Without no_new_privs, both need CAP_SYS_ADMIN, which is about to go.
     if !process.no_new_privileges {
+        enforce_rules(journal, process)?;
         load_filter(journal, process, line)?;
     }
     let user = &process.user;
@@ -427,7 +429,6 @@ pub(crate) fn drop_power(
     journal.step(Step::Credentials, who, || {
         credentials::become_user(user, process.capabilities.as_ref(), last.may_set_groups)
     })?;
-    let home = handover::with_home(process);
     let (arguments, environment) = &process.strings;
     let environment: &Strings = home.as_ref().unwrap_or(environment);
     journal.step(
@@ -446,10 +447,17 @@ pub(crate) fn drop_power(
     if process.no_new_privileges {
         let what = || "no new privileges".into();
         journal.step(Step::Confine, what, prctl::set_no_new_privileges)?;
+        enforce_rules(journal, process)?;
         load_filter(journal, process, line)?;
     }
     let cause = handover::become_program(&last.program, arguments, environment);
     Err(failure(Step::Handover, program(), cause))
+}
+
+/// Puts the process under its Landlock rules.
+fn enforce_rules(journal: &mut Journal<'_>, process: &Process) -> Result<(), Failure> {
+    let Some(rules) = &process.landlock else { return Ok(()) };
+    journal.step(Step::Confine, || "Landlock rules".into(), || landlock::enforce(rules))
 }
 
 /// Loads the filter, and hands its listener over: an agent decides about some calls from now on.

@@ -3,8 +3,10 @@
 mod agents;
 mod bad_input;
 mod budgets;
+mod checkpoint;
 mod clients;
 mod concurrency;
+mod confinement;
 mod crash;
 mod differential;
 mod events;
@@ -49,8 +51,10 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Test>)> {
         ("identity", identity::tests()),
         ("terminal", terminal::tests()),
         ("lifecycle", lifecycle::tests()),
+        ("confinement", confinement::tests()),
         ("exec", exec::tests()),
         ("events", events::tests()),
+        ("checkpoint", checkpoint::tests()),
         ("scheduling", scheduling::tests()),
         ("concurrency", concurrency::tests()),
         ("systemd", systemd::tests()),
