@@ -108,11 +108,13 @@ const FULL: &[&str] =
     &["apparmor", "dbus", "dbus-user-session", "libpam-systemd", "systemd", "systemd-sysv", "udev"];
 
 const DOCKER: &[&str] = &[
+    "catatonit",
     "conmon",
     "containerd",
     "docker.io",
     "fuse-overlayfs",
     "iptables",
+    "netavark",
     "passt",
     "podman",
     "slirp4netns",
