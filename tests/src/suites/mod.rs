@@ -17,6 +17,8 @@ mod lifecycle;
 mod limits;
 mod minisup;
 mod minisup_commands;
+mod minisup_datagrams;
+mod minisup_keys;
 mod mounts;
 mod namespaces;
 mod network;
@@ -64,5 +66,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Test>)> {
         ("lessons", lessons::tests()),
         ("minisup", minisup::tests()),
         ("minisup_commands", minisup_commands::tests()),
+        ("minisup_datagrams", minisup_datagrams::tests()),
+        ("minisup_keys", minisup_keys::tests()),
     ]
 }
