@@ -9,13 +9,14 @@
 //! - `probe ready` tells NOTIFY_SOCKET that it is ready, and waits
 //! - `probe echo PORT` answers datagrams with the name of its slot and what they said
 //! - `probe ask ADDRESS TEXT` sends a datagram until it is answered, and prints the answer
+//! - `probe upgrade PORT` agrees to leave HTTP, and sends back what comes then
 //! - `probe swap A B` exchanges two names for ever
 //! - `probe write FILE` tries to open FILE for writing and says how that went
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
-use std::net::UdpSocket;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, UdpSocket};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         ["wait"] => wait(),
         ["ready"] => ready(),
         ["echo", port] => echo(port.parse().expect("a port")),
+        ["upgrade", port] => upgrade(port.parse().expect("a port")),
         ["ask", address, text] => ask(address, text),
         ["swap", one, other] => swap(one, other),
         ["write", file] => say(&match fs::OpenOptions::new().write(true).open(file) {
@@ -62,6 +64,24 @@ fn echo(port: u16) {
         let (length, client) = socket.recv_from(&mut buffer).expect("a datagram");
         let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
         drop(socket.send_to(format!("{slot} {text}").as_bytes(), client));
+    }
+}
+
+fn upgrade(port: u16) {
+    let listener = TcpListener::bind(("0.0.0.0", port)).expect("a free port");
+    for stream in listener.incoming().flatten() {
+        std::thread::spawn(move || {
+            let mut reader = BufReader::new(stream.try_clone().expect("a descriptor"));
+            let mut stream = stream;
+            let mut line = String::new();
+            while matches!(reader.read_line(&mut line), Ok(1..)) && line.trim() != "" {
+                line.clear();
+            }
+            let agreed = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
+                          Upgrade: websocket\r\n\r\n";
+            drop(stream.write_all(agreed.as_bytes()));
+            drop(std::io::copy(&mut reader, &mut stream));
+        });
     }
 }
 

@@ -19,6 +19,7 @@ mod minisup;
 mod minisup_commands;
 mod minisup_datagrams;
 mod minisup_keys;
+mod minisup_protocols;
 mod mounts;
 mod namespaces;
 mod network;
@@ -68,5 +69,6 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Test>)> {
         ("minisup_commands", minisup_commands::tests()),
         ("minisup_datagrams", minisup_datagrams::tests()),
         ("minisup_keys", minisup_keys::tests()),
+        ("minisup_protocols", minisup_protocols::tests()),
     ]
 }
