@@ -7,6 +7,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use linux::credentials::effective_user;
 
 use crate::ask;
 use crate::programs::{build, output_of, run as call, workspace};
@@ -16,8 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) fn run() -> Result<()> {
     check_host()?;
-    heading("Building minirun, rootfs-tools and the example applications");
-    let programs = build(&["minirun", "rootfs-tools", "web", "leak"])?;
+    heading("Building minirun, rootfs-tools, minisup and the example applications");
+    let programs = build(&["minirun", "rootfs-tools", "minisup", "web", "leak"])?;
     let demo = Demo::new(programs)?;
     heading("Making an image of each application, and a bundle of each image");
     demo.bundle("web", &demo.bundle_dir())?;
@@ -39,7 +40,7 @@ fn check_host() -> Result<()> {
             bail!("this kernel has no {name} namespaces: minirun cannot build containers on it");
         }
     }
-    if linux::credentials::effective_user() == 0 {
+    if effective_user() == 0 {
         return Ok(());
     }
     let allowed = |file: &str| fs::read_to_string(file).map_or(true, |text| text.trim() != "0");
@@ -169,6 +170,15 @@ impl Demo {
             "  minirun check bundle/               what would be done, and what this host lacks"
         );
         println!("  minirun spec && less config.json    a configuration to start from");
+        if effective_user() == 0 {
+            println!("  minisup up -d --replicas 3 --publish 8080:3000 --memory 512m bundle/");
+            println!(
+                "                                      three of them behind one port, kept alive;"
+            );
+            println!(
+                "                                      then: minisup ps, minisup top, minisup down"
+            );
+        }
         println!("  cargo xtask test                    all tests");
         println!("\nThe source of each step is named like it: runtime/src/steps/. ({minirun})");
     }

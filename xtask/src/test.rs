@@ -44,12 +44,16 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/sbin/ip", "iproute2"),
 ];
 
-/// Tests that `cargo test` leaves out because of what they need: the package, the file, the name.
-const DEMANDING: [(&str, &str, &str); 3] = [
-    ("minirun", "seccomp_differential", ""),
-    ("network", "hosts", "rootless"),
-    ("vm", "vagrant", ""),
+/// Tests that `cargo test` leaves out because of what they need: the package, what is built of it,
+/// its name, the tests.
+const DEMANDING: [(&str, &str, &str, &str); 3] = [
+    ("minirun", "--test", "seccomp_differential", ""),
+    ("network", "--test", "hosts", "rootless"),
+    ("vm", "--test", "vagrant", ""),
 ];
+/// The same, of those that need root besides.
+const PRIVILEGED: [(&str, &str, &str, &str); 2] =
+    [("minisup", "--bin", "minisup", "plane::"), ("minisup", "--test", "names", "")];
 
 pub(crate) fn run() -> Result<()> {
     let mut sum = Sum::default();
@@ -64,10 +68,11 @@ pub(crate) fn run() -> Result<()> {
     let mut units = Command::new(cargo_program());
     units.current_dir(workspace()).args(["test", "--workspace", "--no-fail-fast"]);
     sum.add("unit", watch("", &mut units)?);
-    for (package, file, name) in DEMANDING {
+    let privileged = PRIVILEGED.iter().filter(|_| effective_user() == 0);
+    for (package, kind, target, name) in DEMANDING.iter().chain(privileged) {
         let mut tests = Command::new(cargo_program());
-        tests.current_dir(workspace()).args(["test", "--package", package, "--test", file]);
-        sum.add(file, watch("", tests.args([name, "--", "--ignored"]))?);
+        tests.current_dir(workspace()).args(["test", "--package", package, kind, target]);
+        sum.add(target, watch("", tests.args([name, "--", "--ignored"]))?);
     }
     if effective_user() == 0 {
         heading("native");

@@ -3,7 +3,10 @@
 //! Two faces. Engines call `run --bundle DIR ID`; people write `run [--memory 512m] BUNDLE|IMAGE
 //! [COMMAND…]`.
 
+use std::os::fd::OwnedFd;
+
 use clap::{Arg, ArgMatches, Command};
+use linux::clone::Child;
 use linux::pidfd::{self, Exit};
 use linux::signal::Signals;
 use oci_spec::runtime::Spec;
@@ -17,7 +20,7 @@ use crate::cli::Global;
 use crate::container::create::{Created, Options, create};
 use crate::container::handshake::Message;
 use crate::container::readiness::{self, Readiness};
-use crate::container::state::StateRoot;
+use crate::container::state::{Home, Lock, State, StateRoot};
 use crate::container::{blocked, cleanup, foreground, start};
 use crate::error::{Error, Result};
 use crate::explain::{Journal, Narrator};
@@ -146,7 +149,10 @@ fn run_target(
             readiness.wait(&child.pidfd).map(|()| 0)
         }
         (Some(signals), readiness) => {
-            stand_by(global, created, (&signals, readiness), matches.get_flag("keep"))
+            let Created { home, lock, state, child, terminal, cgroup, line, .. } = created;
+            drop(line);
+            let attended = Attended { home, lock, state, child, terminal, cgroup };
+            stand_by(global, attended, (&signals, readiness), matches.get_flag("keep"))
         }
     }
 }
@@ -290,16 +296,26 @@ fn start_program(created: &Created, journal: &mut Journal<'_>) -> Result<()> {
     start::run_poststart(&created.home, &created.state)
 }
 
+/// A container that somebody stands in front of until its end.
+pub(super) struct Attended {
+    pub(super) home: Home,
+    pub(super) lock: Lock,
+    pub(super) state: State,
+    pub(super) child: Child,
+    pub(super) terminal: Option<OwnedFd>,
+    pub(super) cgroup: Option<Cgroup>,
+}
+
 /// Waits for the end, tells when memory was the reason, cleans up.
-fn stand_by(
+pub(super) fn stand_by(
     global: &Global,
-    created: Created,
+    attended: Attended,
     (signals, readiness): (&Signals, Option<Readiness>),
     keep: bool,
 ) -> Result<i32> {
-    let Created { home, lock, state, child, terminal, cgroup, line, .. } = created;
+    let Attended { home, lock, state, child, terminal, cgroup } = attended;
     // From here on others may look at the container, and end it.
-    drop((lock, line));
+    drop(lock);
     let exit = foreground::wait(&child.pidfd, (signals, readiness), terminal.as_ref())?;
     if let Some(oom) = cgroup.as_ref().map(Cgroup::oom).filter(|oom| oom.kills > 0) {
         global.log.notice(&oom_text(home.id(), exit, &oom));

@@ -170,6 +170,7 @@ impl Half<'_> {
         state.late_hooks =
             !plan.hooks_of("poststart").is_empty() || !plan.hooks_of("poststop").is_empty();
         state.annotations = plan.annotations.clone();
+        state.dies_with_parent = self.options.foreground;
         state.agent = plan.process.listener().map(|listener| Agent::new(listener, &state));
         self.home.write("config.json", self.options.config)?;
         for (name, text) in self.options.files {
@@ -235,6 +236,7 @@ impl Half<'_> {
             cgroups: view,
             waits: waits(plan, wanted),
             mapped: mapped.fds,
+            mapped_root: mapped.root,
             may_set_groups: plan.identity_map.as_ref().is_none_or(|map| !map.deny_setgroups),
             current,
             foreground: self.options.foreground,

@@ -23,7 +23,7 @@ use crate::steps::namespaces::Opened;
 use crate::steps::pivot::OldRoot;
 use crate::steps::{
     Step, confine, credentials, devices, filter, handover, hide, hooks, identity, identity_map,
-    mounts, namespaces, pivot, rootfs, schedule,
+    landlock, mounts, namespaces, pivot, rootfs, schedule,
 };
 
 /// Everything that init takes with it from its creator.
@@ -41,6 +41,8 @@ pub(crate) struct Inside<'a> {
     pub(crate) waits: bool,
     /// Sources of mounts whose file owners are mapped, one place for each mount.
     pub(crate) mapped: Vec<Option<OwnedFd>>,
+    /// The root file system, where its file owners are mapped.
+    pub(crate) mapped_root: Option<OwnedFd>,
     /// Whether the user namespace allows setgroups(2).
     pub(crate) may_set_groups: bool,
     /// Where init writes what it is doing.
@@ -183,8 +185,9 @@ impl Inside<'_> {
         let mapped = std::mem::take(&mut self.mapped).into_iter();
         let mapped = mapped.chain(std::iter::repeat_with(|| None));
         let taken = taken.zip(mapped).map(|(taken, mapped)| mapped.or(taken));
-        let root =
-            journal.step(Step::Rootfs, path, || rootfs::attach(&plan.rootfs, in_user_namespace))?;
+        let made = self.mapped_root.take();
+        let attach = || rootfs::attach(&plan.rootfs, made, in_user_namespace);
+        let root = journal.step(Step::Rootfs, path, attach)?;
         for (mount, taken) in plan.mounts.iter().zip(taken) {
             let what = || mount.to_string();
             journal.step(Step::Mounts, what, || {
@@ -367,7 +370,7 @@ impl Inside<'_> {
             let what = || format!("personality {persona:#x}");
             journal.step(Step::Confine, what, || prctl::set_personality(persona))?;
         }
-        if plan.annotations.get(schedule::CORE_ANNOTATION).is_some_and(|value| value == "true") {
+        if plan.cores_alone {
             let what = || "core scheduling".into();
             journal.step(Step::Confine, what, schedule::share_core_with_nobody)?;
         }
@@ -415,8 +418,10 @@ pub(crate) fn drop_power(
         let what = || format!("SELinux label {context}");
         journal.step(Step::Confine, what, || confine::set_selinux(proc, context))?;
     }
-    // Without no_new_privs, loading needs CAP_SYS_ADMIN, which is about to go.
+    let home = handover::with_home(process);
+    // Without no_new_privs, both need CAP_SYS_ADMIN, which is about to go.
     if !process.no_new_privileges {
+        enforce_rules(journal, process)?;
         load_filter(journal, process, line)?;
     }
     let user = &process.user;
@@ -424,7 +429,6 @@ pub(crate) fn drop_power(
     journal.step(Step::Credentials, who, || {
         credentials::become_user(user, process.capabilities.as_ref(), last.may_set_groups)
     })?;
-    let home = handover::with_home(process);
     let (arguments, environment) = &process.strings;
     let environment: &Strings = home.as_ref().unwrap_or(environment);
     journal.step(
@@ -443,10 +447,17 @@ pub(crate) fn drop_power(
     if process.no_new_privileges {
         let what = || "no new privileges".into();
         journal.step(Step::Confine, what, prctl::set_no_new_privileges)?;
+        enforce_rules(journal, process)?;
         load_filter(journal, process, line)?;
     }
     let cause = handover::become_program(&last.program, arguments, environment);
     Err(failure(Step::Handover, program(), cause))
+}
+
+/// Puts the process under its Landlock rules.
+fn enforce_rules(journal: &mut Journal<'_>, process: &Process) -> Result<(), Failure> {
+    let Some(rules) = &process.landlock else { return Ok(()) };
+    journal.step(Step::Confine, || "Landlock rules".into(), || landlock::enforce(rules))
 }
 
 /// Loads the filter, and hands its listener over: an agent decides about some calls from now on.

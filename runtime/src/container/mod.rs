@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 mod birth;
 pub(crate) mod blocked;
+pub(crate) mod checkpoint;
 pub(crate) mod cleanup;
 pub(crate) mod create;
 pub(crate) mod exec;
@@ -13,6 +14,7 @@ pub(crate) mod hotplug;
 pub(crate) mod inside;
 pub(crate) mod oci_state;
 pub(crate) mod readiness;
+pub(crate) mod restore;
 pub(crate) mod signal;
 pub(crate) mod start;
 pub mod state;

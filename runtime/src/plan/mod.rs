@@ -4,6 +4,7 @@
 //! (which files exist), so that it can be tested, printed by `minirun check`, and trusted: after
 //! it, only the kernel can say no.
 
+mod confinement;
 mod devices;
 mod mounts;
 mod namespaces;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Hooks, LinuxResources, Spec};
 
+pub use confinement::{CORE_ANNOTATION, LANDLOCK_ANNOTATION, Landlock};
 pub use devices::{DEFAULT as DEFAULT_DEVICES, Device};
 pub use mounts::{Mount, Owners, Source};
 pub use namespaces::{IdMap, IdentityMap, NamespacePlan, config_name as namespace_name};
@@ -57,6 +59,8 @@ pub struct Plan {
     pub net_devices: BTreeMap<String, String>,
     /// The execution domain, personality(2).
     pub personality: Option<u64>,
+    /// Whether nobody else may run on the processor cores that it runs on.
+    pub cores_alone: bool,
     /// The first process.
     pub process: Process,
     /// Where in the cgroup tree, as configured.
@@ -93,13 +97,14 @@ impl Plan {
         refuse_unsupported(&linux)?;
         let namespaces = NamespacePlan::decide(&linux)?;
         let identity_map = namespaces::identity_map(&linux, &namespaces, at)?;
-        let rootfs = Rootfs::decide(spec, &linux, at)?;
+        let rootfs = Rootfs::decide(spec, &linux, (&namespaces, identity_map.as_ref()), at)?;
         let process = spec
             .process()
             .as_ref()
             .ok_or_else(|| Error::Config("config.json: process is missing".into()))?;
         let configured = process;
-        let process = Process::decide(configured, Some(&linux))?;
+        let mut process = Process::decide(configured, Some(&linux))?;
+        process.landlock = Landlock::decide(spec.annotations().as_ref())?;
         let mounts = mounts::decide(spec, (&namespaces, identity_map.as_ref()), at)?;
         let plan = Self {
             id: at.id.to_owned(),
@@ -112,6 +117,7 @@ impl Plan {
             sysctl: namespaces::sysctl(&linux, &namespaces)?,
             net_devices: namespaces::net_devices(&linux, &namespaces)?,
             personality: process::personality(&linux)?,
+            cores_alone: confinement::wants_cores_alone(spec.annotations().as_ref())?,
             cgroups_path: linux.cgroups_path().clone().filter(|p| !p.as_os_str().is_empty()),
             resources: linux.resources().clone().unwrap_or_default(),
             hooks: spec.hooks().clone().unwrap_or_default(),

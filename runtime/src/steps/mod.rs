@@ -16,7 +16,9 @@ pub(crate) mod hide;
 pub(crate) mod hooks;
 pub(crate) mod identity;
 pub(crate) mod identity_map;
+pub(crate) mod landlock;
 pub(crate) mod limits;
+pub(crate) mod mapped_layers;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
 pub(crate) mod netdev;
@@ -80,11 +82,13 @@ pub enum Step {
     Handover,
     /// Enter a running container.
     Enter,
+    /// Take a container apart into images, or make it of images.
+    Checkpoint,
 }
 
 impl Step {
     /// Every step, in order.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Nothing,
         Self::Plan,
         Self::Record,
@@ -108,6 +112,7 @@ impl Step {
         Self::Network,
         Self::Handover,
         Self::Enter,
+        Self::Checkpoint,
     ];
 
     /// The step with that number, [`Step::Nothing`] for a number that is none.
@@ -139,6 +144,7 @@ impl Step {
             Self::Filter => "load",
             Self::Network => "connect to",
             Self::Handover => "exec",
+            Self::Checkpoint => "work with",
         }
     }
 
@@ -181,6 +187,7 @@ impl Step {
                 "Nothing of us is left in the process: no descriptor, no signal setting."
             }
             Self::Enter => "A new process joins the views of one that exists.",
+            Self::Checkpoint => "Processes become files, and files become processes.",
         }
     }
 
@@ -210,6 +217,7 @@ impl Step {
             Self::Network => "network",
             Self::Handover => "handover",
             Self::Enter => "enter",
+            Self::Checkpoint => "checkpoint",
         }
     }
 }

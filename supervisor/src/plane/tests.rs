@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use minisup_core::instance::Route;
 use minisup_core::name::{InstanceId, ServiceName};
@@ -44,7 +45,11 @@ impl Stage {
     }
 
     fn route(&self, generation: u64, route: Route) {
-        let routes = BTreeMap::from([(self.id.clone(), route)]);
+        self.route_all(generation, route, &[&self.id]);
+    }
+
+    fn route_all(&self, generation: u64, route: Route, all: &[&InstanceId]) {
+        let routes = all.iter().map(|id| ((*id).clone(), route)).collect();
         let services = BTreeMap::from([(ServiceName::from("web"), routes)]);
         self.table.follow(&Routes { generation, services });
     }
@@ -116,6 +121,38 @@ async fn what_is_safe_is_repeated_and_nothing_else() {
             assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {answer}");
             assert_eq!(seen.load(Ordering::Relaxed), times, "{request}");
         }
+    })
+    .await;
+}
+
+/// On a machine that is too busy every instance looks dead.
+#[tokio::test]
+#[ignore = "needs root"]
+async fn when_all_are_slow_the_answer_is_waited_for() {
+    on_this_thread(async {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let seen = Rc::new(AtomicU32::new(0));
+        let counted = seen.clone();
+        tokio::task::spawn_local(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::Relaxed);
+                tokio::task::spawn_local(async move {
+                    let _ = stream.read(&mut [0; 1 << 12]).await;
+                    tokio::time::sleep(Duration::from_secs(3)).await;
+                    let _ = stream.write_all(ok("at last").as_bytes()).await;
+                });
+            }
+        });
+        let stage = Stage::new(port, Protocol::Http, Balance::default()).await;
+        let second = ServiceName::from("web").slot(2).instance(1);
+        let own = crate::netns::of_process(std::process::id().cast_signed()).unwrap();
+        stage.table.add_endpoint(second.clone(), own, None);
+        stage.route_all(2, Route::Suspect, &[&stage.id, &second]);
+        let answer = stage.say(GET).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("at last"), "{answer}");
+        // The first, and two others before the third was given its time.
+        assert_eq!(seen.load(Ordering::Relaxed), 1 + turn::MOST_LEFT);
     })
     .await;
 }

@@ -3,14 +3,17 @@
 mod agents;
 mod bad_input;
 mod budgets;
+mod checkpoint;
 mod clients;
 mod concurrency;
+mod confinement;
 mod crash;
 mod differential;
 mod events;
 mod exec;
 mod hostile;
 mod identity;
+mod image_owners;
 mod images;
 mod lessons;
 mod lifecycle;
@@ -48,8 +51,10 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Test>)> {
         ("identity", identity::tests()),
         ("terminal", terminal::tests()),
         ("lifecycle", lifecycle::tests()),
+        ("confinement", confinement::tests()),
         ("exec", exec::tests()),
         ("events", events::tests()),
+        ("checkpoint", checkpoint::tests()),
         ("scheduling", scheduling::tests()),
         ("concurrency", concurrency::tests()),
         ("systemd", systemd::tests()),
@@ -58,6 +63,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Test>)> {
         ("differential", differential::tests()),
         ("rootless", rootless::tests()),
         ("images", images::tests()),
+        ("image_owners", image_owners::tests()),
         ("bad_input", bad_input::tests()),
         ("hostile", hostile::tests()),
         ("races", races::tests()),

@@ -88,9 +88,11 @@ impl FromStr for Profile {
 const QUICK: &[&str] = &[
     "attr",
     "busybox-static",
+    "criu",
     "crun",
     "e2fsprogs",
     "iproute2",
+    "iptables",
     "jq",
     "kmod",
     "libcap2-bin",
@@ -107,16 +109,8 @@ const QUICK: &[&str] = &[
 const FULL: &[&str] =
     &["apparmor", "dbus", "dbus-user-session", "libpam-systemd", "systemd", "systemd-sysv", "udev"];
 
-const DOCKER: &[&str] = &[
-    "conmon",
-    "containerd",
-    "docker.io",
-    "fuse-overlayfs",
-    "iptables",
-    "passt",
-    "podman",
-    "slirp4netns",
-];
+const DOCKER: &[&str] =
+    &["conmon", "containerd", "docker.io", "fuse-overlayfs", "passt", "podman", "slirp4netns"];
 
 const FILES: &[(&str, &str)] = &[
     ("etc/hostname", "vm\n"),
