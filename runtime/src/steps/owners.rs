@@ -68,14 +68,19 @@ impl Taken {
 }
 
 fn root(journal: &mut Journal<'_>, rootfs: &Rootfs) -> Result<Option<OwnedFd>, Failure> {
-    let Some(overlay) = &rootfs.overlay else { return Ok(None) };
-    let Some((users, groups)) = overlay.owners.as_ref().and_then(|owners| owners.ranges.as_ref())
-    else {
+    let Some(overlay) = rootfs.overlay.as_ref().filter(|overlay| overlay.owners.is_some()) else {
         return Ok(None);
     };
     let what = || format!("(owners of {} layers)", overlay.lower.len());
-    let make = || mapped_layers::overlay(rootfs, overlay, &Map(users, groups));
-    journal.step(Step::Rootfs, what, make).map(Some)
+    journal.step(Step::Rootfs, what, || mapped_root(rootfs))
+}
+
+/// The root file system, when its layers are mapped.
+pub(crate) fn mapped_root(rootfs: &Rootfs) -> Result<Option<OwnedFd>, Cause> {
+    let Some(overlay) = &rootfs.overlay else { return Ok(None) };
+    let ranges = overlay.owners.as_ref().and_then(|owners| owners.ranges.as_ref());
+    let Some((users, groups)) = ranges else { return Ok(None) };
+    mapped_layers::overlay(rootfs, overlay, &Map(users, groups)).map(Some)
 }
 
 fn mapped(
