@@ -25,7 +25,7 @@ use crate::plan::Plan;
 use crate::steps::cgroup_view::View;
 use crate::steps::network::Namespaces;
 use crate::steps::{
-    Step, hooks, identity_map, limits, namespaces, netdev, owners, rootfs, schedule,
+    Step, hooks, identity_map, limits, namespaces, netdev, owners, resctrl, rootfs, schedule,
 };
 
 /// The name of the socket that init listens on until it is started.
@@ -136,7 +136,8 @@ impl Half<'_> {
         let wanted = Wanted::decide(self.options.manager, plan)?;
         let what = || format!("state in {}", self.home.path().display());
         let record = wanted.as_ref().map(|wanted| wanted.record.clone());
-        let state = journal.step(Step::Record, what, || self.record(record))?;
+        let group = resctrl_group(journal, plan)?;
+        let state = journal.step(Step::Record, what, || self.record(record, group))?;
         self.state = Some(state);
         if let Some(wanted) = &wanted {
             let made = journal.step(Step::Cgroup, || shown_path(wanted), || wanted.make())?;
@@ -162,7 +163,11 @@ impl Half<'_> {
     }
 
     /// Writes down what is going to exist.
-    fn record(&self, cgroup: Option<cgroup::Record>) -> Result<State, Cause> {
+    fn record(
+        &self,
+        cgroup: Option<cgroup::Record>,
+        resctrl: Option<resctrl::Group>,
+    ) -> Result<State, Cause> {
         let plan = self.plan;
         let mut state = State::new(&plan.id, &plan.bundle, &plan.rootfs.path);
         state.cgroup = cgroup;
@@ -170,6 +175,7 @@ impl Half<'_> {
         state.late_hooks =
             !plan.hooks_of("poststart").is_empty() || !plan.hooks_of("poststop").is_empty();
         state.annotations = plan.annotations.clone();
+        state.resctrl = resctrl;
         state.dies_with_parent = self.options.foreground;
         state.agent = plan.process.listener().map(|listener| Agent::new(listener, &state));
         self.home.write("config.json", self.options.config)?;
@@ -312,6 +318,13 @@ impl Half<'_> {
             let set = || netdev::move_all(&plan.net_devices, &plan.namespaces, pid);
             journal.step(Step::Network, what, set)?;
         }
+        if let (Some(wanted), Some(group)) =
+            (&plan.resctrl, self.state.as_ref().and_then(|state| state.resctrl.as_ref()))
+        {
+            journal.step(Step::Limits, resctrl::shown, || {
+                group.make(&wanted.schemata).and_then(|()| group.add(pid))
+            })?;
+        }
         let process = &plan.process;
         if !process.rlimits.is_empty() {
             let what = || format!("what one process may use ({} rlimits)", process.rlimits.len());
@@ -437,6 +450,19 @@ fn waits(plan: &Plan, wanted: Option<&Wanted>) -> bool {
     plan.identity_map.is_some()
         || plan.namespaces.joins(Kind::User)
         || wanted.is_some_and(Wanted::needs_process)
+}
+
+/// The group in the resctrl file system that the configuration asks for.
+pub(super) fn resctrl_group(
+    journal: &mut Journal<'_>,
+    plan: &Plan,
+) -> Result<Option<resctrl::Group>, Failure> {
+    let Some(wanted) = &plan.resctrl else { return Ok(None) };
+    journal
+        .quietly(Step::Limits, resctrl::shown, || {
+            resctrl::Group::decide(wanted, &plan.id, &resctrl::here()?)
+        })
+        .map(Some)
 }
 
 fn shown_path(wanted: &Wanted) -> String {
