@@ -201,8 +201,8 @@ impl Place<'_> {
         let user = |text: &String| self.account(kind, accounts.user(text)).map(|(uid, _)| uid);
         let group = |text: &String| self.account(kind, accounts.group(text));
         let owner = Owner {
-            uid: grant.uid.as_ref().map_or(Ok(0), |uid| user(uid))?,
-            gid: grant.gid.as_ref().map_or(Ok(0), |gid| group(gid))?,
+            uid: grant.uid.as_ref().map_or(Ok(0), user)?,
+            gid: grant.gid.as_ref().map_or(Ok(0), group)?,
             mode: grant.mode.map_or(0o444, |mode| mode.0),
         };
         let file = secrets::keep(layout, &grant.source, &value, owner)?;

@@ -123,7 +123,7 @@ fn services_ask_each_other(world: &World) {
     let more = "    expose: [\"7000/udp\"]\n  other: {image: ., command: [/bin/probe, wait]}\n";
     up(&project, 2, more);
     let found = project.ok(&["exec", "other", "busybox", "nslookup", "echo", "10.77.0.1"]);
-    let last = found.lines().filter(|line| line.starts_with("Address")).next_back();
+    let last = found.lines().rfind(|line| line.starts_with("Address"));
     let address = last.and_then(|line| line.split_whitespace().last()).expect("an address");
     let to = format!("{}:5353", address.trim_end_matches(":53"));
     let answer = project.ok(&["exec", "other", "probe", "ask", &to, "hello"]);
