@@ -11,7 +11,7 @@ use linux::namespace::{Kind, Namespaces};
 use linux::path::Root;
 use linux::proc::TrustedProc;
 use linux::shared::SharedNumber;
-use linux::{namespace, poll, prctl, terminal};
+use linux::{namespace, poll, prctl, signal, terminal};
 
 use super::handshake::{Heard, Line, Message};
 use crate::cgroup;
@@ -49,6 +49,8 @@ pub(crate) struct Inside<'a> {
     pub(crate) foreground: bool,
     /// How many descriptors after the standard streams the program keeps.
     pub(crate) preserved: u32,
+    /// Signals that the creator ignores, and init with it.
+    pub(crate) ignored: signal::Set,
     /// Whether the container gets a session keyring of its own.
     pub(crate) new_keyring: bool,
     /// Whether the root is changed by pivot_root(2).
@@ -379,6 +381,7 @@ impl Inside<'_> {
                 may_set_groups: self.may_set_groups,
                 dies_with_parent: self.foreground,
                 preserved: self.preserved,
+                ignored: self.ignored,
                 program: built.program,
             },
             line,
@@ -393,6 +396,7 @@ pub(crate) struct TakeOff<'a> {
     pub(crate) may_set_groups: bool,
     pub(crate) dies_with_parent: bool,
     pub(crate) preserved: u32,
+    pub(crate) ignored: signal::Set,
     pub(crate) program: PathBuf,
 }
 
@@ -437,7 +441,7 @@ pub(crate) fn drop_power(
                 // Changing the user has switched it off.
                 prctl::die_with_parent(true)?;
             }
-            handover::leave_nothing(last.preserved)
+            handover::leave_nothing(last.preserved, last.ignored)
         },
     )?;
     let program = || shown_program(process);
