@@ -130,6 +130,34 @@ impl<'a> Host<'a> {
         pid
     }
 
+    /// The processes of that name whose network is this host's.
+    pub(crate) fn processes_named(&self, name: &str) -> Vec<i32> {
+        self.processes(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let program = line.split(|byte| *byte == 0).next().unwrap_or_default();
+            // pasta executes the variant of itself that is made for this processor.
+            let program = String::from_utf8_lossy(program);
+            let program = program.split([' ', '.']).next().unwrap_or_default();
+            program.rsplit('/').next() == Some(name)
+        })
+    }
+
+    /// minirun's processes on this host: its own, and those that serve published ports.
+    pub(crate) fn processes_of_minirun(&self) -> Vec<i32> {
+        self.processes(|pid| {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            name.starts_with("minirun") || name.trim() == "nft"
+        })
+    }
+
+    fn processes(&self, is_it: impl Fn(i32) -> bool) -> Vec<i32> {
+        let network = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+        let here = network(self.processes[0].pid().as_raw_nonzero().get());
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        pids.filter(|pid| network(*pid) == here && is_it(*pid)).collect()
+    }
+
     /// Whatever minirun has made on this host and not removed.
     pub(crate) fn traces(&self) -> Vec<String> {
         let words = |program, arguments: &[&str]| self.call(program, arguments).run().ok().output;

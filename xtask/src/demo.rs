@@ -7,6 +7,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use linux::credentials::effective_user;
 
 use crate::ask;
 use crate::programs::{build, output_of, run as call, workspace};
@@ -16,8 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) fn run() -> Result<()> {
     check_host()?;
-    heading("Building minirun, rootfs-tools and the example applications");
-    let programs = build(&["minirun", "rootfs-tools", "web", "leak"])?;
+    heading("Building minirun, rootfs-tools, minisup and the example applications");
+    let programs = build(&["minirun", "rootfs-tools", "minisup", "web", "leak"])?;
     let demo = Demo::new(programs)?;
     heading("Making an image of each application, and a bundle of each image");
     demo.bundle("web", &demo.bundle_dir())?;
@@ -39,7 +40,7 @@ fn check_host() -> Result<()> {
             bail!("this kernel has no {name} namespaces: minirun cannot build containers on it");
         }
     }
-    if linux::credentials::effective_user() == 0 {
+    if effective_user() == 0 {
         return Ok(());
     }
     let allowed = |file: &str| fs::read_to_string(file).map_or(true, |text| text.trim() != "0");
@@ -122,11 +123,13 @@ impl Demo {
 
     fn serve(&self, limited: bool) -> Result<()> {
         let memory: &[&str] = if limited { &["--memory", "512m"] } else { &[] };
-        let words = [&["minirun", "run", "--explain"][..], memory, &["bundle/"]].concat();
+        let words =
+            [&["minirun", "run", "--explain", "--net", "none"][..], memory, &["bundle/"]].concat();
         heading("A container is built in front of you, and runs a web application");
         show(&words.join(" "));
         let mut command = self.minirun();
-        command.args(["run", "--explain", "--name", "demo-web"]).args(memory);
+        // The demonstration changes nothing on this host, so nothing is connected to it.
+        command.args(["run", "--explain", "--net", "none", "--name", "demo-web"]).args(memory);
         let mut container = Running::start(self, command.arg(self.bundle_dir()), "demo-web")?;
         println!("From inside its network:  GET /  →  {}", container.get("/")?.trim());
         if limited {
@@ -140,9 +143,10 @@ impl Demo {
 
     fn leak(&self) -> Result<()> {
         heading("A program that takes 600 MiB meets a limit of 512");
-        show("minirun run --memory 512m target/demo/leak-bundle/");
+        show("minirun run --net none --memory 512m target/demo/leak-bundle/");
         let mut command = self.minirun();
-        command.args(["run", "--name", "demo-leak", "--memory", "512m"]).arg(self.leak_dir());
+        command.args(["run", "--net", "none", "--name", "demo-leak", "--memory", "512m"]);
+        command.arg(self.leak_dir());
         let mut container = Running::start(self, &mut command, "demo-leak")?;
         println!("GET /leak?mb=600");
         // It is killed before it can answer.
@@ -166,6 +170,15 @@ impl Demo {
             "  minirun check bundle/               what would be done, and what this host lacks"
         );
         println!("  minirun spec && less config.json    a configuration to start from");
+        if effective_user() == 0 {
+            println!("  minisup up -d --replicas 3 --publish 8080:3000 --memory 512m bundle/");
+            println!(
+                "                                      three of them behind one port, kept alive;"
+            );
+            println!(
+                "                                      then: minisup ps, minisup top, minisup down"
+            );
+        }
         println!("  cargo xtask test                    all tests");
         println!("\nThe source of each step is named like it: runtime/src/steps/. ({minirun})");
     }

@@ -3,11 +3,13 @@
 //! ```text
 //! cargo xtask demo    build everything, make the example's image, run a container visibly
 //! cargo xtask test    install what the tests need and run all of them
+//! cargo xtask clients Docker, Podman and containerd drive runc, crun and minirun: the table
 //! cargo xtask man     write manual pages and shell completions into target/
 //! cargo xtask storm   kill everything for minutes while wrk asks: is a request lost?
 //! ```
 
 mod ask;
+mod clients;
 mod demo;
 mod programs;
 mod storm;
@@ -21,6 +23,7 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["demo"] => demo::run(),
         ["test"] => test::run(),
+        ["clients", names @ ..] => clients::run(names),
         ["man"] => manual_pages(),
         ["storm", names @ ..] => storm::run(names),
         // The demo asks itself, see there.
@@ -28,6 +31,7 @@ fn main() -> ExitCode {
         _ => {
             eprintln!("cargo xtask demo    build everything and run the example, visibly");
             eprintln!("cargo xtask test    install what the tests need and run all of them");
+            eprintln!("cargo xtask clients engines drive runc, crun and minirun: [NAME…]");
             eprintln!("cargo xtask man     write manual pages and shell completions into target/");
             eprintln!("cargo xtask storm   kill everything for minutes while wrk asks: [NAME…]");
             return ExitCode::from(2);

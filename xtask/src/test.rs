@@ -44,30 +44,32 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/sbin/ip", "iproute2"),
 ];
 
-/// Tests that `cargo test` leaves out because of what they need: the package, the file, the name.
-const DEMANDING: [(&str, &str, &str); 3] = [
-    ("minirun", "seccomp_differential", ""),
-    ("network", "hosts", "rootless"),
-    ("vm", "vagrant", ""),
+/// Tests that `cargo test` leaves out because of what they need: the package, what is built of it,
+/// its name, the tests.
+const DEMANDING: [(&str, &str, &str, &str); 3] = [
+    ("minirun", "--test", "seccomp_differential", ""),
+    ("network", "--test", "hosts", "rootless"),
+    ("vm", "--test", "vagrant", ""),
 ];
+/// The same, of those that need root besides.
+const PRIVILEGED: [(&str, &str, &str, &str); 2] =
+    [("minisup", "--bin", "minisup", "plane::"), ("minisup", "--test", "names", "")];
 
 pub(crate) fn run() -> Result<()> {
     let mut sum = Sum::default();
     install()?;
     heading("building");
-    let release = build(&["minirun", "rootfs-tools", "minisup", "web", "leak"])?;
-    let debug = release.with_file_name("debug");
-    cargo(&["build", "--package", "minirun-tests", "--package", "vm"])?;
-    let artefacts = collect(&release, &debug)?;
+    let artefacts = artefacts(&["minirun", "rootfs-tools", "minisup", "web", "leak"])?;
 
     heading("unit");
     let mut units = Command::new(cargo_program());
     units.current_dir(workspace()).args(["test", "--workspace", "--no-fail-fast"]);
     sum.add("unit", watch("", &mut units)?);
-    for (package, file, name) in DEMANDING {
+    let privileged = PRIVILEGED.iter().filter(|_| effective_user() == 0);
+    for (package, kind, target, name) in DEMANDING.iter().chain(privileged) {
         let mut tests = Command::new(cargo_program());
-        tests.current_dir(workspace()).args(["test", "--package", package, "--test", file]);
-        sum.add(file, watch("", tests.args([name, "--", "--ignored"]))?);
+        tests.current_dir(workspace()).args(["test", "--package", package, kind, target]);
+        sum.add(target, watch("", tests.args([name, "--", "--ignored"]))?);
     }
     if effective_user() == 0 {
         heading("native");
@@ -80,10 +82,10 @@ pub(crate) fn run() -> Result<()> {
     heading("guests");
     // Two at a time: each has one processor.
     let (first, others) = (GUESTS[0], &GUESTS[1..]);
-    let (vm, shown) = (debug.join("vm"), artefacts.clone());
-    let beside = std::thread::spawn(move || guest(&vm, first, &shown));
+    let shown = artefacts.clone();
+    let beside = std::thread::spawn(move || guest(first, &shown));
     for one in others {
-        sum.add(&name_of(*one), guest(&debug.join("vm"), *one, &artefacts)?);
+        sum.add(&name_of(*one), guest(*one, &artefacts)?);
     }
     let outcome = beside.join().map_err(|_| anyhow::anyhow!("the guest's thread ended"))?;
     sum.add(&name_of(first), outcome?);
@@ -127,19 +129,23 @@ fn install() -> Result<()> {
     apt(&install).or_else(|_| apt(&["update"]).and_then(|()| apt(&install)))
 }
 
-/// Puts everything that a guest needs into one directory, which it is shown.
-fn collect(release: &Path, debug: &Path) -> Result<PathBuf> {
-    let target = release.parent().and_then(Path::parent).context("the target directory")?;
+/// Builds these programs, the tests and the guests' own program, and puts everything that a guest
+/// needs into one directory, which it is shown.
+pub(crate) fn artefacts(programs: &[&str]) -> Result<PathBuf> {
+    let release = build(programs)?;
+    let debug = release.with_file_name("debug");
+    cargo(&["build", "--package", "minirun-tests", "--package", "vm"])?;
+    let target = release.parent().context("the target directory")?;
     let directory = target.join("suite");
     if directory.exists() {
         fs::remove_dir_all(&directory).context("empty the directory of artefacts")?;
     }
     fs::create_dir_all(directory.join("source")).context("make the directory of artefacts")?;
-    for name in ["minirun", "rootfs-tools", "minisup", "web", "leak"] {
+    for name in programs {
         fs::copy(release.join(name), directory.join(name))
             .with_context(|| format!("copy {name}"))?;
     }
-    for name in ["minirun-tests", "probe"] {
+    for name in ["minirun-tests", "probe", "vm"] {
         fs::copy(debug.join(name), directory.join(name)).with_context(|| format!("copy {name}"))?;
     }
     // The lessons are read from the source; a guest is shown this directory and no other.
@@ -165,9 +171,9 @@ fn name_of((kernel, profile, _): (&str, &str, &str)) -> String {
     format!("guest {kernel} {profile}")
 }
 
-fn guest(vm: &Path, which: (&str, &str, &str), artefacts: &Path) -> Result<Outcome> {
+fn guest(which: (&str, &str, &str), artefacts: &Path) -> Result<Outcome> {
     let (kernel, profile, filter) = which;
-    let mut command = Command::new(vm);
+    let mut command = Command::new(artefacts.join("vm"));
     command
         .args(["run", "--kernel", kernel, "--profile", profile, "--memory", "1536"])
         .args(["--timeout", "1500", "--env", &format!("MINIRUN_TESTS_SECONDS={GUEST_SECONDS}")])

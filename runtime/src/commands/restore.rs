@@ -62,6 +62,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
         config: &loaded.bytes,
         files: &[],
         wait_for_start: false,
+        keep_namespaces: false,
         foreground: !detach,
         console_socket,
         pidfd_socket: None,

@@ -116,7 +116,7 @@ fn in_pid_namespace(birth: Birth<'_>, inside: Inside<'_>, line: Line) -> Result<
 fn kept_descriptors(inside: &Inside<'_>, line: &Line) -> Vec<i32> {
     let mut kept = vec![line.as_fd().as_raw_fd()];
     kept.extend(inside.cgroup_files.iter().chain(&inside.listener).map(AsRawFd::as_raw_fd));
-    kept.extend(inside.mapped.iter().flatten().map(AsRawFd::as_raw_fd));
+    kept.extend(inside.mapped.iter().flatten().chain(&inside.mapped_root).map(AsRawFd::as_raw_fd));
     kept.extend(inside.joined.iter().map(|(_, file)| file.as_raw_fd()));
     kept.extend((3..).take(inside.preserved.try_into().unwrap_or(0)));
     kept

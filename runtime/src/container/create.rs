@@ -23,6 +23,7 @@ use crate::error::{Cause, Error, Failure, Result};
 use crate::explain::Journal;
 use crate::plan::Plan;
 use crate::steps::cgroup_view::View;
+use crate::steps::network::Namespaces;
 use crate::steps::{
     Step, hooks, identity_map, limits, namespaces, netdev, owners, resctrl, rootfs, schedule,
 };
@@ -58,6 +59,8 @@ pub(crate) struct Options<'a> {
     pub(crate) preserve_fds: u32,
     /// Who makes the container's cgroup.
     pub(crate) manager: Manager,
+    /// Whether its namespaces are kept open for a program that connects it.
+    pub(crate) keep_namespaces: bool,
 }
 
 /// A container whose init is ready.
@@ -71,6 +74,7 @@ pub(crate) struct Created {
     pub(crate) terminal: Option<OwnedFd>,
     pub(crate) cgroup: Option<Cgroup>,
     pub(crate) warnings: Vec<String>,
+    pub(crate) namespaces: Option<Namespaces>,
 }
 
 /// Makes a container up to the moment where its program could start. On failure nothing is left.
@@ -83,7 +87,8 @@ pub(crate) fn create(
     let lock = home.lock_anew()?;
     // If ours was deleted before we had locked it, this is another's.
     home.load()?.map_or(Ok(()), |_| Err(Error::AlreadyExists(plan.id.clone())))?;
-    let mut half = Half { plan, options, home, state: None, cgroup: None, child: None };
+    let mut half =
+        Half { plan, options, home, state: None, cgroup: None, child: None, namespaces: None };
     match half.make(journal) {
         Ok((line, terminal, warnings)) => match (half.state, half.child) {
             (Some(state), Some(child)) => Ok(Created {
@@ -95,6 +100,7 @@ pub(crate) fn create(
                 terminal,
                 cgroup: half.cgroup,
                 warnings,
+                namespaces: half.namespaces,
             }),
             _ => Err(Error::WrongState("created without a process".into())),
         },
@@ -119,6 +125,7 @@ struct Half<'a> {
     state: Option<State>,
     cgroup: Option<Cgroup>,
     child: Option<Child>,
+    namespaces: Option<Namespaces>,
 }
 
 type Made = (Line, Option<OwnedFd>, Vec<String>);
@@ -235,6 +242,7 @@ impl Half<'_> {
             cgroups: view,
             waits: waits(plan, wanted),
             mapped: mapped.fds,
+            mapped_root: mapped.root,
             may_set_groups: plan.identity_map.as_ref().is_none_or(|map| !map.deny_setgroups),
             current,
             foreground: self.options.foreground,
@@ -271,6 +279,11 @@ impl Half<'_> {
             let ranges =
                 || format!("{} user and {} group ranges", map.users.len(), map.groups.len());
             journal.step(Step::IdentityMap, ranges, || identity_map::write(map, pid))?;
+            if self.options.keep_namespaces {
+                let what = || "its user and network namespaces".into();
+                let open = || Namespaces::of(pid);
+                self.namespaces = Some(journal.step(Step::Network, what, open)?);
+            }
         }
         if let Some(wanted) = wanted {
             let start = || wanted.start(pid, &plan.resources);

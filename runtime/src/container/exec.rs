@@ -28,8 +28,8 @@ use linux::{
 
 use super::agent::Agent;
 use super::handshake::{Heard, Line, Message};
-use super::inside::{TakeOff, drop_power};
 use super::state::State;
+use super::take_off::{TakeOff, drop_power};
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Cause, Error, Failure, Result};
 use crate::explain::Journal;

@@ -36,7 +36,7 @@ use crate::criu::{self, CgroupMode, OUTER_NETWORK, OUTER_PIDS, Session, Told};
 use crate::error::{Cause, Error, Failure, Result};
 use crate::explain::Journal;
 use crate::plan::Plan;
-use crate::steps::{Step, hooks, rootfs};
+use crate::steps::{Step, hooks, owners, rootfs};
 
 /// A container that runs again.
 #[derive(Debug)]
@@ -337,7 +337,8 @@ fn put_root_in_place(plan: &Plan, images: &Images) -> Result<(), Cause> {
     if !plan.namespaces.has(Namespace::Mount) {
         return Ok(());
     }
-    let root = rootfs::attach(&plan.rootfs, plan.namespaces.has(Namespace::User))?;
+    let made = owners::mapped_root(&plan.rootfs)?;
+    let root = rootfs::attach(&plan.rootfs, made, plan.namespaces.has(Namespace::User))?;
     let mut made: Vec<&PathBuf> = Vec::new();
     for (place, is_directory) in &images.places {
         // What is below another mount is made by CRIU, or is there in what is bound.

@@ -101,7 +101,7 @@ impl Plan {
         let linux = spec.linux().clone().unwrap_or_default_empty();
         let namespaces = NamespacePlan::decide(&linux)?;
         let identity_map = namespaces::identity_map(&linux, &namespaces, at)?;
-        let rootfs = Rootfs::decide(spec, &linux, at)?;
+        let rootfs = Rootfs::decide(spec, &linux, (&namespaces, identity_map.as_ref()), at)?;
         let process = spec
             .process()
             .as_ref()

@@ -18,6 +18,7 @@ pub(crate) mod identity;
 pub(crate) mod identity_map;
 pub(crate) mod landlock;
 pub(crate) mod limits;
+pub(crate) mod mapped_layers;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
 pub(crate) mod netdev;

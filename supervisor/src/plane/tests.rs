@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use minisup_core::instance::Route;
 use minisup_core::name::{InstanceId, ServiceName};
@@ -44,7 +45,11 @@ impl Stage {
     }
 
     fn route(&self, generation: u64, route: Route) {
-        let routes = BTreeMap::from([(self.id.clone(), route)]);
+        self.route_all(generation, route, &[&self.id]);
+    }
+
+    fn route_all(&self, generation: u64, route: Route, all: &[&InstanceId]) {
+        let routes = all.iter().map(|id| ((*id).clone(), route)).collect();
         let services = BTreeMap::from([(ServiceName::from("web"), routes)]);
         self.table.follow(&Routes { generation, services });
     }
@@ -116,6 +121,38 @@ async fn what_is_safe_is_repeated_and_nothing_else() {
             assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {answer}");
             assert_eq!(seen.load(Ordering::Relaxed), times, "{request}");
         }
+    })
+    .await;
+}
+
+/// On a machine that is too busy every instance looks dead.
+#[tokio::test]
+#[ignore = "needs root"]
+async fn when_all_are_slow_the_answer_is_waited_for() {
+    on_this_thread(async {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let seen = Rc::new(AtomicU32::new(0));
+        let counted = seen.clone();
+        tokio::task::spawn_local(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::Relaxed);
+                tokio::task::spawn_local(async move {
+                    let _ = stream.read(&mut [0; 1 << 12]).await;
+                    tokio::time::sleep(Duration::from_secs(3)).await;
+                    let _ = stream.write_all(ok("at last").as_bytes()).await;
+                });
+            }
+        });
+        let stage = Stage::new(port, Protocol::Http, Balance::default()).await;
+        let second = ServiceName::from("web").slot(2).instance(1);
+        let own = crate::netns::of_process(std::process::id().cast_signed()).unwrap();
+        stage.table.add_endpoint(second.clone(), own, None);
+        stage.route_all(2, Route::Suspect, &[&stage.id, &second]);
+        let answer = stage.say(GET).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("at last"), "{answer}");
+        // The first, and two others before the third was given its time.
+        assert_eq!(seen.load(Ordering::Relaxed), 1 + turn::MOST_LEFT);
     })
     .await;
 }
@@ -228,6 +265,44 @@ async fn http2_clients_and_bytes_reach_the_same_application() {
         assert_eq!(&head, b"HTTP/1.1 200 OK", "passed on as they are");
         let counted = stage.table.backend(&stage.id).unwrap().traffic(std::time::Instant::now());
         assert_eq!(counted.requests, 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs root"]
+async fn an_application_that_speaks_http2_is_spoken_to_so() {
+    on_this_thread(async {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let answer = |request: hyper::Request<hyper::body::Incoming>| async move {
+            let text = format!("{:?} {}", request.version(), request.uri().path());
+            let body = http_body_util::Full::new(bytes::Bytes::from(text));
+            Ok::<_, std::convert::Infallible>(hyper::Response::new(body))
+        };
+        tokio::task::spawn_local(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let io = hyper_util::rt::TokioIo::new(stream);
+                let serve = hyper::server::conn::http2::Builder::new(Local)
+                    .serve_connection(io, hyper::service::service_fn(answer));
+                tokio::task::spawn_local(async move { serve.await.ok() });
+            }
+        });
+        let stage = Stage::new(port, Protocol::H2c, Balance::default()).await;
+        let stream = TcpStream::connect(stage.at).await.unwrap();
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let shaken = hyper::client::conn::http2::handshake(Local, io).await;
+        let (mut sender, connection) = shaken.unwrap();
+        tokio::task::spawn_local(async move { connection.await.ok() });
+        for _ in 0..3 {
+            let request = hyper::Request::get("http://name/a");
+            let request = request.body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap();
+            let answer = sender.send_request(request).await.unwrap();
+            let body = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap();
+            assert_eq!(&body.to_bytes()[..], b"HTTP/2.0 /a");
+        }
+        let counted = stage.table.backend(&stage.id).unwrap().traffic(std::time::Instant::now());
+        assert_eq!(counted.requests, 3);
     })
     .await;
 }

@@ -14,6 +14,10 @@ use super::table::Service;
 /// How often one looks again without being called.
 const LOOK: Duration = Duration::from_millis(25);
 
+/// How often a request leaves a silent instance for another. When all are slow, the reason is
+/// shared, and going from one to the other only makes more work: then it stays and waits.
+pub(crate) const MOST_LEFT: u32 = 2;
+
 /// Why no instance was given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum NoTurn {
@@ -37,6 +41,13 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.waiting.set(self.0.waiting.get().saturating_sub(1));
     }
+}
+
+/// Whether a request that waits for a silent instance goes to another: there must be one, and the
+/// budget of retries pays for it.
+pub(crate) fn may_leave(service: &Service, silent: &Backend, now: Instant) -> bool {
+    service.pick(std::slice::from_ref(&silent.id), now).is_some()
+        && service.budget.retry(now, service.rules().retry_budget_permille, service.in_flight())
 }
 
 /// The next instance, none of `tried`, which is emptied if nobody else is left: those that failed

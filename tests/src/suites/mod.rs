@@ -13,15 +13,20 @@ mod events;
 mod exec;
 mod hostile;
 mod identity;
+mod image_owners;
 mod images;
 mod lessons;
 mod lifecycle;
 mod limits;
 mod minisup;
 mod minisup_commands;
+mod minisup_datagrams;
+mod minisup_keys;
+mod minisup_protocols;
 mod mounts;
 mod namespaces;
 mod network;
+mod network_crash;
 mod owners;
 mod races;
 mod rootless;
@@ -61,12 +66,17 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Test>)> {
         ("differential", differential::tests()),
         ("rootless", rootless::tests()),
         ("images", images::tests()),
+        ("image_owners", image_owners::tests()),
         ("bad_input", bad_input::tests()),
         ("hostile", hostile::tests()),
         ("races", races::tests()),
         ("crash", crash::tests()),
+        ("network_crash", network_crash::tests()),
         ("lessons", lessons::tests()),
         ("minisup", minisup::tests()),
         ("minisup_commands", minisup_commands::tests()),
+        ("minisup_datagrams", minisup_datagrams::tests()),
+        ("minisup_keys", minisup_keys::tests()),
+        ("minisup_protocols", minisup_protocols::tests()),
     ]
 }

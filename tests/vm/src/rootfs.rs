@@ -109,8 +109,18 @@ const QUICK: &[&str] = &[
 const FULL: &[&str] =
     &["apparmor", "dbus", "dbus-user-session", "libpam-systemd", "systemd", "systemd-sysv", "udev"];
 
-const DOCKER: &[&str] =
-    &["conmon", "containerd", "docker.io", "fuse-overlayfs", "passt", "podman", "slirp4netns"];
+const DOCKER: &[&str] = &[
+    "catatonit",
+    "conmon",
+    "containerd",
+    "docker.io",
+    "fuse-overlayfs",
+    "iptables",
+    "netavark",
+    "passt",
+    "podman",
+    "slirp4netns",
+];
 
 const FILES: &[(&str, &str)] = &[
     ("etc/hostname", "vm\n"),

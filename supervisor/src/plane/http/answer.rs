@@ -16,6 +16,7 @@ use super::{AT_HAND, Client, Duplex, HEAD, Next, before, set};
 use crate::plane::Port;
 use crate::plane::backend::{Backend, InFlight};
 use crate::plane::buffer::{self, Buffer};
+use crate::plane::turn;
 
 /// An instance that takes longer for its first byte is doubted; the request goes on waiting.
 const SILENCE: Duration = Duration::from_millis(500);
@@ -36,7 +37,8 @@ pub(super) struct Waiter<'a> {
     pub(super) backend: &'a Rc<Backend>,
     pub(super) asked: &'a Asked,
     pub(super) begun: Instant,
-    pub(super) repeatable: bool,
+    /// Whether a silent instance may be left for another.
+    pub(super) may_leave: bool,
 }
 
 impl<S: Duplex> Client<'_, S> {
@@ -53,7 +55,8 @@ impl<S: Duplex> Client<'_, S> {
             backend: &in_flight.0,
             asked: &request.asked,
             begun: Instant::now(),
-            repeatable: request.is_repeatable(self.port.service.rules().retry_unsafe),
+            may_leave: request.left < turn::MOST_LEFT
+                && request.is_repeatable(self.port.service.rules().retry_unsafe),
         };
         let (reader, input) = (&mut server.stream, &mut server.input);
         let passed = waiter.pass(reader, input, &mut self.stream, self.alarm.as_mut()).await?;
@@ -168,7 +171,7 @@ impl Waiter<'_> {
     }
 
     /// Waits for more of the answer. A silent instance is doubted after a while; when the brain
-    /// has turned traffic away from it, a request that may be repeated does not wait any longer.
+    /// has turned traffic away from it, a request that may be repeated is sent to another.
     async fn more(
         &self,
         reader: &mut (impl AsyncRead + Unpin),
@@ -203,15 +206,15 @@ impl Waiter<'_> {
                 () = changed => {}
                 () = alarm.as_mut() => {}
             }
-            if self.repeatable && self.is_turned_away(Instant::now()) {
-                return Err(Lack::Lost);
+            if self.may_leave && self.is_turned_away(Instant::now()) {
+                return Err(Lack::Left);
             }
         }
     }
 
     fn is_turned_away(&self, now: Instant) -> bool {
         let away = matches!(self.backend.route.get(), Route::Suspect | Route::Absent);
-        away && self.port.service.pick(std::slice::from_ref(&self.backend.id), now).is_some()
+        away && turn::may_leave(&self.port.service, self.backend, now)
     }
 }
 

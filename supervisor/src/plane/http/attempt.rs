@@ -20,6 +20,8 @@ pub(super) enum Lack {
     Unsent,
     /// It was sent, and its answer will never come.
     Lost,
+    /// It is silent and in doubt, and another may answer sooner.
+    Left,
     /// The answer took longer than is allowed.
     Late,
     /// The client is gone, or has got a part of an answer that will never be whole.
@@ -76,6 +78,7 @@ impl<S: Duplex> Client<'_, S> {
                         return self.fail(&mut request, "502 Bad Gateway", text).await;
                     }
                 }
+                Lack::Left => request.left += 1,
                 Lack::Late => {
                     let text = "the replica did not answer in time\n";
                     return self.fail(&mut request, "504 Gateway Timeout", text).await;

@@ -22,6 +22,8 @@ pub(super) struct Request {
     pub(super) begun: Instant,
     /// How often an answer has been lost.
     pub(super) losses: u32,
+    /// How often a silent instance was left for another.
+    pub(super) left: u32,
     /// What the access log will say, if there is one.
     pub(super) line: Option<Line>,
 }
@@ -80,7 +82,7 @@ impl<S: Duplex> Client<'_, S> {
         let line = self.port.service.log().map(|_| Line::of(self.address, self.input.bytes()));
         self.input.consume(asked.length);
         let body = asked.body;
-        let mut request = Request { bytes, asked, body, begun, losses: 0, line };
+        let mut request = Request { bytes, asked, body, begun, losses: 0, left: 0, line };
         self.read_body(&mut request).await?;
         Ok(Some(request))
     }

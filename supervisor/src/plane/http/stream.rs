@@ -43,7 +43,7 @@ impl<S: Duplex> Client<'_, S> {
                 backend: &in_flight.0,
                 asked: &request.asked,
                 begun: Instant::now(),
-                repeatable: false,
+                may_leave: false,
             };
             let sending = send(&mut from, &mut self.input, &mut body, &mut writer);
             let alarm = self.alarm.as_mut();

@@ -18,6 +18,7 @@ use super::{AT_HAND, BUFFER, Local, Payload, Work, translate};
 use crate::model::Protocol;
 use crate::plane::Port;
 use crate::plane::backend::{Backend, InFlight};
+use crate::plane::turn;
 
 /// An instance that takes longer for its first byte is doubted; the request goes on waiting.
 const SILENCE: Duration = Duration::from_millis(500);
@@ -28,12 +29,15 @@ pub(super) enum Lack {
     Unsent,
     /// It was sent, and its answer will never come.
     Lost,
+    /// It is silent and in doubt, and another may answer sooner.
+    Left,
 }
 
 /// A sending that failed.
 enum Failed {
     Returned(Box<Request<Payload>>),
     Lost,
+    Left,
 }
 
 /// Sends the request to one instance and waits for its answer.
@@ -42,6 +46,7 @@ pub(super) async fn attempt(
     backend: &Rc<Backend>,
     in_flight: InFlight,
     work: &mut Work,
+    may_leave: bool,
 ) -> Result<Response<Answer>, Lack> {
     let begun = Instant::now();
     let mut sender = loop {
@@ -61,9 +66,10 @@ pub(super) async fn attempt(
         (None, None) => return Err(Lack::Lost),
     };
     let request = Request::from_parts(work.head.clone(), body);
-    let answer = match wait(port, backend, work.repeatable, sender.send(request)).await {
+    let answer = match wait(port, backend, may_leave, sender.send(request)).await {
         Ok(answer) => answer,
         Err(Failed::Lost) => return Err(Lack::Lost),
+        Err(Failed::Left) => return Err(Lack::Left),
         Err(Failed::Returned(request)) => {
             if let Either::Right(stream) = request.into_body() {
                 work.stream = Some(stream);
@@ -80,7 +86,7 @@ pub(super) async fn attempt(
 async fn wait(
     port: &Port,
     backend: &Backend,
-    repeatable: bool,
+    may_leave: bool,
     sending: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Payload>>>>,
 ) -> Result<Response<Incoming>, Failed> {
     let mut sending = std::pin::pin!(sending);
@@ -93,11 +99,8 @@ async fn wait(
             }),
             () = changed => {
                 let away = matches!(backend.route.get(), Route::Suspect | Route::Absent);
-                let others = || {
-                    port.service.pick(std::slice::from_ref(&backend.id), Instant::now()).is_some()
-                };
-                if repeatable && away && others() {
-                    return Err(Failed::Lost);
+                if may_leave && away && turn::may_leave(&port.service, backend, Instant::now()) {
+                    return Err(Failed::Left);
                 }
             }
             () = tokio::time::sleep(SILENCE) => backend.doubt(Evidence::Silent),

@@ -75,7 +75,7 @@ pub(crate) async fn serve(
 
 /// Lets hyper's tasks run on this thread.
 #[derive(Clone, Copy, Debug)]
-struct Local;
+pub(crate) struct Local;
 
 impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Local {
     fn execute(&self, task: F) {
@@ -124,7 +124,7 @@ async fn find(
 ) -> (Response<Answer>, Option<minisup_core::name::InstanceId>) {
     let rules = port.service.rules();
     let deadline = begun + Duration::from_millis(rules.queue_ms);
-    let (mut tried, mut losses) = (Vec::new(), 0);
+    let (mut tried, mut losses, mut left) = (Vec::new(), 0, 0);
     loop {
         let now = Instant::now();
         if now >= deadline {
@@ -144,9 +144,11 @@ async fn find(
                 return (plain(StatusCode::SERVICE_UNAVAILABLE, text), None);
             }
         };
-        match attempt(port, &backend, in_flight, &mut work).await {
+        let may_leave = work.repeatable && left < turn::MOST_LEFT;
+        match attempt(port, &backend, in_flight, &mut work, may_leave).await {
             Ok(answer) => return (answer, Some(backend.id.clone())),
             Err(Lack::Unsent) => backend.refused(Instant::now()),
+            Err(Lack::Left) => left += 1,
             Err(Lack::Lost) => {
                 losses += 1;
                 let now = Instant::now();

@@ -1,0 +1,76 @@
+//! The engines: how each is told about minirun, and how each gets the image.
+
+use std::path::PathBuf;
+
+use crate::programs;
+use crate::world::World;
+
+/// What containerd calls the image that Docker made.
+pub(super) const IMAGE_OF_CONTAINERD: &str = "docker.io/library/box:latest";
+
+/// Runs shell lines that must succeed.
+pub(super) fn shell(world: &World, lines: &str) -> String {
+    let script = format!("set -e; {lines}");
+    world.program("/bin/sh").args(&["-c", &script]).run().exits(0).output
+}
+
+/// An image with busybox under all its names, as a tar archive.
+fn archive(world: &World) -> PathBuf {
+    let archive = world.path("image.tar");
+    let lines = format!(
+        "mkdir image; cd image; mkdir bin etc tmp root proc sys dev
+         for name in $({busybox} --list); do ln -s busybox bin/$name 2>/dev/null || true; done
+         rm -f bin/busybox; cp {busybox} bin/busybox
+         printf 'root:x:0:0:root:/root:/bin/sh\\nuser:x:1000:1000::/:/bin/sh\\n' >etc/passwd
+         printf 'root:x:0:\\nuser:x:1000:\\n' >etc/group
+         chmod 1777 tmp; tar -c --owner 0 --group 0 -f {archive} .",
+        busybox = programs::busybox().display(),
+        archive = archive.display(),
+    );
+    shell(world, &lines);
+    archive
+}
+
+/// Docker, running; stopped again when this is dropped.
+pub(super) struct Docker<'world>(&'world World);
+
+/// Starts Docker with minirun and crun as further runtimes, and `setting` in its configuration.
+pub(super) fn docker<'world>(world: &'world World, setting: &str) -> Docker<'world> {
+    let config = format!(
+        "{{\"runtimes\": {{\"minirun\": {{\"path\": \"{}\"}}, \
+         \"crun\": {{\"path\": \"/usr/bin/crun\"}}}}, {setting}}}",
+        programs::minirun().display()
+    );
+    std::fs::create_dir_all("/etc/docker").expect("make a directory");
+    std::fs::write("/etc/docker/daemon.json", config).expect("configure Docker");
+    let docker = Docker(world);
+    shell(world, "systemctl reset-failed docker 2>/dev/null || true; systemctl restart docker");
+    shell(world, &format!("docker import {} box", archive(world).display()));
+    docker
+}
+
+impl Drop for Docker<'_> {
+    fn drop(&mut self) {
+        let script = "systemctl stop docker docker.socket containerd; rm /etc/docker/daemon.json";
+        self.0.program("/bin/sh").args(&["-c", script]).run();
+    }
+}
+
+/// Gives containerd the image that Docker has.
+pub(super) fn image_for_containerd(world: &World) {
+    shell(world, "docker save box:latest -o box.tar; ctr image import box.tar; rm box.tar");
+}
+
+/// Tells Podman about minirun, as docs/operating/engines/podman.md says, and gives it the image.
+pub(super) fn podman(world: &World) {
+    let config = format!(
+        "[network]\nnetwork_backend = \"netavark\"\n[engine]\n\
+         runtime_supports_json = [\"crun\", \"runc\", \"minirun\"]\n\
+         runtime_supports_nocgroups = [\"crun\", \"minirun\"]\n\
+         [engine.runtimes]\nminirun = [\"{}\"]\n",
+        programs::minirun().display()
+    );
+    std::fs::create_dir_all("/etc/containers").expect("make a directory");
+    std::fs::write("/etc/containers/containers.conf", config).expect("configure Podman");
+    shell(world, &format!("podman import {} box 2>&1", archive(world).display()));
+}

@@ -1,0 +1,102 @@
+//! Real clients: Docker, Podman and containerd drive `runc`, `crun` and minirun through the same
+//! operations. minirun must do everything that either of the others does.
+//!
+//! ```text
+//! engines.ops       what Docker and Podman are asked to do, and what is right
+//! containerd.ops    the same for ctr
+//! operations.rs     how those files are read
+//! matrix.rs         each operation with each runtime: the table
+//! engines.rs        the engines themselves: configured, started, given an image
+//! swarm.rs          Docker Swarm on minirun
+//! ```
+//! They run in a guest (`cargo xtask clients`), where nothing else uses the engines.
+
+mod engines;
+mod matrix;
+mod operations;
+mod swarm;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::needs::Need;
+use crate::world::World;
+use crate::{Test, programs, test};
+use matrix::Client;
+
+pub(super) fn tests() -> Vec<Test> {
+    let engine = |name, program, body: fn(&World)| {
+        let alone = move |world: &World| {
+            let _alone = alone();
+            body(world);
+        };
+        test(name, alone).needs(Need::Systemd).needs(Need::Program(program))
+    };
+    vec![
+        engine("containerd", "ctr", containerd),
+        engine("docker_swarm", "dockerd", swarm::heals),
+        engine("docker_remapped", "dockerd", docker_remapped),
+        engine("docker", "dockerd", docker),
+        engine("podman", "podman", podman),
+    ]
+}
+
+/// One test at a time: they share the daemons of the machine, and its processor.
+fn alone() -> MutexGuard<'static, ()> {
+    static DAEMONS: Mutex<()> = Mutex::new(());
+    DAEMONS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const DOCKER_OR_PODMAN: &str = include_str!("engines.ops");
+const CONTAINERD: &str = include_str!("containerd.ops");
+
+fn docker(world: &World) {
+    let _docker = engines::docker(world, "\"default-runtime\": \"runc\"");
+    let operations = operations::of(DOCKER_OR_PODMAN, "docker", true);
+    matrix::compare(world, "Docker", &operations, docker_client);
+}
+
+/// Docker has one user namespace for all of a daemon's containers.
+fn docker_remapped(world: &World) {
+    let _docker = engines::docker(world, "\"userns-remap\": \"user\"");
+    let operations = operations::of(DOCKER_OR_PODMAN, "docker-remapped", false);
+    matrix::compare(world, "Docker, userns-remap", &operations, docker_client);
+}
+
+fn docker_client(runtime: &str) -> Client {
+    Client {
+        engine: "docker".to_owned(),
+        isolated: format!("--runtime {runtime} --network none"),
+        networked: format!("--runtime {runtime}"),
+        remove: "docker rm -f".to_owned(),
+    }
+}
+
+fn podman(world: &World) {
+    engines::podman(world);
+    let operations = operations::of(DOCKER_OR_PODMAN, "podman", true);
+    matrix::compare(world, "Podman", &operations, |runtime| Client {
+        // Podman takes the runtime before the verb.
+        engine: format!("podman --runtime {runtime}"),
+        isolated: "--network none".to_owned(),
+        networked: String::new(),
+        remove: "podman rm -f -t 0".to_owned(),
+    });
+}
+
+fn containerd(world: &World) {
+    let _docker = engines::docker(world, "\"default-runtime\": \"runc\"");
+    engines::image_for_containerd(world);
+    let operations = operations::of(CONTAINERD, "containerd", true);
+    matrix::compare(world, "containerd (ctr)", &operations, |runtime| {
+        let program = match runtime {
+            "minirun" => programs::minirun(),
+            other => programs::find(other).expect("it is installed"),
+        };
+        Client {
+            engine: "ctr".to_owned(),
+            isolated: format!("--runc-binary {}", program.display()),
+            networked: String::new(),
+            remove: "remove_task".to_owned(),
+        }
+    });
+}

@@ -1,0 +1,79 @@
+//! Operations, as `engines.ops` and `containerd.ops` write them.
+//!
+//! ```text
+//! ## NAME [ENGINE]      one begins; without an engine it is for every one
+//! shell lines
+//! #> what they print
+//! ```
+
+/// What an operation's shell lines may use besides `$E`, `$R`, `$NET`, `$N` and `$I`.
+///
+/// `await TEXT COMMAND…` runs the command until it prints the text, and prints what it printed
+/// last; an engine is told when a container starts, but not when what is in it is ready.
+pub(super) const SHELL: &str = r#"
+up() { $E run -d --name $N $R "$@" >/dev/null; }
+field() { $E inspect -f "{{$1}}" $N; }
+on_terminal() { script -qec "$1" /dev/null | tr -d '\r'; }
+await() {
+    wanted=$1
+    shift
+    tries=0
+    while shown=$("$@" 2>/dev/null); test "$shown" != "$wanted" && test $tries -lt 300; do
+        tries=$((tries + 1))
+        sleep 0.2
+    done
+    echo "$shown"
+}
+status() { ctr task ls | grep "^$N " | while read -r name pid status; do echo "$status"; done; }
+remove_task() {
+    ctr task kill -s KILL $N
+    await '' status
+    ctr task delete $N
+    ctr container delete $N
+}
+"#;
+
+/// Something that an engine is asked to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Operation {
+    /// What the table calls it.
+    pub(super) name: &'static str,
+    /// What is run.
+    pub(super) lines: String,
+    /// What it prints on standard output when it is right; may hold `$N`.
+    pub(super) expected: String,
+}
+
+/// The operations in `text` that are for `engine`, and, `with_common`, those for all.
+pub(super) fn of(text: &'static str, engine: &str, with_common: bool) -> Vec<Operation> {
+    let mut found = Vec::new();
+    for part in text.split("\n## ").skip(1) {
+        let (heading, body) = part.split_once('\n').unwrap_or((part, ""));
+        let (name, wanted) = match heading.strip_suffix(']').and_then(|all| all.split_once(" [")) {
+            Some((name, only)) => (name, only == engine),
+            None => (heading, with_common),
+        };
+        if !wanted {
+            continue;
+        }
+        let (said, lines): (Vec<&str>, Vec<&str>) =
+            body.lines().partition(|line| line.starts_with("#> "));
+        let expected: Vec<&str> = said.iter().map(|line| &line[3..]).collect();
+        found.push(Operation { name, lines: lines.join("\n"), expected: expected.join("\n") });
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_are_read() {
+        let text = "# words\n\n## one\na\n#> x\nb\n#> y\n## two [podman]\nc\n";
+        let one = Operation { name: "one", lines: "a\nb".into(), expected: "x\ny".into() };
+        let two = Operation { name: "two", lines: "c".into(), expected: String::new() };
+        assert_eq!(of(text, "podman", false), [two]);
+        assert_eq!(of(text, "docker", true), [one]);
+    }
+}
