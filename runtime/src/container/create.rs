@@ -10,7 +10,7 @@ use std::path::Path;
 use linux::clone::{Birth, Child};
 use linux::namespace::Kind;
 use linux::shared::SharedNumber;
-use linux::{OFlag, path, pidfd, socket};
+use linux::{OFlag, path, pidfd, signal, socket};
 
 use super::agent::Agent;
 use super::group::{Manager, Wanted};
@@ -247,6 +247,7 @@ impl Half<'_> {
             current,
             foreground: self.options.foreground,
             preserved: self.options.preserve_fds,
+            ignored: signal::ignored(),
             new_keyring: !self.options.no_new_keyring,
             pivot: !self.options.no_pivot,
             may_make_devices: !plan.namespaces.has(Kind::User),
