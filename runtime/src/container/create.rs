@@ -223,7 +223,9 @@ impl Half<'_> {
             Some(cgroup) => cgroup.join_files()?,
             None => Vec::new(),
         };
-        let mut view = self.options.manager.host()?.map_or_else(View::none, |host| {
+        // Without a group of its own it sees that of its creator, as the root where it has a
+        // cgroup namespace.
+        let mut view = cgroup::Host::get()?.map_or_else(View::none, |host| {
             let record = wanted.map(|wanted| &wanted.record);
             View::new(host, record, plan.namespaces.has(Kind::Cgroup))
         });
