@@ -9,7 +9,7 @@ use crate::cli::Global;
 use crate::container::group::{Manager, Wanted};
 use crate::error::{Error, Result};
 use crate::plan::{Plan, namespace_name};
-use crate::steps::landlock;
+use crate::steps::{landlock, resctrl};
 use crate::{report, spec};
 
 pub(super) const VERB: Verb = Verb {
@@ -133,6 +133,9 @@ fn problems(global: &Global, plan: &Plan) -> Result<Vec<String>> {
     }
     if plan.process.landlock.is_some() && landlock::version().is_err() {
         problems.push("Landlock in this kernel (5.13, and in the boot parameter lsm=)".into());
+    }
+    if plan.resctrl.is_some() {
+        problems.extend(resctrl::here().err().map(|cause| cause.text));
     }
     if global.manager != Manager::Cgroupfs {
         // Who cannot have what it asks for says so at once; systemd makes the rest possible.

@@ -10,7 +10,7 @@ use std::path::Path;
 use linux::clone::{Birth, Child};
 use linux::namespace::Kind;
 use linux::shared::SharedNumber;
-use linux::{OFlag, path, pidfd, socket};
+use linux::{OFlag, path, pidfd, signal, socket};
 
 use super::agent::Agent;
 use super::group::{Manager, Wanted};
@@ -25,7 +25,7 @@ use crate::plan::Plan;
 use crate::steps::cgroup_view::View;
 use crate::steps::network::Namespaces;
 use crate::steps::{
-    Step, hooks, identity_map, limits, namespaces, netdev, owners, rootfs, schedule,
+    Step, hooks, identity_map, limits, namespaces, netdev, owners, resctrl, rootfs, schedule,
 };
 
 /// The name of the socket that init listens on until it is started.
@@ -136,7 +136,8 @@ impl Half<'_> {
         let wanted = Wanted::decide(self.options.manager, plan)?;
         let what = || format!("state in {}", self.home.path().display());
         let record = wanted.as_ref().map(|wanted| wanted.record.clone());
-        let state = journal.step(Step::Record, what, || self.record(record))?;
+        let group = resctrl_group(journal, plan)?;
+        let state = journal.step(Step::Record, what, || self.record(record, group))?;
         self.state = Some(state);
         if let Some(wanted) = &wanted {
             let made = journal.step(Step::Cgroup, || shown_path(wanted), || wanted.make())?;
@@ -162,7 +163,11 @@ impl Half<'_> {
     }
 
     /// Writes down what is going to exist.
-    fn record(&self, cgroup: Option<cgroup::Record>) -> Result<State, Cause> {
+    fn record(
+        &self,
+        cgroup: Option<cgroup::Record>,
+        resctrl: Option<resctrl::Group>,
+    ) -> Result<State, Cause> {
         let plan = self.plan;
         let mut state = State::new(&plan.id, &plan.bundle, &plan.rootfs.path);
         state.cgroup = cgroup;
@@ -170,6 +175,7 @@ impl Half<'_> {
         state.late_hooks =
             !plan.hooks_of("poststart").is_empty() || !plan.hooks_of("poststop").is_empty();
         state.annotations = plan.annotations.clone();
+        state.resctrl = resctrl;
         state.dies_with_parent = self.options.foreground;
         state.agent = plan.process.listener().map(|listener| Agent::new(listener, &state));
         self.home.write("config.json", self.options.config)?;
@@ -217,7 +223,9 @@ impl Half<'_> {
             Some(cgroup) => cgroup.join_files()?,
             None => Vec::new(),
         };
-        let mut view = self.options.manager.host()?.map_or_else(View::none, |host| {
+        // Without a group of its own it sees that of its creator, as the root where it has a
+        // cgroup namespace.
+        let mut view = cgroup::Host::get()?.map_or_else(View::none, |host| {
             let record = wanted.map(|wanted| &wanted.record);
             View::new(host, record, plan.namespaces.has(Kind::Cgroup))
         });
@@ -241,6 +249,7 @@ impl Half<'_> {
             current,
             foreground: self.options.foreground,
             preserved: self.options.preserve_fds,
+            ignored: signal::ignored(),
             new_keyring: !self.options.no_new_keyring,
             pivot: !self.options.no_pivot,
             may_make_devices: !plan.namespaces.has(Kind::User),
@@ -311,6 +320,13 @@ impl Half<'_> {
             let what = || format!("{} of the host", names.join(", "));
             let set = || netdev::move_all(&plan.net_devices, &plan.namespaces, pid);
             journal.step(Step::Network, what, set)?;
+        }
+        if let (Some(wanted), Some(group)) =
+            (&plan.resctrl, self.state.as_ref().and_then(|state| state.resctrl.as_ref()))
+        {
+            journal.step(Step::Limits, resctrl::shown, || {
+                group.make(&wanted.schemata).and_then(|()| group.add(pid))
+            })?;
         }
         let process = &plan.process;
         if !process.rlimits.is_empty() {
@@ -437,6 +453,19 @@ fn waits(plan: &Plan, wanted: Option<&Wanted>) -> bool {
     plan.identity_map.is_some()
         || plan.namespaces.joins(Kind::User)
         || wanted.is_some_and(Wanted::needs_process)
+}
+
+/// The group in the resctrl file system that the configuration asks for.
+pub(super) fn resctrl_group(
+    journal: &mut Journal<'_>,
+    plan: &Plan,
+) -> Result<Option<resctrl::Group>, Failure> {
+    let Some(wanted) = &plan.resctrl else { return Ok(None) };
+    journal
+        .quietly(Step::Limits, resctrl::shown, || {
+            resctrl::Group::decide(wanted, &plan.id, &resctrl::here()?)
+        })
+        .map(Some)
 }
 
 fn shown_path(wanted: &Wanted) -> String {

@@ -22,17 +22,19 @@ use linux::namespace::{Kind, Namespaces};
 use linux::proc::TrustedProc;
 use linux::sched::Processors;
 use linux::shared::SharedNumber;
-use linux::{Errno, OFlag, Pid, credentials, fd, mount, namespace, path, pidfd, prctl, terminal};
+use linux::{
+    Errno, OFlag, Pid, credentials, fd, mount, namespace, path, pidfd, prctl, signal, terminal,
+};
 
 use super::agent::Agent;
 use super::handshake::{Heard, Line, Message};
-use super::inside::{TakeOff, drop_power};
 use super::state::State;
+use super::take_off::{TakeOff, drop_power};
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Cause, Error, Failure, Result};
 use crate::explain::Journal;
 use crate::plan::Process;
-use crate::steps::{Step, handover, limits, schedule};
+use crate::steps::{Step, handover, limits, resctrl, schedule};
 
 /// What a caller asks for beside the process.
 #[derive(Debug)]
@@ -64,11 +66,12 @@ pub(crate) fn enter(
     let (line, inner) = Line::pair().map_err(Error::kernel("make the line"))?;
     let current = SharedNumber::new().map_err(Error::kernel("make the shared page"))?;
     let files = cgroup.as_ref().map(Cgroup::join_files).transpose()?.unwrap_or_default();
-    let outside = Outside { process, init, view, options, current, files };
+    let ignored = signal::ignored();
+    let outside = Outside { process, init, view, options, ignored, current, files };
     let first =
         on_first_processors(process, || outside.be_born(cgroup, Pid::from_raw(pid), &inner))?;
     drop(inner);
-    let result = meet(line, &first, process, current);
+    let result = meet(line, &first, (process, state.resctrl.as_ref()), current);
     // It has ended by now, one way or the other; if not, nobody waits for it any more.
     if result.is_err() {
         drop(pidfd::signal(&first.pidfd, 9));
@@ -97,7 +100,12 @@ pub(crate) fn release(entered: &Entered, agent: Option<&Agent>) -> Result<()> {
     Ok(super::start::wait_for_program(line, &mut Journal::parent(None), agent)?)
 }
 
-fn meet(line: Line, first: &Child, process: &Process, current: SharedNumber) -> Result<Entered> {
+fn meet(
+    line: Line,
+    first: &Child,
+    (process, group): (&Process, Option<&resctrl::Group>),
+    current: SharedNumber,
+) -> Result<Entered> {
     let mut born: Option<Child> = None;
     loop {
         match line.hear() {
@@ -110,6 +118,9 @@ fn meet(line: Line, first: &Child, process: &Process, current: SharedNumber) -> 
                 if let Some(score) = process.oom_score_adj {
                     limits::set_oom_score(child.pid, score)
                         .map_err(|cause| at(Step::Limits, "oom_score_adj", cause))?;
+                }
+                if let Some(group) = group {
+                    group.add(child.pid).map_err(|cause| at(Step::Limits, "resctrl", cause))?;
                 }
                 let scheduling = &process.scheduling;
                 schedule::set(child.pid, scheduling)
@@ -198,6 +209,7 @@ struct Outside<'a> {
     init: &'a OwnedFd,
     view: View,
     options: &'a Options,
+    ignored: signal::Set,
     current: SharedNumber,
     files: Vec<OwnedFd>,
 }
@@ -362,6 +374,7 @@ impl Outside<'_> {
                 may_set_groups: self.view.may_set_groups,
                 dies_with_parent: self.options.foreground,
                 preserved: self.options.preserve_fds,
+                ignored: self.ignored,
                 program,
             },
             line,

@@ -20,6 +20,7 @@ pub(crate) mod start;
 pub mod state;
 mod state_place;
 pub(crate) mod streams;
+mod take_off;
 
 use crate::cgroup::{Cgroup, Host, Record};
 

@@ -34,6 +34,7 @@ use crate::criu::images::Images;
 use crate::criu::message::{InheritFd, JoinNamespace, Kind, Pair};
 use crate::criu::{self, CgroupMode, OUTER_NETWORK, OUTER_PIDS, Session, Told};
 use crate::error::{Cause, Error, Failure, Result};
+use crate::explain::Journal;
 use crate::plan::Plan;
 use crate::steps::{Step, hooks, owners, rootfs};
 
@@ -160,6 +161,7 @@ impl Half<'_> {
             !plan.hooks_of("poststart").is_empty() || !plan.hooks_of("poststop").is_empty();
         state.annotations = plan.annotations.clone();
         state.dies_with_parent = self.options.foreground;
+        state.resctrl = create::resctrl_group(&mut Journal::parent(None), plan)?;
         self.home.write("config.json", self.options.config)?;
         self.home.save(state)
     }
@@ -239,7 +241,13 @@ impl Half<'_> {
         };
         let place = |child: &Child| {
             let started = wanted.map(|wanted| wanted.start(child.pid, &plan.resources));
-            self.own(started.transpose()?.flatten())
+            self.own(started.transpose()?.flatten())?;
+            // What CRIU makes is born where CRIU is.
+            let resctrl = plan.resctrl.as_ref().zip(self.state.resctrl.as_ref());
+            let joined = resctrl.map(|(wanted, group)| {
+                group.make(&wanted.schemata).and_then(|()| group.add(child.pid))
+            });
+            Ok(joined.transpose().map_err(|cause| failure("resctrl", cause)).map(drop)?)
         };
         let prepare = || {
             cgroup::join(&files)?;

@@ -94,7 +94,11 @@ fn one(
     let destination = absolute(mount.destination());
     let options = mount_options::parse(mount.options().as_deref().unwrap_or_default());
     if options.remount {
-        return Err(super::unsupported(&format!("mounts[{index}]: option remount")));
+        return Err(Error::Unsupported(format!(
+            "config.json: mounts[{index}]: option remount is not supported by minirun: give the \
+             options to the mount at {} itself",
+            destination.display()
+        )));
     }
     let kind = mount.typ().clone().unwrap_or_default();
     let source = match (kind.as_str(), options.bind) {
@@ -107,6 +111,8 @@ fn one(
             )));
         }
         ("cgroup" | "cgroup2", None) => Source::Cgroup,
+        // Without an IPC namespace of its own the container sees the host's queues: engines that
+        // share the host's IPC mean that.
         ("mqueue", None) => Source::Mqueue,
         (kind, None) => {
             let name = mount.source().as_ref().map(|source| source.display().to_string());
@@ -128,10 +134,6 @@ fn one(
     let owners = owners(index, mount, &options, users)?;
     if owners.is_some() && !matches!(source, Source::Bind(..)) {
         return Err(wrong("only a bind mount can be idmapped".into()));
-    }
-    if source == Source::Mqueue && !users.0.has(Kind::Ipc) {
-        // Without a namespace of its own the container would see the host's queues.
-        return Err(wrong("mqueue needs an ipc namespace in linux.namespaces".into()));
     }
     Ok(Mount { destination, source, options, owners })
 }

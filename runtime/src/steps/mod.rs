@@ -25,6 +25,7 @@ pub(crate) mod netdev;
 pub(crate) mod network;
 pub(crate) mod owners;
 pub(crate) mod pivot;
+pub(crate) mod resctrl;
 pub(crate) mod rootfs;
 pub(crate) mod schedule;
 pub(crate) mod terminal;

@@ -151,7 +151,7 @@ const CASES: &[Case] = &[
     ("overlay layer missing", |b| overlay(b, "[\"/no/such/layer\"]")),
     ("overlay is no JSON", |b| overlay(b, "/layer")),
     ("terminal detached without a socket", |b| b.set("/process/terminal", json!(true))),
-    ("unsupported: intelRdt", |b| b.set("/linux/intelRdt", json!({"closID": "x"}))),
+    ("no resctrl here: intelRdt", |b| b.set("/linux/intelRdt", json!({"closID": "x"}))),
     ("an interface that is not there", |b| b.set("/linux/netDevices", json!({"eth7": {}}))),
 ];
 

@@ -20,6 +20,9 @@ mod lifecycle;
 mod limits;
 mod minisup;
 mod minisup_commands;
+mod minisup_datagrams;
+mod minisup_keys;
+mod minisup_protocols;
 mod mounts;
 mod namespaces;
 mod network;
@@ -72,5 +75,8 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Test>)> {
         ("lessons", lessons::tests()),
         ("minisup", minisup::tests()),
         ("minisup_commands", minisup_commands::tests()),
+        ("minisup_datagrams", minisup_datagrams::tests()),
+        ("minisup_keys", minisup_keys::tests()),
+        ("minisup_protocols", minisup_protocols::tests()),
     ]
 }
