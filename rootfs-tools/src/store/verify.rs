@@ -92,7 +92,7 @@ fn same(
         return Ok(None);
     }
     let differs = line.words.iter().filter(|(key, value)| found.word(key) != Some(value));
-    let named: Vec<_> = differs.map(|(key, _)| key.as_str()).collect();
+    let named: Vec<_> = differs.map(|(key, _)| key.as_ref()).collect();
     if named.is_empty() {
         return Ok(Some("it has attributes that it had not".into()));
     }
