@@ -52,6 +52,7 @@ pub mod signal;
 pub mod socket;
 pub mod terminal;
 pub mod trace;
+pub mod verity;
 pub mod xattr;
 
 pub use error::{Error, Result};
