@@ -1,4 +1,5 @@
-//! Gives the program the commit that it was built from, for `--version`.
+//! Gives the program the commit that it was built from, for `--version`, and leaves out of a release
+//! what it has no use for.
 
 use std::process::Command;
 
@@ -11,4 +12,8 @@ fn main() {
     let commit = commit.as_deref().map_or("unknown", str::trim);
     println!("cargo::rustc-env=MINIRUN_COMMIT={commit}");
     println!("cargo::rerun-if-changed=../.git/HEAD");
+    if std::env::var("PROFILE").is_ok_and(|profile| profile == "release") {
+        println!("cargo::rustc-link-arg-bins=-Wl,{}/no-unwinding.ld", env!("CARGO_MANIFEST_DIR"));
+    }
+    println!("cargo::rerun-if-changed=no-unwinding.ld");
 }

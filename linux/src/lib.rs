@@ -30,6 +30,7 @@ mod error;
 pub mod fd;
 pub mod inet;
 pub mod keyring;
+pub mod landlock;
 pub mod metadata;
 pub mod mount;
 pub mod namespace;

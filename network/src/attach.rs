@@ -36,7 +36,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bridge::{ensure_rules, find, raise, remove_link};
 use crate::collect::{collect_ahead, connect, forget_neighbours};
-use crate::definition::Network;
+use crate::definition::{DEFAULT_NETWORK, Network};
 use crate::error::{During, Error, Result};
 use crate::hardware::HardwareAddress;
 use crate::host::HostChange;
@@ -129,9 +129,7 @@ impl Cable<'_> {
         attachment: &mut Attachment,
     ) -> Result<()> {
         check_interface(self.interface)?;
-        let network = find_or_create_default(self.store, &self.request.network)?;
-        ensure_rules(None, self.store)?;
-        let lease = self.claim(host, &network, attachment)?;
+        let (network, lease) = self.enter(host, attachment)?;
         let default_route =
             !network.internal && attachment.endpoints.iter().all(|other| !other.default_route);
         let endpoint = endpoint(&network, lease, default_route);
@@ -142,6 +140,29 @@ impl Cable<'_> {
             .and_then(|()| self.store.lock()?.commit(&endpoint.lease));
         attachment.endpoints.push(endpoint);
         made
+    }
+
+    /// The network and the container's place in it. Where `prune` has removed the default network
+    /// between two of these steps, it is made once more.
+    fn enter(
+        &self,
+        host: &mut Connection,
+        attachment: &mut Attachment,
+    ) -> Result<(Network, Lease)> {
+        const ATTEMPTS: usize = 8;
+        let mut attempt = 1;
+        loop {
+            let network = find_or_create_default(self.store, &self.request.network)?;
+            ensure_rules(None, self.store)?;
+            match self.claim(host, &network, attachment) {
+                Err(Error::NotFound { .. })
+                    if network.name == DEFAULT_NETWORK && attempt < ATTEMPTS =>
+                {
+                    attempt += 1;
+                }
+                claimed => return claimed.map(|lease| (network, lease)),
+            }
+        }
     }
 
     /// Addresses, and the bridge that their owner will be a port of.

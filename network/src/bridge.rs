@@ -57,9 +57,8 @@ pub(crate) fn raise(
     if find(kernel, network, 0)?.is_none() {
         remove_link(kernel, &network.bridge())?;
         check_routes(kernel, network)?;
-        make_first(kernel, network, &alias(store, network))?;
+        raised.changes = make_first(kernel, network, &alias(store, network))?;
         if !network.internal {
-            raised.changes = host::allow_forwarding(network.ipv6.is_some())?;
             let chains = firewall::dropping_chains(store.label())?;
             raised.warnings.extend(chains.iter().map(|chain| warning(chain, network)));
             let legacy = firewall::legacy_filters();
@@ -74,20 +73,35 @@ pub(crate) fn raise(
     Ok(raised)
 }
 
-fn make_first(kernel: &mut Connection, network: &Network, alias: &str) -> Result<()> {
+/// Also lets the host forward: before the bridge is up, because one that is up counts as complete,
+/// and after it was made, because a kernel without bridges must not be changed for nothing.
+fn make_first(kernel: &mut Connection, network: &Network, alias: &str) -> Result<Vec<HostChange>> {
     let name = network.bridge();
     let step = || format!("making the bridge {name} of network {}", network.name);
     let hardware = HardwareAddress::for_ipv4(network.ipv4.gateway);
     let mut batch = Batch::new();
     batch.add_bridge(Bridge { name: &name, hardware, mtu: network.mtu, alias });
     kernel.execute(&batch).during(step)?;
-    let index = kernel.link(&name).during(step)?.index;
-    let mut batch = Batch::new();
-    for gateway in network.gateways() {
-        batch.add_address(index, gateway);
+    let mut finish = || {
+        let index = kernel.link(&name).during(step)?.index;
+        let changes = match network.internal {
+            true => Vec::new(),
+            false => host::allow_forwarding(network.ipv6.is_some())?,
+        };
+        let mut batch = Batch::new();
+        for gateway in network.gateways() {
+            batch.add_address(index, gateway);
+        }
+        batch.change_link(index, LinkChange::Up(true));
+        kernel.execute(&batch).during(step)?;
+        Ok(changes)
+    };
+    let finished = finish();
+    if finished.is_err() {
+        // The first error is the one to tell; a bridge that is down is made anew.
+        let _ = remove_link(kernel, &name);
     }
-    batch.change_link(index, LinkChange::Up(true));
-    kernel.execute(&batch).during(step)
+    finished
 }
 
 fn make_further(kernel: &mut Connection, network: &Network, shard: u32, alias: &str) -> Result<()> {

@@ -111,6 +111,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether this host lacks something, so that no other wish of the same kind would be granted.
+    pub fn is_for_lack_of_support(&self) -> bool {
+        use linux::Errno::{EACCES, EAFNOSUPPORT, EOPNOTSUPP, EPERM, EPROTONOSUPPORT, EROFS};
+        const LACKS: [linux::Errno; 6] =
+            [EACCES, EAFNOSUPPORT, EOPNOTSUPP, EPERM, EPROTONOSUPPORT, EROFS];
+        match self {
+            Self::Unsupported { .. } | Self::Rules { .. } => true,
+            Self::Kernel { source, .. } => LACKS.contains(&source.errno),
+            _ => false,
+        }
+    }
+
     /// An invalid value.
     pub(crate) fn invalid(
         what: &'static str,

@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{During, Error, Result};
 use std::os::fd::AsFd;
 
+const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+
 /// A setting that was changed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,7 +44,7 @@ impl std::fmt::Display for HostChange {
 pub fn allow_forwarding(ipv6: bool) -> Result<Vec<HostChange>> {
     let mut changes = Vec::new();
     let why = "containers reach the outside only through a host that forwards";
-    changes.extend(set(Path::new("/proc/sys/net/ipv4/ip_forward"), "1", why)?);
+    changes.extend(set(Path::new(FORWARD), "1", why)?);
     let everywhere = Path::new("/proc/sys/net/ipv6/conf/all/forwarding");
     if ipv6 && everywhere.exists() && read(everywhere)? != "1" {
         changes.extend(keep_router_advertisements()?);
@@ -68,6 +70,17 @@ fn keep_router_advertisements() -> Result<Vec<HostChange>> {
         }
     }
     Ok(changes)
+}
+
+/// Refuses where the host does not forward and cannot be told to, as in a container of another
+/// runtime, whose `/proc/sys` is read-only.
+pub(crate) fn check_forwarding() -> Result<()> {
+    let file = Path::new(FORWARD);
+    if read(file)? == "1" {
+        return Ok(());
+    }
+    let opened = path::open(file, OFlag::O_WRONLY);
+    opened.during(|| format!("setting {} to 1", file.display())).map(drop)
 }
 
 fn set(file: &Path, wanted: &str, why: &str) -> Result<Option<HostChange>> {

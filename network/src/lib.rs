@@ -3,6 +3,7 @@
 pub mod allocate;
 pub mod attach;
 pub mod bridge;
+pub mod by_default;
 pub mod collect;
 pub mod definition;
 mod error;

@@ -11,16 +11,22 @@
 //! translation. slirp4netns(1) does the same with a TCP/IP stack of its own; it is the fallback.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use linux::fd;
 use linux::inet::Transport;
 
 use crate::error::{During, Error, Result};
 use crate::process::Process;
 use crate::publish::{HostPort, Publication};
 
-const SIGTERM: i32 = 15;
+/// They leave nothing behind, and those that minirun starts have other signals blocked, as it has.
+const SIGKILL: i32 = 9;
 
 /// A program that connects a container without root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,21 +62,57 @@ impl Program {
         })
     }
 
-    /// The arguments that connect the namespace of the process `pid`.
-    pub fn arguments(self, pid: u32, publications: &[Publication]) -> Result<Vec<String>> {
+    /// The arguments that connect that namespace.
+    pub fn arguments(self, place: &Place, publications: &[Publication]) -> Result<Vec<String>> {
         match self {
-            Self::Pasta => pasta(pid, publications),
-            Self::Slirp4netns => slirp4netns(pid, publications),
+            Self::Pasta => pasta(place, publications),
+            Self::Slirp4netns => slirp4netns(place, publications),
         }
     }
 }
 
-fn pasta(pid: u32, publications: &[Publication]) -> Result<Vec<String>> {
+/// Where the container is: files that stand for its namespaces.
+///
+/// Not the number of its process: one that is being made into a container may not be dumped, and
+/// the kernel then keeps `/proc/PID/ns` to root. Nor descriptors of ours: the programs enter the
+/// user namespace first, and from there nobody may look at us. So they inherit the namespaces, as
+/// their standard input and output, which is what they do not close when they start.
+#[derive(Debug)]
+pub struct Place {
+    user: String,
+    network: String,
+    inherited: Option<(OwnedFd, OwnedFd)>,
+}
+
+impl Place {
+    /// The namespaces behind these descriptors.
+    pub fn of_descriptors(user: OwnedFd, network: OwnedFd) -> Self {
+        let path = |number| format!("/proc/self/fd/{number}");
+        Self { user: path(0), network: path(1), inherited: Some((user, network)) }
+    }
+
+    /// The namespaces of a process that lets itself be looked at.
+    pub fn of_process(pid: u32) -> Self {
+        let path = |kind| format!("/proc/{pid}/ns/{kind}");
+        Self { user: path("user"), network: path("net"), inherited: None }
+    }
+
+    /// Standard input and output of a program that is to enter it.
+    fn streams(self) -> (Stdio, Stdio) {
+        match self.inherited {
+            Some((user, network)) => (user.into(), network.into()),
+            None => (Stdio::null(), Stdio::null()),
+        }
+    }
+}
+
+fn pasta(place: &Place, publications: &[Publication]) -> Result<Vec<String>> {
     // Into the background when all is set up, so that its exit status is the answer. The address
     // of the host's gateway shall not mean the host itself inside; ports that the container
-    // listens on and nobody published stay inside, and so do the host's.
+    // listens on and nobody published stay inside, and so do the host's. It would take the files of
+    // the namespaces for files that somebody removes at the container's end.
     let mut arguments: Vec<String> =
-        ["--config-net", "--quiet", "--no-map-gw"].map(String::from).into();
+        ["--config-net", "--quiet", "--no-map-gw", "--no-netns-quit"].map(String::from).into();
     for (flag, transport) in [("-t", Transport::Tcp), ("-u", Transport::Udp)] {
         let mut none = true;
         for publication in publications.iter().filter(|one| one.transport == transport) {
@@ -82,7 +124,7 @@ fn pasta(pid: u32, publications: &[Publication]) -> Result<Vec<String>> {
         }
     }
     arguments.extend(["-T", "none", "-U", "none"].map(String::from));
-    arguments.push(pid.to_string());
+    arguments.extend(["--userns", &place.user, "--netns", &place.network].map(String::from));
     Ok(arguments)
 }
 
@@ -97,7 +139,7 @@ fn pasta_port(publication: &Publication) -> Result<String> {
     Ok(format!("{address}{port}:{}", publication.container))
 }
 
-fn slirp4netns(pid: u32, publications: &[Publication]) -> Result<Vec<String>> {
+fn slirp4netns(place: &Place, publications: &[Publication]) -> Result<Vec<String>> {
     if !publications.is_empty() {
         return Err(Error::Unsupported {
             what: "publishing a port".into(),
@@ -105,37 +147,48 @@ fn slirp4netns(pid: u32, publications: &[Publication]) -> Result<Vec<String>> {
         });
     }
     let arguments = ["--configure", "--mtu=65520", "--disable-host-loopback", "--enable-ipv6"];
-    let process = [pid.to_string(), "tap0".to_owned()];
-    Ok(arguments.into_iter().map(String::from).chain(process).collect())
+    let user = format!("--userns-path={}", place.user);
+    let place = [user, "--netns-type=path".into(), place.network.clone(), "tap0".into()];
+    Ok(arguments.into_iter().map(String::from).chain(place).collect())
 }
 
-/// Connects the namespace of the process `pid` with pasta, which goes into the background when the
-/// network is there. `pid_file` is where it leaves its number (a path of the caller's).
+/// Connects a namespace with one of the programs, and returns when the network is there. `home` is
+/// the container's directory, whose path marks the program as the container's.
 ///
-/// Versions from 2023 do not notice the end of the namespace of a process, so whoever keeps the
-/// container's state [ends](end) the result when the container has ended.
-pub fn start_pasta(pid: u32, publications: &[Publication], pid_file: &Path) -> Result<Process> {
-    let arguments = Program::Pasta.arguments(pid, publications)?;
+/// The program does not notice the end of the namespace, so whoever keeps the container's state
+/// [ends](end) it when the container has ended; where nobody knows it, [`end_those_of`] does.
+pub fn start(
+    program: Program,
+    place: Place,
+    publications: &[Publication],
+    home: &Path,
+) -> Result<Process> {
+    match program {
+        Program::Pasta => start_pasta(place, publications, &home.join("pasta.pid")),
+        Program::Slirp4netns => start_slirp4netns(place, publications, home),
+    }
+}
+
+/// pasta goes into the background when all is done.
+fn start_pasta(place: Place, publications: &[Publication], pid_file: &Path) -> Result<Process> {
+    let arguments = Program::Pasta.arguments(&place, publications)?;
+    let (input, stdout) = place.streams();
     let output = Command::new("pasta")
         .arg("--pid")
         .arg(pid_file)
         .args(&arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdin(input)
+        .stdout(stdout)
         .stderr(Stdio::piped())
         .output()
         .map_err(|error| cannot_start(Program::Pasta, &error))?;
-    let cannot = |words: &str| Error::Unsupported {
-        what: "--net pasta".into(),
-        needs: format!("pasta to work: {words}"),
-    };
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr);
-        return Err(cannot(&words.trim().replace('\n', "; ")));
+        return Err(does_not_work(Program::Pasta, &words));
     }
     let text = std::fs::read_to_string(pid_file).map_err(Error::file("reading", pid_file))?;
     let process = text.trim().parse().ok().and_then(Process::of);
-    process.ok_or_else(|| cannot("it has ended at once"))
+    process.ok_or_else(|| does_not_work(Program::Pasta, "it has ended at once"))
 }
 
 /// Ends a program that connected a container. One that is gone already is no error.
@@ -147,23 +200,60 @@ pub fn end(process: Process) -> Result<()> {
     if !process.is_alive() {
         return Ok(());
     }
-    match linux::pidfd::signal(&pidfd, SIGTERM) {
+    match linux::pidfd::signal(&pidfd, SIGKILL) {
         Err(error) if error.errno == linux::Errno::ESRCH => Ok(()),
         other => other.during(step),
     }
 }
 
-/// Connects the namespace of the process `pid` with slirp4netns. It stays this process's child and
-/// must be ended when the container has: it does not notice by itself.
-pub fn start_slirp4netns(pid: u32) -> Result<std::process::Child> {
-    let arguments = Program::Slirp4netns.arguments(pid, &[])?;
-    Command::new("slirp4netns")
-        .args(&arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| cannot_start(Program::Slirp4netns, &error))
+/// slirp4netns stays this process's child, and says by a byte that the network is there.
+fn start_slirp4netns(place: Place, publications: &[Publication], home: &Path) -> Result<Process> {
+    let program = Program::Slirp4netns;
+    let mut arguments = program.arguments(&place, publications)?;
+    let log = home.join("slirp4netns.log");
+    let words = File::create(&log).map_err(Error::file("making", &log))?;
+    let (mut ready, told) = std::io::pipe().map_err(Error::file("making a pipe for", &log))?;
+    fd::keep_on_exec(told.as_fd()).during(|| "starting slirp4netns".into())?;
+    arguments.insert(0, format!("--ready-fd={}", told.as_raw_fd()));
+    let mut command = Command::new(program.name());
+    // What ps shows, and what `end_those_of` finds.
+    command.arg0(format!("{} {}", program.name(), home.display())).args(&arguments);
+    let (input, output) = place.streams();
+    command.stdin(input).stdout(output).stderr(words);
+    let child = command.spawn().map_err(|error| cannot_start(program, &error))?;
+    drop((told, command));
+    let mut byte = [0];
+    let is_ready = ready.read(&mut byte).is_ok_and(|length| length == 1);
+    let process = Process::of(child.id()).filter(|_| is_ready);
+    process.ok_or_else(|| {
+        let words = std::fs::read_to_string(&log).unwrap_or_default();
+        does_not_work(program, &words)
+    })
+}
+
+/// Ends the programs that connected the container in `home`, whoever started them and died before
+/// that was written down.
+pub fn end_those_of(home: &Path) -> Result<()> {
+    let of_pasta = home.join("pasta.pid");
+    let of_slirp = format!("{} {}", Program::Slirp4netns.name(), home.display());
+    for name in crate::store::entries(Path::new("/proc"))? {
+        let Some(process) = name.parse().ok().and_then(Process::of) else { continue };
+        let line = std::fs::read(format!("/proc/{name}/cmdline")).unwrap_or_default();
+        let mut words = line.split(|byte| *byte == 0);
+        let program = words.next().unwrap_or_default();
+        let is_pasta = program.ends_with(b"pasta") || program.ends_with(b"pasta.avx2");
+        let is_its = words.any(|word| word == of_pasta.as_os_str().as_encoded_bytes());
+        if (is_pasta && is_its) || program == of_slirp.as_bytes() {
+            end(process)?;
+        }
+    }
+    Ok(())
+}
+
+fn does_not_work(program: Program, words: &str) -> Error {
+    let words = words.trim().replace('\n', "; ");
+    let name = program.name();
+    Error::Unsupported { what: format!("--net {name}"), needs: format!("{name} to work: {words}") }
 }
 
 fn cannot_start(program: Program, error: &std::io::Error) -> Error {
@@ -201,12 +291,15 @@ mod tests {
     fn published_ports_become_arguments() {
         let publications: Vec<_> =
             ["127.0.0.1:8080:80", "53:53/udp"].iter().flat_map(|p| parse(p).unwrap()).collect();
-        let arguments = Program::Pasta.arguments(7, &publications).unwrap().join(" ");
-        assert!(arguments.ends_with("-t 127.0.0.1/8080:80 -u 53:53 -T none -U none 7"));
-        let nothing = Program::Pasta.arguments(7, &[]).unwrap().join(" ");
+        let place = Place::of_process(7);
+        let arguments = Program::Pasta.arguments(&place, &publications).unwrap().join(" ");
+        let end = "-t 127.0.0.1/8080:80 -u 53:53 -T none -U none --userns /proc/7/ns/user \
+                   --netns /proc/7/ns/net";
+        assert!(arguments.ends_with(end), "{arguments}");
+        let nothing = Program::Pasta.arguments(&place, &[]).unwrap().join(" ");
         assert!(nothing.contains("-t none -u none"), "{nothing}");
-        assert!(Program::Pasta.arguments(7, &parse("80").unwrap()).is_err());
-        assert!(Program::Slirp4netns.arguments(7, &publications).is_err());
+        assert!(Program::Pasta.arguments(&place, &parse("80").unwrap()).is_err());
+        assert!(Program::Slirp4netns.arguments(&place, &publications).is_err());
     }
 
     #[test]

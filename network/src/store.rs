@@ -107,12 +107,17 @@ impl Store {
 
     /// Waits for the lock.
     pub fn lock(&self) -> Result<LockedStore<'_>> {
+        let lock = self.open_lock()?;
+        lock.lock().map_err(Error::file("locking", &self.run.join("lock")))?;
+        Ok(LockedStore { store: self, _lock: lock })
+    }
+
+    /// Opens what is locked for writing, which fails where leases could not be written either.
+    pub(crate) fn open_lock(&self) -> Result<File> {
         let path = self.run.join("lock");
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).write(true).mode(0o600);
-        let lock = options.open(&path).map_err(Error::file("opening", &path))?;
-        lock.lock().map_err(Error::file("locking", &path))?;
-        Ok(LockedStore { store: self, _lock: lock })
+        options.open(&path).map_err(Error::file("opening", &path))
     }
 
     /// The network of that name.

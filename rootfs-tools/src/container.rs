@@ -9,6 +9,7 @@ use crate::image::view::View;
 use crate::import::{How, Imported, import};
 use crate::layer::attributes::is_opaque;
 use crate::layer::compress;
+use crate::layer::id_map::IdMap;
 use crate::layer::name::Name;
 use crate::layer::pack::{self, Owners, Upper};
 use crate::layer::scan;
@@ -36,6 +37,8 @@ pub struct Container {
     pub upper: PathBuf,
     /// The family of the overlayfs attributes there.
     pub form: Form,
+    /// Whose the files there are.
+    owners: Owners,
 }
 
 /// One change.
@@ -106,8 +109,14 @@ impl Container {
         let in_user_namespace = config["linux"]["namespaces"]
             .as_array()
             .is_some_and(|list| list.iter().any(|namespace| namespace["type"] == "user"));
-        let form = if in_user_namespace { Form::User } else { Form::Trusted };
-        Ok(Self { image, upper, form })
+        Ok(match IdMap::beside(&upper)? {
+            // minirun has mounted the layers from outside, with their owners mapped.
+            Some(map) => Self { image, upper, form: Form::Trusted, owners: Owners::Inside(map) },
+            None => {
+                let form = if in_user_namespace { Form::User } else { Form::Trusted };
+                Self { image, upper, form, owners: Owners::of_this_process() }
+            }
+        })
     }
 
     /// What the container changed, sorted by name.
@@ -163,13 +172,7 @@ impl Container {
         let scratch = store.scratch()?;
         let packed = scratch.path().join("changes.tar.gz");
         compress::to_file(&packed, |output| {
-            pack::changes(
-                &self.upper,
-                output,
-                Owners::of_this_process(),
-                self.form,
-                &Upper::default(),
-            )
+            pack::changes(&self.upper, output, self.owners.clone(), self.form, &Upper::default())
         })
         .context(|| format!("pack {}", self.upper.display()))?;
         let mut config = self.image.config.clone();

@@ -4,6 +4,7 @@
 //! than starting a process (0.28 ms), and every engine call would pay for it.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -16,6 +17,7 @@ use crate::commands::{VERBS, VERSION_TEXT, Verb};
 use crate::container::group::Manager;
 use crate::container::state::StateRoot;
 use crate::error::{Error, Result};
+use crate::hints;
 use crate::report::Log;
 
 /// The global options, understood.
@@ -44,13 +46,6 @@ pub fn main() -> ExitCode {
         Log::default().error(&error);
         return ExitCode::FAILURE;
     }
-    if verb.is_none()
-        && let Some(word) = arguments.iter().skip(1).find(|word| ABSENT.iter().any(|a| a == word))
-    {
-        let what = format!("{}: minirun does not work with CRIU: use runc", word.display());
-        Log::default().error(&Error::Unsupported(what));
-        return ExitCode::FAILURE;
-    }
     let mut command = program(verb);
     let arguments = with_two_dashes(arguments, verb);
     let matches = match command.try_get_matches_from_mut(arguments) {
@@ -70,7 +65,7 @@ pub fn main() -> ExitCode {
     match (verb.run)(&global, matches) {
         Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(255)),
         Err(error) => {
-            global.log.error(&error);
+            global.log.error(&hints::explain(error));
             ExitCode::from(verb.failure_status)
         }
     }
@@ -100,10 +95,6 @@ fn seal_program(arguments: &[OsString]) -> Result<()> {
 
 const GLOBAL_WITH_VALUE: [&str; 6] =
     ["--root", "--log", "--log-format", "--log-level", "--rootless", "--cgroup-manager"];
-
-/// Verbs of runc that are not there. Engines ask for `checkpoint --help` and take a failure as the
-/// answer that it is.
-const ABSENT: [&str; 2] = ["checkpoint", "restore"];
 
 /// The verb, found before anything is parsed.
 fn chosen_verb(arguments: &[OsString]) -> Option<&'static Verb> {
@@ -230,10 +221,26 @@ fn with_two_dashes(arguments: Vec<OsString>, verb: Option<&Verb>) -> Vec<OsStrin
 
 /// Help and versions go to stdout and are no failure; errors are, with runc's status.
 fn usage(error: &clap::Error) -> ExitCode {
+    if let Some(option) = option_without_value(error) {
+        // Podman asks in this way whether there is an option, and looks for these words.
+        drop(writeln!(std::io::stderr(), "minirun: flag needs an argument: {option}"));
+        return ExitCode::FAILURE;
+    }
     drop(error.print());
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
+    }
+}
+
+/// The option at the end of the line that lacks its value, if that is the error.
+fn option_without_value(error: &clap::Error) -> Option<&str> {
+    use clap::error::{ContextKind, ContextValue};
+    match (error.get(ContextKind::InvalidArg)?, error.get(ContextKind::InvalidValue)?) {
+        (ContextValue::String(option), ContextValue::String(value)) if value.is_empty() => {
+            option.split_whitespace().next()
+        }
+        _ => None,
     }
 }
 

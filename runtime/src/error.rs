@@ -129,13 +129,22 @@ impl From<linux::Error> for Cause {
 
 impl From<Error> for Cause {
     fn from(error: Error) -> Self {
-        let remedy = error.remedy().map(str::to_owned);
-        Self { text: error.to_string(), errno: 0, remedy }
+        match error {
+            Error::Cgroup(error) => error.into(),
+            other => {
+                let remedy = other.remedy().map(str::to_owned);
+                Self { text: other.to_string(), errno: 0, remedy }
+            }
+        }
     }
 }
 
 impl From<crate::cgroup::Error> for Cause {
     fn from(error: crate::cgroup::Error) -> Self {
-        Self::new(error.to_string())
+        let errno = match &error {
+            crate::cgroup::Error::Kernel { cause, remedy, .. } if remedy.is_empty() => cause.errno,
+            _ => return Self::new(error.to_string()),
+        };
+        Self { errno: errno as i32, ..Self::new(error.to_string()) }
     }
 }

@@ -190,6 +190,12 @@ pub(crate) enum Verb {
         #[arg(long)]
         plane_pid: Option<i32>,
     },
+    /// Run as the first process of a container
+    #[command(hide = true)]
+    Init {
+        #[arg(trailing_var_arg = true, required = true)]
+        words: Vec<String>,
+    },
     /// Run as the brain of a project
     #[command(hide = true)]
     Brain {

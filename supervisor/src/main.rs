@@ -11,7 +11,9 @@ mod clock;
 mod commands;
 mod compose;
 mod discovery;
+mod door;
 mod image;
+mod init;
 mod keeper;
 mod layout;
 mod model;
@@ -50,6 +52,10 @@ fn run(cli: Cli) -> Result<ExitCode> {
             keeper::run(&project, heritage_fd, plane_pid)?;
         }
         Verb::Brain { project, keeper_fd } => brain::run(&project, keeper_fd)?,
+        Verb::Init { words } => {
+            let status = init::run(&words)?;
+            return Ok(ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX)));
+        }
         Verb::Plane { project } => plane::run(&project)?,
         Verb::Simulate { seed, days, trace } => commands::simulate::run(seed, days, trace)?,
         Verb::Replay { file, until, trace } => commands::replay::run(&file, until, trace)?,

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
+use linux::inet::Transport;
 use minisup_core::action::Role;
 use minisup_core::name::{Revision, ServiceName};
 use minisup_core::restart::RestartPolicy;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::balance::Balance;
+use crate::door::Door;
 use crate::settings::Settings;
 
 /// Everything that shall run.
@@ -58,9 +60,12 @@ pub(crate) struct ServiceSpec {
     pub(crate) pids: Option<i64>,
     /// Host ports and what they lead to.
     pub(crate) publish: Vec<Publish>,
-    /// Ports that only other services reach.
+    /// Ports that only other services reach, by TCP.
     #[serde(default)]
     pub(crate) expose: Vec<u16>,
+    /// The same by UDP.
+    #[serde(default)]
+    pub(crate) expose_udp: Vec<u16>,
     /// How requests are given to its replicas.
     #[serde(default)]
     pub(crate) balance: Balance,
@@ -86,6 +91,19 @@ pub(crate) struct ServiceSpec {
     /// Checks for single roles, instead of `health`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) roles: Roles,
+    /// Labels of the service, for people and programs.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) labels: BTreeMap<String, String>,
+    /// The revisions of services that it is replaced with.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) follows: BTreeMap<String, String>,
+    /// Whether `up` in the foreground shows what it prints.
+    #[serde(default = "yes")]
+    pub(crate) attach: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -127,6 +145,32 @@ pub(crate) enum Protocol {
     H2c,
     /// Bytes: connections are balanced.
     Tcp,
+    /// Datagrams: clients are balanced.
+    Udp,
+}
+
+impl Protocol {
+    /// What carries it.
+    pub(crate) fn transport(self) -> Transport {
+        match self {
+            Protocol::Udp => Transport::Udp,
+            Protocol::Auto | Protocol::Http | Protocol::H2c | Protocol::Tcp => Transport::Tcp,
+        }
+    }
+}
+
+impl Publish {
+    /// Where it is taken.
+    pub(crate) fn door(&self) -> Door {
+        Door { at: self.host, transport: self.protocol.transport() }
+    }
+}
+
+impl std::fmt::Display for Publish {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let udp = if self.protocol == Protocol::Udp { "/udp" } else { "" };
+        write!(f, "{}->{}{udp}", self.host, self.port)
+    }
 }
 
 /// A health check in all its roles.
@@ -165,11 +209,26 @@ pub(crate) enum Probe {
         port: u16,
         /// The path with its query.
         path: String,
+        /// The Host field, where it is not `localhost` with the port.
+        #[serde(default, skip_serializing_if = "is_default")]
+        host: Option<String>,
     },
     /// Connects.
     Tcp {
         /// The port.
         port: u16,
+    },
+    /// Asks the health service of gRPC; SERVING is healthy.
+    Grpc {
+        /// The port.
+        port: u16,
+        /// The service asked for; empty is the server as a whole.
+        service: String,
+    },
+    /// Connects to a unix socket.
+    Unix {
+        /// Its path in the container.
+        path: String,
     },
 }
 
@@ -177,7 +236,18 @@ impl ServiceSpec {
     /// What the containers are made from, as a short hash.
     pub(crate) fn revision(&self) -> Revision {
         let balance = Balance::default();
-        let constant = ServiceSpec { replicas: 0, balance, expose: vec![], ..self.clone() };
+        // What may change while containers run.
+        let mut constant = ServiceSpec {
+            replicas: 0,
+            balance,
+            expose: vec![],
+            expose_udp: vec![],
+            labels: BTreeMap::new(),
+            attach: true,
+            ..self.clone()
+        };
+        constant.settings.aliases.clear();
+        constant.settings.direct = false;
         let text = serde_json::to_vec(&constant).unwrap_or_default();
         let hash = Sha256::digest(&text);
         let hex: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
@@ -186,19 +256,27 @@ impl ServiceSpec {
 
     /// Whether anybody can send it something.
     pub(crate) fn is_reachable(&self) -> bool {
-        !self.publish.is_empty() || !self.expose.is_empty()
+        !self.publish.is_empty() || !self.expose.is_empty() || !self.expose_udp.is_empty()
     }
 
     /// The ports at which other services reach it, and what is spoken there.
-    pub(crate) fn ports(&self) -> BTreeMap<u16, Protocol> {
+    pub(crate) fn ports(&self) -> Vec<(u16, Protocol)> {
         let published = self.publish.iter().map(|publish| (publish.port, publish.protocol));
-        self.expose.iter().map(|port| (*port, Protocol::Auto)).chain(published).collect()
+        let exposed = self.expose.iter().map(|port| (*port, Protocol::Auto));
+        let datagrams = self.expose_udp.iter().map(|port| (*port, Protocol::Udp));
+        // What a published port says of itself wins.
+        let all = exposed.chain(datagrams).chain(published);
+        let by_port: BTreeMap<(u16, Transport), Protocol> =
+            all.map(|(port, protocol)| ((port, protocol.transport()), protocol)).collect();
+        by_port.into_iter().map(|((port, _), protocol)| (port, protocol)).collect()
     }
 
-    /// The health check that is in force: the given one, or a connection to what is published.
+    /// The health check that is in force: the given one, or a connection to the first TCP port
+    /// that is published. Nobody can know what a UDP port would answer to.
     pub(crate) fn health(&self) -> Option<Health> {
         let default = || {
-            let port = self.publish.first()?.port;
+            let stream = |publish: &&Publish| publish.protocol.transport() == Transport::Tcp;
+            let port = self.publish.iter().find(stream)?.port;
             Some(Health {
                 probe: Probe::Tcp { port },
                 interval_ms: 1000,
@@ -283,11 +361,11 @@ impl Stack {
     /// # Errors
     /// The port and both services.
     pub(crate) fn check_ports(&self) -> Result<()> {
-        let mut taken: BTreeMap<SocketAddr, &str> = BTreeMap::new();
+        let mut taken: BTreeMap<Door, &str> = BTreeMap::new();
         for (name, spec) in &self.services {
             for publish in &spec.publish {
-                if let Some(other) = taken.insert(publish.host, name) {
-                    bail!("{} is published by {other} and by {name}", publish.host);
+                if let Some(other) = taken.insert(publish.door(), name) {
+                    bail!("{} is published by {other} and by {name}", publish.door());
                 }
             }
         }
@@ -325,6 +403,7 @@ mod tests {
                 protocol: Protocol::Auto,
             }],
             expose: vec![],
+            expose_udp: vec![],
             balance: Balance::default(),
             health: None,
             stop_signal: "TERM".into(),
@@ -335,6 +414,9 @@ mod tests {
             parallelism: 1,
             settings: Settings::default(),
             roles: Roles::default(),
+            labels: BTreeMap::new(),
+            follows: BTreeMap::new(),
+            attach: true,
         }
     }
 

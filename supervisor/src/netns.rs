@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use linux::namespace::{self, Kind};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
 /// The namespace this process was born in.
 static HOME: OnceLock<OwnedFd> = OnceLock::new();
@@ -67,4 +67,14 @@ pub(crate) async fn connect(
     let stream = connected.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// A socket for datagrams to and from a port of the container, from within it.
+pub(crate) async fn datagrams(namespace: BorrowedFd<'_>, port: u16) -> std::io::Result<UdpSocket> {
+    let made = within(namespace, || std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)));
+    let socket = made.map_err(std::io::Error::other)??;
+    socket.set_nonblocking(true)?;
+    let socket = UdpSocket::from_std(socket)?;
+    socket.connect((Ipv4Addr::LOCALHOST, port)).await?;
+    Ok(socket)
 }

@@ -2,6 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use linux::inet::Transport;
+
+use crate::door::Door;
+
 /// Reads a length of time: a number with `us`, `ms`, `s`, `m` or `h`, several of them in a row
 /// (`1m30s`), as Compose does. The answer is in milliseconds.
 ///
@@ -58,20 +62,25 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     Ok(total.round() as u64)
 }
 
-/// Reads `[ADDRESS:]HOST_PORT:CONTAINER_PORT`.
+/// Reads `[ADDRESS:]HOST_PORT:CONTAINER_PORT[/udp]`.
 ///
 /// # Errors
 /// What is wrong, and what would be right.
-pub(crate) fn publish(text: &str) -> Result<(SocketAddr, u16), String> {
+pub(crate) fn publish(text: &str) -> Result<(Door, u16), String> {
     let wrong =
         || format!("{text:?} is not a published port; write 8080:3000 or 127.0.0.1:8080:3000");
-    if let Some((_, protocol)) = text.rsplit_once('/') {
-        return Err(format!(
-            "{text:?}: the protocol {protocol:?} cannot be given here; TCP is published, and \
-             --protocol says whether HTTP is spoken on it"
-        ));
-    }
-    let (rest, inside) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let (ports, transport) = match text.rsplit_once('/') {
+        None => (text, Transport::Tcp),
+        Some((ports, "tcp")) => (ports, Transport::Tcp),
+        Some((ports, "udp")) => (ports, Transport::Udp),
+        Some((_, protocol)) => {
+            return Err(format!(
+                "{text:?}: the protocol {protocol:?} cannot be given here; write tcp or udp, and \
+                 --protocol says whether HTTP is spoken on it"
+            ));
+        }
+    };
+    let (rest, inside) = ports.rsplit_once(':').ok_or_else(wrong)?;
     let (address, outside) = match rest.rsplit_once(':') {
         Some((address, port)) => {
             let address = address.trim_start_matches('[').trim_end_matches(']');
@@ -83,7 +92,8 @@ pub(crate) fn publish(text: &str) -> Result<(SocketAddr, u16), String> {
         Ok(port) if port > 0 => Ok(port),
         _ => Err(wrong()),
     };
-    Ok((SocketAddr::new(address, port(outside)?), port(inside)?))
+    let at = SocketAddr::new(address, port(outside)?);
+    Ok((Door { at, transport }, port(inside)?))
 }
 
 #[cfg(test)]
@@ -113,10 +123,12 @@ mod tests {
 
     #[test]
     fn ports() {
-        assert_eq!(publish("8080:3000"), Ok((([0, 0, 0, 0], 8080).into(), 3000)));
-        assert_eq!(publish("127.0.0.1:80:81"), Ok((([127, 0, 0, 1], 80).into(), 81)));
-        assert_eq!(publish("[::1]:80:81").map(|p| p.0.is_ipv6()), Ok(true));
-        for bad in ["80", "0:1", "a:b", "1:2:3", "8080:3000/udp", "70000:1"] {
+        let read = |text| publish(text).map(|(door, port)| format!("{door} {port}"));
+        assert_eq!(read("8080:3000").as_deref(), Ok("0.0.0.0:8080 3000"));
+        assert_eq!(read("127.0.0.1:80:81/tcp").as_deref(), Ok("127.0.0.1:80 81"));
+        assert_eq!(read("[::1]:80:81").as_deref(), Ok("[::1]:80 81"));
+        assert_eq!(read("53:5353/udp").as_deref(), Ok("0.0.0.0:53/udp 5353"));
+        for bad in ["80", "0:1", "a:b", "1:2:3", "8080:3000/sctp", "70000:1"] {
             assert!(publish(bad).is_err(), "{bad}");
         }
     }

@@ -7,13 +7,18 @@
 //! - `probe fork N` starts N copies of itself that wait, and says how many there were
 //! - `probe wait` waits for a signal
 //! - `probe ready` tells NOTIFY_SOCKET that it is ready, and waits
+//! - `probe echo PORT` answers datagrams with the name of its slot and what they said
+//! - `probe ask ADDRESS TEXT` sends a datagram until it is answered, and prints the answer
+//! - `probe upgrade PORT` agrees to leave HTTP, and sends back what comes then
 //! - `probe swap A B` exchanges two names for ever
 //! - `probe write FILE` tries to open FILE for writing and says how that went
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, UdpSocket};
 use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -27,6 +32,9 @@ fn main() -> ExitCode {
         ["fork", count] => fork(count.parse().expect("a number")),
         ["wait"] => wait(),
         ["ready"] => ready(),
+        ["echo", port] => echo(port.parse().expect("a port")),
+        ["upgrade", port] => upgrade(port.parse().expect("a port")),
+        ["ask", address, text] => ask(address, text),
         ["swap", one, other] => swap(one, other),
         ["write", file] => say(&match fs::OpenOptions::new().write(true).open(file) {
             Ok(_) => "opened".to_owned(),
@@ -46,6 +54,49 @@ fn ready() {
     socket.send_to(b"STATUS=warming up", &name).expect("say something");
     socket.send_to(b"STATUS=warm\nREADY=1\n", &name).expect("say it");
     wait();
+}
+
+fn echo(port: u16) {
+    let socket = UdpSocket::bind(("0.0.0.0", port)).expect("a free port");
+    let slot = std::env::var("MINISUP_SLOT").unwrap_or_default();
+    let mut buffer = [0; 65_535];
+    loop {
+        let (length, client) = socket.recv_from(&mut buffer).expect("a datagram");
+        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        drop(socket.send_to(format!("{slot} {text}").as_bytes(), client));
+    }
+}
+
+fn upgrade(port: u16) {
+    let listener = TcpListener::bind(("0.0.0.0", port)).expect("a free port");
+    for stream in listener.incoming().flatten() {
+        std::thread::spawn(move || {
+            let mut reader = BufReader::new(stream.try_clone().expect("a descriptor"));
+            let mut stream = stream;
+            let mut line = String::new();
+            while matches!(reader.read_line(&mut line), Ok(1..)) && line.trim() != "" {
+                line.clear();
+            }
+            let agreed = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
+                          Upgrade: websocket\r\n\r\n";
+            drop(stream.write_all(agreed.as_bytes()));
+            drop(std::io::copy(&mut reader, &mut stream));
+        });
+    }
+}
+
+fn ask(address: &str, text: &str) {
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    socket.connect(address).expect("an address");
+    socket.set_read_timeout(Some(Duration::from_millis(500))).expect("not for ever");
+    let mut buffer = [0; 65_535];
+    for _ in 0..100 {
+        drop(socket.send(text.as_bytes()));
+        if let Ok(length) = socket.recv(&mut buffer) {
+            return say(&String::from_utf8_lossy(&buffer[..length]));
+        }
+    }
+    panic!("no answer from {address}");
 }
 
 /// Whether anybody listens is not this program's business.

@@ -86,6 +86,7 @@ impl Call {
         if let Some(directory) = command.get_current_dir() {
             on_it.current_dir(directory);
         }
+        on_it.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         let same = || terminal.try_clone().expect("another descriptor");
         on_it.stdin(same()).stdout(same()).stderr(same());
         let shown = format!("{on_it:?}");

@@ -25,8 +25,10 @@ pub(crate) struct Host<'a> {
 impl<'a> Host<'a> {
     /// Makes it.
     pub(crate) fn new(world: &'a World) -> Self {
+        // A new network takes over whether the machine forwards; this host does not yet.
         let script = "mount -t tmpfs run /run && mount -t tmpfs lib /var/lib && \
-                      ip link set lo up && echo ready && exec sleep 100000";
+                      echo 0 >/proc/sys/net/ipv4/ip_forward && ip link set lo up && \
+                      echo ready && exec sleep 100000";
         let mut host = Self { world, processes: Vec::new() };
         let holder = world.program("unshare").args(&["--net", "--mount", "sh", "-c", script]);
         host.keep(holder.spawn());
@@ -128,6 +130,34 @@ impl<'a> Host<'a> {
             there.args(&words.split(' ').collect::<Vec<_>>()).run().ok();
         }
         pid
+    }
+
+    /// The processes of that name whose network is this host's.
+    pub(crate) fn processes_named(&self, name: &str) -> Vec<i32> {
+        self.processes(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let program = line.split(|byte| *byte == 0).next().unwrap_or_default();
+            // pasta executes the variant of itself that is made for this processor.
+            let program = String::from_utf8_lossy(program);
+            let program = program.split([' ', '.']).next().unwrap_or_default();
+            program.rsplit('/').next() == Some(name)
+        })
+    }
+
+    /// minirun's processes on this host: its own, and those that serve published ports.
+    pub(crate) fn processes_of_minirun(&self) -> Vec<i32> {
+        self.processes(|pid| {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            name.starts_with("minirun") || name.trim() == "nft"
+        })
+    }
+
+    fn processes(&self, is_it: impl Fn(i32) -> bool) -> Vec<i32> {
+        let network = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+        let here = network(self.processes[0].pid().as_raw_nonzero().get());
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        pids.filter(|pid| network(*pid) == here && is_it(*pid)).collect()
     }
 
     /// Whatever minirun has made on this host and not removed.

@@ -16,6 +16,8 @@ pub(crate) enum Need {
     CgroupV1,
     /// A program.
     Program(&'static str),
+    /// CRIU, and a kernel that it can work with.
+    Criu,
     /// The runtime's source.
     Source,
     /// The whole workspace.
@@ -50,6 +52,7 @@ impl Need {
             }
             Self::CgroupV1 => Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists(),
             Self::Program(name) => programs::find(name).is_some(),
+            Self::Criu => criu_finds_itself_able(),
             Self::Source => programs::source().is_some(),
             Self::Workspace => {
                 programs::source().is_some_and(|path| path.join("Cargo.toml").exists())
@@ -83,6 +86,7 @@ impl fmt::Display for Need {
             Self::CgroupV2 => f.write_str("cgroup v2"),
             Self::CgroupV1 => f.write_str("cgroup v1"),
             Self::Program(name) => write!(f, "the program {name}"),
+            Self::Criu => f.write_str("a CRIU that can work with this kernel"),
             Self::Source => f.write_str("the source"),
             Self::Workspace => f.write_str("the whole workspace"),
             Self::Memory(mib) => write!(f, "{mib} MiB of memory"),
@@ -94,6 +98,17 @@ impl fmt::Display for Need {
             Self::IdmappedFiles => f.write_str("a disk, or a tmpfs that can be idmapped (6.3)"),
         }
     }
+}
+
+/// Asked once: it takes a while.
+fn criu_finds_itself_able() -> bool {
+    static ABLE: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *ABLE.get_or_init(|| {
+        programs::find("criu").is_some_and(|criu| {
+            let checked = std::process::Command::new(criu).arg("check").output();
+            checked.is_ok_and(|ran| ran.status.success())
+        })
+    })
 }
 
 fn is_tmpfs(path: &Path) -> bool {

@@ -83,10 +83,12 @@ impl World {
             .args(arguments)
     }
 
-    /// A call of another program.
+    /// A call of another program. minirun's containers are not connected to this machine unless
+    /// they say so: no test changes it.
     pub(crate) fn program(&self, program: impl Into<PathBuf>) -> Call {
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
         Call::new(program.into(), self.dir.join(format!("out-{number}")), self.dir.clone())
+            .env("MINIRUN_NET", "none")
     }
 
     /// Calls minirun and waits for its end.

@@ -123,11 +123,13 @@ impl Demo {
 
     fn serve(&self, limited: bool) -> Result<()> {
         let memory: &[&str] = if limited { &["--memory", "512m"] } else { &[] };
-        let words = [&["minirun", "run", "--explain"][..], memory, &["bundle/"]].concat();
+        let words =
+            [&["minirun", "run", "--explain", "--net", "none"][..], memory, &["bundle/"]].concat();
         heading("A container is built in front of you, and runs a web application");
         show(&words.join(" "));
         let mut command = self.minirun();
-        command.args(["run", "--explain", "--name", "demo-web"]).args(memory);
+        // The demonstration changes nothing on this host, so nothing is connected to it.
+        command.args(["run", "--explain", "--net", "none", "--name", "demo-web"]).args(memory);
         let mut container = Running::start(self, command.arg(self.bundle_dir()), "demo-web")?;
         println!("From inside its network:  GET /  →  {}", container.get("/")?.trim());
         if limited {
@@ -141,9 +143,10 @@ impl Demo {
 
     fn leak(&self) -> Result<()> {
         heading("A program that takes 600 MiB meets a limit of 512");
-        show("minirun run --memory 512m target/demo/leak-bundle/");
+        show("minirun run --net none --memory 512m target/demo/leak-bundle/");
         let mut command = self.minirun();
-        command.args(["run", "--name", "demo-leak", "--memory", "512m"]).arg(self.leak_dir());
+        command.args(["run", "--net", "none", "--name", "demo-leak", "--memory", "512m"]);
+        command.arg(self.leak_dir());
         let mut container = Running::start(self, &mut command, "demo-leak")?;
         println!("GET /leak?mb=600");
         // It is killed before it can answer.

@@ -11,7 +11,7 @@ use network::netlink::{Batch, Connection};
 use network::pool::Pool;
 use network::process::Process;
 use network::publish::parse;
-use network::rootless::{Program, end};
+use network::rootless::{self, Program, end};
 
 use crate::testbed::{Place, Stored, connect, converse, on_a_fresh_host, outside, reaches};
 
@@ -45,7 +45,8 @@ fn pasta_connects_a_container_without_root_and_ends_when_told() {
         kernel.execute(&batch).unwrap();
         let mut child = container();
         let published = parse("8080:80").unwrap();
-        let arguments = Program::Pasta.arguments(child.id(), &published).unwrap();
+        let arguments =
+            Program::Pasta.arguments(&rootless::Place::of_process(child.id()), &published).unwrap();
         // Some machines keep /dev/net/tun to root; distributions do not.
         let script = format!(
             "mkdir -p /dev/net && mount -t tmpfs none /dev/net && mknod -m 666 /dev/net/tun c 10 200 && \
@@ -82,7 +83,7 @@ fn pasta_of(pid: u32) -> Process {
     let pids = pids.filter_map(|entry| entry.file_name().to_string_lossy().parse::<u32>().ok());
     let serves = |other: &u32| {
         let line = std::fs::read(format!("/proc/{other}/cmdline")).unwrap_or_default();
-        line.starts_with(b"pasta\0") && line.ends_with(format!("\0{pid}\0").as_bytes())
+        line.starts_with(b"pasta\0") && line.ends_with(format!("/proc/{pid}/ns/net\0").as_bytes())
     };
     pids.filter(serves).find_map(Process::of).expect("pasta runs")
 }

@@ -56,6 +56,8 @@ pub fn run(
 fn in_container(state: &Path, id: &str, bundle: &Path) -> Result<()> {
     let mut command = minirun(state);
     command.args(["run", "--keep", "--name", id]).arg(bundle).stdin(Stdio::null());
+    // What the configuration says about the network is all that there shall be.
+    command.env("MINIRUN_NET", "none");
     let status = command.status().context(|| {
         format!("start {} (MINIRUN names another program)", command.get_program().to_string_lossy())
     })?;

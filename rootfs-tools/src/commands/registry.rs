@@ -81,12 +81,18 @@ impl Push {
         let pushed = push::push(store, &self.image, target, &options, &*progress)
             .context(|| format!("push {} to {target}", self.image))?;
         let size = text::size(pushed.bytes);
-        let (sent, present) = (pushed.sent, pushed.present);
+        let (sent, present, mounted) = (pushed.sent, pushed.present, pushed.mounted);
         output.done(
-            || format!("{target}: {sent} blobs sent ({size}), {present} there already"),
+            || {
+                let taken = match mounted {
+                    0 => String::new(),
+                    count => format!(", {count} taken from its other repositories"),
+                };
+                format!("{target}: {sent} blobs sent ({size}), {present} there already{taken}")
+            },
             json!({
                 "name": target.to_string(), "sent": sent, "bytes": pushed.bytes,
-                "present": present,
+                "present": present, "mounted": mounted,
             }),
         )
     }

@@ -13,7 +13,7 @@ use std::fmt;
 use std::os::fd::BorrowedFd;
 
 /// The attribute that holds the capabilities of a program (capabilities(7)).
-const CAPABILITY: &[u8] = b"security.capability";
+pub(super) const CAPABILITY: &[u8] = b"security.capability";
 
 /// What was left out of an unpacked layer, and how often. People are told; nothing is lost in
 /// silence.

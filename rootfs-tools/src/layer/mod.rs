@@ -14,6 +14,7 @@ pub mod compress;
 pub mod compression;
 pub mod decode;
 pub mod extension;
+pub mod id_map;
 pub mod limits;
 pub mod listing;
 pub mod name;

@@ -3,6 +3,7 @@
 //! Names are sorted, times are whole seconds, user names and the like are left out.
 
 use super::attributes::{self, Notices};
+use super::id_map::IdMap;
 use super::name::Name;
 use super::scan::{self, Inode, kind_of, shared_inode};
 use super::target::is_whiteout;
@@ -21,12 +22,14 @@ use std::path::Path;
 use tar::{EntryType, Header};
 
 /// Whose the files of the layer are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owners {
     /// Whoever owns them here.
     Kept,
     /// Files of this user and group are root's; without privilege all files are.
     Mapped(u32, u32),
+    /// Whoever owns them in the user namespace with this map.
+    Inside(IdMap),
 }
 
 impl Owners {
@@ -40,14 +43,26 @@ impl Owners {
         }
     }
 
-    fn of(self, stat: &FileStat) -> (u32, u32) {
+    fn of(&self, stat: &FileStat) -> (u32, u32) {
         match self {
             Self::Kept => (stat.st_uid, stat.st_gid),
             Self::Mapped(user, group) => {
                 let zero = |id, ours| if id == ours { 0 } else { id };
-                (zero(stat.st_uid, user), zero(stat.st_gid, group))
+                (zero(stat.st_uid, *user), zero(stat.st_gid, *group))
+            }
+            Self::Inside(map) => (map.user_inside(stat.st_uid), map.group_inside(stat.st_gid)),
+        }
+    }
+
+    /// The attributes as they are in the layer: a file capability that is for the root of a user
+    /// namespace is for the root of whoever runs the image.
+    fn attributes(&self, mut list: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<(Vec<u8>, Vec<u8>)> {
+        if let Self::Inside(map) = self {
+            for (_, value) in list.iter_mut().filter(|(name, _)| name == attributes::CAPABILITY) {
+                map.capability_inside(value);
             }
         }
+        list
     }
 }
 
@@ -176,7 +191,7 @@ impl<W: Write> Packer<'_, W> {
         let size = u64::try_from(stat.st_size).unwrap_or_default();
         let mut header = self.header(stat, EntryType::Regular);
         header.set_size(size);
-        let xattrs = attributes::get(file.as_fd())?;
+        let xattrs = self.owners.attributes(attributes::get(file.as_fd())?);
         // A file that grows meanwhile is cut, one that shrinks is an error: the header is written.
         let content = Exactly::new(file, size);
         self.output.write(name, &mut header, None, &xattrs, content).map(|()| Vec::new())
@@ -185,7 +200,7 @@ impl<W: Write> Packer<'_, W> {
     fn directory(&mut self, name: &Name, stat: &FileStat) -> Result<Vec<Name>> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
         let directory = scan::open(self.root.as_fd(), name, flags)?;
-        let xattrs = attributes::get(directory.as_fd())?;
+        let xattrs = self.owners.attributes(attributes::get(directory.as_fd())?);
         let mut header = self.header(stat, EntryType::Directory);
         self.output.write(name, &mut header, None, &xattrs, std::io::empty())?;
         if let Some(form) = self.overlay

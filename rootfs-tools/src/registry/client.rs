@@ -28,9 +28,9 @@ pub struct Options {
 }
 
 /// How often a request is made that fails for a reason that may pass.
-const TRIES: u32 = 5;
+pub(super) const TRIES: u32 = 5;
 /// How long to wait before the second try; twice as long before each further one.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// A server that asks for more patience than this gets none.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// More than any answer but a blob has.
@@ -131,6 +131,31 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// Makes a request once, with credentials when they are asked for: for bodies of which the
+    /// registry may have kept a part.
+    ///
+    /// # Errors
+    /// [`Error::Network`] when no answer comes.
+    pub fn attempt(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: impl Fn() -> Result<SendBody<'static>>,
+    ) -> Result<Response<Body>> {
+        let step = || format!("{method} {url}");
+        let once = || -> Result<Response<Body>> {
+            let answer = self.once(&method, url, headers, body()?);
+            answer.map_err(|error| network(&error)).context(step)
+        };
+        let response = once()?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return Ok(response);
+        }
+        self.authorize(&response).context(|| format!("log in to {}", self.base))?;
+        once()
     }
 
     fn once(
@@ -266,7 +291,7 @@ fn is_loopback(host: &str) -> bool {
     name == "localhost" || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-fn may_pass(status: StatusCode) -> bool {
+pub(super) fn may_pass(status: StatusCode) -> bool {
     status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
 }
 

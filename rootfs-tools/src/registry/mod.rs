@@ -14,5 +14,6 @@ pub mod credentials;
 pub mod download;
 pub mod pull;
 pub mod push;
+pub mod upload;
 
 pub use client::{Client, Options};

@@ -1,13 +1,17 @@
-//! Push: an image of the store goes to a registry. Blobs first, those that it lacks; then the
-//! manifest, which makes it an image.
+//! Push: an image of the store goes to a registry. Blobs first, those that it lacks, several at a
+//! time; then the manifest, which makes it an image.
 
 use super::client::{Client, Options, expect};
+use super::upload::{Arrival, Upload};
 use crate::error::{Context, Error, Result};
 use crate::image::document::Descriptor;
-use crate::progress::{Part, Progress, Watched};
+use crate::progress::{Part, Progress};
 use crate::reference::Reference;
 use crate::store::Store;
-use std::fs::File;
+use crate::store::index::Image;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 use ureq::SendBody;
 use ureq::http::{Method, StatusCode};
 
@@ -18,9 +22,14 @@ pub struct Pushed {
     pub sent: usize,
     /// Blobs that were there already.
     pub present: usize,
+    /// Blobs that the registry took from another of its repositories.
+    pub mounted: usize,
     /// The bytes of those that were sent.
     pub bytes: u64,
 }
+
+/// So many blobs are sent at a time.
+const THREADS: usize = 4;
 
 /// Sends an image to where its name says, or to `target`.
 ///
@@ -43,21 +52,8 @@ pub fn push(
     };
     let image = store.image(name)?;
     let client = Client::new(host, target, options)?;
-    let mut pushed = Pushed::default();
-    let blobs = image.manifest.layers.iter().chain([&image.manifest.config]);
-    let count = image.manifest.layers.len() + 1;
-    for (at, blob) in blobs.enumerate() {
-        let bytes = Some(blob.size);
-        let part = Part { number: at + 1, count, digest: Some(blob.digest), bytes };
-        let sent = send_blob(store, &client, blob, part, progress)
-            .context(|| format!("push {}", blob.digest))?;
-        if sent {
-            pushed.sent += 1;
-            pushed.bytes += blob.size;
-        } else {
-            pushed.present += 1;
-        }
-    }
+    let others = neighbours(store, host, target)?;
+    let pushed = send_all(store, &client, &image, &others, progress)?;
     let manifest = store.read_document(&image.descriptor)?;
     let url = client.url(&format!("manifests/{tag}"));
     let headers = [("Content-Type", image.descriptor.media_type.as_str())];
@@ -69,35 +65,83 @@ pub fn push(
     Ok(pushed)
 }
 
-/// Sends a blob unless it is there; whether it was sent.
-fn send_blob(
+/// The images of the store that are named as being in the same registry, elsewhere: it may have
+/// their blobs already. A damaged one is no reason not to push another.
+fn neighbours(store: &Store, host: &str, target: &Reference) -> Result<Vec<(String, Image)>> {
+    let mut found = Vec::new();
+    for descriptor in store.index()?.manifests {
+        let name = descriptor.ref_name().and_then(|name| name.parse::<Reference>().ok());
+        let Some(name) = name.filter(|name| name.host.as_deref() == Some(host)) else { continue };
+        if name.path != target.path
+            && let Ok(image) = store.read_image(descriptor)
+        {
+            found.push((name.path, image));
+        }
+    }
+    Ok(found)
+}
+
+fn blobs_of(image: &Image) -> impl Iterator<Item = &Descriptor> {
+    image.manifest.layers.iter().chain([&image.manifest.config])
+}
+
+/// Sends all blobs, the largest first. The first error stops all.
+fn send_all(
     store: &Store,
     client: &Client,
-    blob: &Descriptor,
-    part: Part,
+    image: &Image,
+    others: &[(String, Image)],
     progress: &dyn Progress,
-) -> Result<bool> {
-    let url = client.url(&format!("blobs/{}", blob.digest));
-    if client.request(Method::HEAD, &url, &[])?.status() == StatusCode::OK {
-        return Ok(false);
+) -> Result<Pushed> {
+    let blobs: Vec<_> = blobs_of(image).collect();
+    let count = blobs.len();
+    let mut order: Vec<_> = (0..count).collect();
+    order.sort_by_key(|&at| std::cmp::Reverse(blobs[at].size));
+    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let done: Mutex<Vec<(usize, Result<Arrival>)>> = Mutex::default();
+    let work = || {
+        while let Some(&at) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if failed.load(Ordering::Relaxed) {
+                return;
+            }
+            let blob = blobs[at];
+            let has_it = |image: &Image| blobs_of(image).any(|other| other.digest == blob.digest);
+            let elsewhere = others.iter().find(|(_, image)| has_it(image));
+            let bytes = Some(blob.size);
+            let upload = Upload {
+                client,
+                blob,
+                path: store.blob_path(&blob.digest),
+                elsewhere: elsewhere.map(|(path, _)| path.clone()),
+                part: Part { number: at + 1, count, digest: Some(blob.digest), bytes },
+                progress,
+            };
+            let result = upload.run().context(|| format!("push {}", blob.digest));
+            failed.fetch_or(result.is_err(), Ordering::Relaxed);
+            if let Ok(mut done) = done.lock() {
+                done.push((at, result));
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..THREADS.min(count) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let mut pushed = Pushed::default();
+    for (at, result) in done.into_inner().unwrap_or_default() {
+        match result? {
+            Arrival::Present => pushed.present += 1,
+            Arrival::Mounted => pushed.mounted += 1,
+            Arrival::Sent => {
+                pushed.sent += 1;
+                pushed.bytes += blobs[at].size;
+            }
+        }
     }
-    let url = client.url("blobs/uploads/");
-    let response =
-        client.send(Method::POST, &url, &[("Content-Length", "0")], || Ok(SendBody::none()))?;
-    let response = expect(response, &[StatusCode::ACCEPTED])?;
-    let location = response.headers().get("location").and_then(|value| value.to_str().ok());
-    let location = location
-        .ok_or_else(|| Error::Invalid("the registry does not say where to upload".into()))?;
-    let separator = if location.contains('?') { '&' } else { '?' };
-    let url = client.absolute(&format!("{location}{separator}digest={}", blob.digest));
-    let length = blob.size.to_string();
-    let headers = [("Content-Type", "application/octet-stream"), ("Content-Length", &length)];
-    let path = store.blob_path(&blob.digest);
-    let response = client.send(Method::PUT, &url, &headers, || {
-        let file = Watched::new(File::open(&path)?, progress.begin(part));
-        Ok(SendBody::from_owned_reader(file))
-    })?;
-    // The registry computes the digest of what it got: a damaged blob does not get through.
-    expect(response, &[StatusCode::CREATED])?;
-    Ok(true)
+    if pushed.present + pushed.mounted + pushed.sent == count {
+        return Ok(pushed);
+    }
+    Err(Error::Invalid("a blob was not sent".into()))
 }

@@ -173,7 +173,9 @@ fn what_a_container_changed_becomes_an_image() {
     place.ok(&["bundle", "base", "bundle"]);
     let state = place.path("state");
     let run = |arguments: &[&str]| {
-        let status = Command::new(&minirun).arg("--root").arg(&state).args(arguments).status();
+        let mut command = Command::new(&minirun);
+        command.env("MINIRUN_NET", "none").arg("--root").arg(&state).args(arguments);
+        let status = command.status();
         assert!(status.unwrap().success(), "{arguments:?}");
     };
     let id = format!("commit-{}", std::process::id());

@@ -10,8 +10,12 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How often each command is killed.
+/// How often each command is killed, unless `KILLS` says otherwise.
 const KILLS: u32 = 50;
+
+fn kills() -> u32 {
+    std::env::var("KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS)
+}
 
 /// Everything that has a name in the store is complete and right.
 pub(crate) fn sound(place: &Place) {
@@ -58,20 +62,20 @@ fn die(place: &Place, arguments: &[&str], before: &[&[&str]]) {
     let begin = Instant::now();
     place.ok(arguments);
     let length = begin.elapsed();
-    let mut killed = 0;
-    for round in 0..KILLS {
+    let (mut killed, kills) = (0, kills());
+    for round in 0..kills {
         prepare();
         let mut child = command(place, arguments).spawn().unwrap();
         // Steps that do not repeat, from the first microseconds to about the whole length.
-        std::thread::sleep(length * (round * 37 % KILLS) / KILLS);
+        std::thread::sleep(length * (round * 37 % kills) / kills);
         child.kill().unwrap();
         killed += u32::from(child.wait().unwrap().signal().is_some());
         if round % 8 == 7 {
             sound(place);
         }
     }
-    println!("{arguments:?}: {killed} of {KILLS} killed, it takes {length:?}");
-    assert!(killed >= KILLS / 4, "{arguments:?}: only {killed} of {KILLS} died");
+    println!("{arguments:?}: {killed} of {kills} killed, it takes {length:?}");
+    assert!(killed >= kills / 4, "{arguments:?}: only {killed} of {kills} died");
     sound(place);
     prepare();
     place.ok(arguments);
@@ -113,6 +117,40 @@ fn death_of_a_pull() {
     place.ok(&["import", "one"]);
     place.ok(&["push", "one", &target, "--insecure"]);
     die(&place, &["pull", &target, "one", "--insecure"], EMPTY);
+}
+
+/// A push changes nothing here; what it leaves there is for the next one to complete.
+#[test]
+fn death_of_a_push() {
+    if !has("docker-registry") {
+        return;
+    }
+    let place = with_image();
+    let registry = Registry::start(&place, "", "");
+    place.ok(&["import", "one"]);
+    let (mut round, kills) = (0, kills());
+    let begin = Instant::now();
+    place.ok(&["push", "one", &registry.image("team/zero:v1"), "--insecure"]);
+    let length = begin.elapsed();
+    let mut killed = 0;
+    while round < kills {
+        // A repository each, so that there is always something to send.
+        let target = registry.image(&format!("team/r{round}:v1"));
+        let mut child = command(&place, &["push", "one", &target, "--insecure"]).spawn().unwrap();
+        std::thread::sleep(length * (round * 37 % kills) / kills);
+        child.kill().unwrap();
+        killed += u32::from(child.wait().unwrap().signal().is_some());
+        if round % 8 == 7 {
+            place.ok(&["push", "one", &target, "--insecure"]);
+            let other = Place::new();
+            other.ok(&["pull", &target, "--insecure"]);
+            sound(&other);
+        }
+        round += 1;
+    }
+    println!("push: {killed} of {kills} killed, it takes {length:?}");
+    assert!(killed >= kills / 4, "only {killed} of {kills} died");
+    sound(&place);
 }
 
 #[test]

@@ -10,5 +10,6 @@ mod fuzz;
 mod hostile;
 mod layers;
 mod life;
+mod push;
 mod registry;
 mod tools;

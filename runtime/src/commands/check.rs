@@ -9,6 +9,7 @@ use crate::cli::Global;
 use crate::container::group::{Manager, Wanted};
 use crate::error::{Error, Result};
 use crate::plan::{Plan, namespace_name};
+use crate::steps::{landlock, resctrl};
 use crate::{report, spec};
 
 pub(super) const VERB: Verb = Verb {
@@ -88,6 +89,13 @@ fn describe(plan: &Plan) -> String {
             None => "none: every system call is possible".into(),
         },
     );
+    if let Some(rules) = &process.landlock {
+        let paths = rules.read.len() + rules.execute.len() + rules.write.len();
+        line("Landlock", format!("nothing but what is below {paths} paths"));
+    }
+    if plan.cores_alone {
+        line("cores", "shared with nobody".into());
+    }
     if let Some(limit) = plan.resources.memory().as_ref().and_then(|m| m.limit()) {
         let shown = u64::try_from(limit).map_or("unlimited".to_owned(), report::bytes);
         line("memory", shown);
@@ -122,6 +130,12 @@ fn problems(global: &Global, plan: &Plan) -> Result<Vec<String>> {
         {
             problems.push(format!("the file system {kind:?} for {}", mount.destination.display()));
         }
+    }
+    if plan.process.landlock.is_some() && landlock::version().is_err() {
+        problems.push("Landlock in this kernel (5.13, and in the boot parameter lsm=)".into());
+    }
+    if plan.resctrl.is_some() {
+        problems.extend(resctrl::here().err().map(|cause| cause.text));
     }
     if global.manager != Manager::Cgroupfs {
         // Who cannot have what it asks for says so at once; systemd makes the rest possible.

@@ -78,6 +78,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
         no_new_keyring: matches.get_flag("no-new-keyring"),
         preserve_fds: preserved(matches),
         manager: global.manager,
+        keep_namespaces: false,
     };
     let created = create(&plan, &options, &mut Journal::parent(None))?;
     plan.warnings.iter().for_each(|warning| global.log.warning(warning));

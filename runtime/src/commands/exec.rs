@@ -14,7 +14,7 @@ use crate::container::create::{send_descriptor, send_terminal, write_pid_file};
 use crate::container::state::{Home, Status};
 use crate::container::{exec, foreground, open_cgroup};
 use crate::error::{Error, Result};
-use crate::plan::Process;
+use crate::plan::{Landlock, Process};
 
 pub(super) const VERB: Verb = Verb {
     name: "exec",
@@ -139,7 +139,9 @@ fn process_of(home: &Home, matches: &ArgMatches) -> Result<Process> {
         Some(path) => read_process(path)?,
         None => changed(&spec, matches)?,
     };
-    Process::decide(&config, spec.linux().as_ref())
+    let mut process = Process::decide(&config, spec.linux().as_ref())?;
+    process.landlock = Landlock::decide(spec.annotations().as_ref())?;
+    Ok(process)
 }
 
 fn read_process(path: &Path) -> Result<Config> {

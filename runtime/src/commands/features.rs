@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Verb, print_json};
 use crate::cli::Global;
 use crate::error::Result;
-use crate::plan::namespace_name;
+use crate::plan::{CORE_ANNOTATION, LANDLOCK_ANNOTATION, namespace_name};
 use crate::{seccomp, spec};
 
 pub(super) const VERB: Verb = Verb {
@@ -32,6 +32,8 @@ fn run(_: &Global, _: &ArgMatches) -> Result<i32> {
     let options: Vec<_> =
         spec::mount_options::names().filter(|name| !REFUSED.contains(name)).collect();
     let actions = seccomp::action_names();
+    let landlock = linux::landlock::version()
+        .map_or_else(|_| "not in this kernel".into(), |version| format!("version {version}"));
     print_json(&json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": spec::VERSION,
@@ -51,12 +53,15 @@ fn run(_: &Global, _: &ArgMatches) -> Result<i32> {
             },
             "apparmor": {"enabled": true},
             "selinux": {"enabled": true},
-            "intelRdt": {"enabled": false},
+            "intelRdt": {"enabled": true, "schemata": true, "monitoring": true},
             "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": {"enabled": true},
         },
         "annotations": {
             "org.minirun.version": env!("CARGO_PKG_VERSION"),
+            "org.minirun.checkpoint": "criu",
+            CORE_ANNOTATION: "true, false",
+            LANDLOCK_ANNOTATION: landlock,
         },
         "potentiallyUnsafeConfigAnnotations": ["org.minirun."],
     }))?;

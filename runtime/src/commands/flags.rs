@@ -5,8 +5,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use clap::parser::ValueSource::CommandLine;
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use oci_spec::runtime::{
-    LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources, LinuxThrottleDevice, Mount,
-    Spec,
+    LinuxBlockIo, LinuxCpu, LinuxIdMapping, LinuxMemory, LinuxNamespace, LinuxNamespaceType,
+    LinuxPids, LinuxResources, LinuxThrottleDevice, Mount, Spec,
 };
 
 use super::{flag, text_of, value};
@@ -58,6 +58,11 @@ pub(super) fn arguments() -> Vec<Arg> {
             list("volume", "SRC:DST[:ro]", "Show a file or directory of the host inside")
                 .short('v'),
         ),
+        about(value(
+            "userns",
+            "FIRST[:COUNT]",
+            "Root of the container is user FIRST here, its user 1 the next, … [COUNT 65536]",
+        )),
         about(flag("tty", "Give the program a terminal").short('t')),
         about(flag("read-only", "Forbid writes to the root file system")),
     ]
@@ -72,6 +77,7 @@ pub(super) fn apply(spec: &mut Spec, matches: &ArgMatches, command: Vec<String>)
     limits(spec, matches)?;
     process(spec, matches, command)?;
     mounts(spec, matches)?;
+    user_namespace(spec, matches)?;
     Ok(true)
 }
 
@@ -273,6 +279,37 @@ fn mounts(spec: &mut Spec, matches: &ArgMatches) -> Result<()> {
         mounts.push(mount);
     }
     spec.set_mounts(Some(mounts));
+    Ok(())
+}
+
+/// Users and groups from 0 on become `FIRST` and those after it.
+fn user_namespace(spec: &mut Spec, matches: &ArgMatches) -> Result<()> {
+    let Some(text) = text_of(matches, "userns") else { return Ok(()) };
+    let wrong = |why: &str| wrong("userns", why);
+    if linux::credentials::effective_user() != 0 {
+        return Err(wrong(
+            "only root chooses users: yours is a user namespace of your own already",
+        ));
+    }
+    let (first, count) = text.split_once(':').unwrap_or((text, "65536"));
+    let number = |text: &str| {
+        let number = text.parse::<u32>().ok().filter(|&number| number > 0);
+        number.ok_or_else(|| wrong(&format!("{text:?} is not FIRST or FIRST:COUNT, from 1 on")))
+    };
+    let (first, count) = (number(first)?, number(count)?);
+    let linux = spec.linux_mut().get_or_insert_default();
+    let namespaces = linux.namespaces_mut().get_or_insert_default();
+    if namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::User) {
+        return Err(wrong("config.json has a user namespace already"));
+    }
+    let mut namespace = LinuxNamespace::default();
+    namespace.set_typ(LinuxNamespaceType::User);
+    namespaces.push(namespace);
+    let range = serde_json::json!([{"containerID": 0, "hostID": first, "size": count}]);
+    let ranges: Vec<LinuxIdMapping> =
+        crate::json::typed(&range).map_err(|error| wrong(&error.to_string()))?;
+    linux.set_uid_mappings(Some(ranges.clone()));
+    linux.set_gid_mappings(Some(ranges));
     Ok(())
 }
 

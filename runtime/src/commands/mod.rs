@@ -1,6 +1,7 @@
 //! The verbs, one file each.
 
 mod check;
+mod checkpoint;
 mod connect;
 mod create;
 mod delete;
@@ -16,6 +17,7 @@ mod mounts;
 mod network;
 mod pause;
 mod ps;
+mod restore;
 mod run;
 mod spec;
 mod start;
@@ -63,6 +65,8 @@ pub(crate) const VERBS: &[Verb] = &[
     events::VERB,
     wait::VERB,
     mounts::VERB,
+    checkpoint::VERB,
+    restore::VERB,
     network::VERB,
     spec::VERB,
     check::VERB,

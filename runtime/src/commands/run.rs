@@ -3,7 +3,10 @@
 //! Two faces. Engines call `run --bundle DIR ID`; people write `run [--memory 512m] BUNDLE|IMAGE
 //! [COMMAND…]`.
 
+use std::os::fd::OwnedFd;
+
 use clap::{Arg, ArgMatches, Command};
+use linux::clone::Child;
 use linux::pidfd::{self, Exit};
 use linux::signal::Signals;
 use oci_spec::runtime::Spec;
@@ -17,13 +20,14 @@ use crate::cli::Global;
 use crate::container::create::{Created, Options, create};
 use crate::container::handshake::Message;
 use crate::container::readiness::{self, Readiness};
-use crate::container::state::StateRoot;
+use crate::container::state::{Home, Lock, State, StateRoot};
 use crate::container::{blocked, cleanup, foreground, start};
 use crate::error::{Error, Result};
 use crate::explain::{Journal, Narrator};
 use crate::plan::Plan;
 use crate::steps::Step;
-use crate::{report, spec, steps};
+use crate::steps::network::Connected;
+use crate::{report, spec};
 
 pub(super) const VERB: Verb = Verb {
     name: "run",
@@ -96,7 +100,11 @@ fn run_target(
     }
     let mut journal = Journal::parent(narrator.as_mut());
     let mut network = Network::of(matches)?;
-    let (plan, config) = decide(global, matches, target, network.as_mut(), &mut journal)?;
+    let (mut plan, config) = decide(global, matches, target, &mut network, &mut journal)?;
+    if let Some(network) = &mut network {
+        prepare_network(global, network, &mut journal)?;
+        network.mount_files(&mut plan, root);
+    }
     let files = network.as_ref().map_or(Ok(Vec::new()), Network::files)?;
     let detach = matches.get_flag("detach");
     check_terminal(&plan, detach, matches)?;
@@ -115,6 +123,7 @@ fn run_target(
         no_new_keyring: matches.get_flag("no-new-keyring"),
         preserve_fds: preserved(matches),
         manager: global.manager,
+        keep_namespaces: network.as_ref().is_some_and(Network::needs_program),
     };
     let mut created = create(&plan, &options, &mut journal)?;
     plan.warnings.iter().for_each(|warning| global.log.warning(warning));
@@ -140,7 +149,10 @@ fn run_target(
             readiness.wait(&child.pidfd).map(|()| 0)
         }
         (Some(signals), readiness) => {
-            stand_by(global, created, (&signals, readiness), matches.get_flag("keep"))
+            let Created { home, lock, state, child, terminal, cgroup, line, .. } = created;
+            drop(line);
+            let attended = Attended { home, lock, state, child, terminal, cgroup };
+            stand_by(global, attended, (&signals, readiness), matches.get_flag("keep"))
         }
     }
 }
@@ -149,7 +161,7 @@ fn decide(
     global: &Global,
     matches: &ArgMatches,
     target: &Target,
-    network: Option<&mut Network>,
+    network: &mut Option<Network>,
     journal: &mut Journal<'_>,
 ) -> Result<(Plan, Vec<u8>)> {
     let mut decided = None;
@@ -172,7 +184,7 @@ fn decide_now(
     global: &Global,
     matches: &ArgMatches,
     target: &Target,
-    network: Option<&mut Network>,
+    network: &mut Option<Network>,
 ) -> Result<(Plan, Vec<u8>)> {
     let loaded = spec::load(&target.bundle)?;
     loaded.warnings.iter().for_each(|warning| global.log.warning(warning));
@@ -182,15 +194,14 @@ fn decide_now(
         changed |= without_privileges(&mut config);
     }
     let root = global.state_root()?;
-    let mut network = network;
-    if let Some(network) = &mut network {
+    if network.is_none() {
+        *network = Network::by_default(matches, target, &config)?;
+    }
+    if let Some(network) = network {
         network.shape(&mut config, &root, &target.id)?;
-        changed = true;
+        changed |= !network.is_default();
     }
     let mut plan = plan_of(&config, &target.id, &target.bundle)?;
-    if let Some(network) = network {
-        network.mount_files(&mut plan, &root);
-    }
     readiness::pass_on(&mut plan, &root);
     let bytes = if changed { spec::to_text(&config)?.into_bytes() } else { loaded.bytes };
     Ok((plan, bytes))
@@ -216,6 +227,31 @@ fn check_terminal(plan: &Plan, detach: bool, matches: &ArgMatches) -> Result<()>
     Err(Error::Config(text.into()))
 }
 
+/// Makes sure that the network which nobody had to ask for can be had, or tells that it cannot.
+fn prepare_network(
+    global: &Global,
+    network: &mut Network,
+    journal: &mut Journal<'_>,
+) -> Result<()> {
+    if !network.is_default() {
+        return Ok(());
+    }
+    let what = || "is there a network for the container?".into();
+    let step = || network.prepare().map_err(|e| crate::Cause::new(network::in_one_line(&e)));
+    match journal.step(Step::Network, what, step) {
+        Ok(()) => Ok(()),
+        Err(failure) if network.has_wishes() => Err(failure.into()),
+        Err(failure) => {
+            global.log.notice(&without_network(&failure.cause));
+            Ok(())
+        }
+    }
+}
+
+fn without_network(why: &str) -> String {
+    format!("the container has no network: {} (--net none asks for none)", why.replace('\n', "; "))
+}
+
 /// Gives the waiting container what `--net` and its kin ask for.
 fn connect_to_networks(
     global: &Global,
@@ -224,17 +260,20 @@ fn connect_to_networks(
     journal: &mut Journal<'_>,
 ) -> Result<()> {
     let Some(network) = network else { return Ok(()) };
-    let Created { home, state, child, .. } = created;
+    let Created { home, state, child, namespaces, .. } = created;
+    if network.needs_program() {
+        // Before it exists, so that it is found whatever happens next.
+        state.network = Some(Connected { awaits_program: true, ..Connected::default() });
+        home.save(state)?;
+    }
     let what = || network.wanted.mode.to_string();
     let connected = journal.step(Step::Network, what, || {
-        steps::network::connect(
-            &network.wanted,
-            home.id(),
-            child.pid.as_raw(),
-            &child.pidfd,
-            home.path(),
-        )
-        .map_err(|error| crate::Cause::new(network::in_one_line(&error)))
+        let tell = |error: &network::Error| {
+            global.log.notice(&without_network(&network::in_one_line(error)));
+        };
+        network
+            .connect((home.id(), home.path()), child, namespaces.take(), tell)
+            .map_err(|error| crate::Cause::new(network::in_one_line(&error)))
     })?;
     for change in &connected.attachment.changes {
         global.log.notice(&format!("changed a setting of this host: {change}"));
@@ -257,16 +296,26 @@ fn start_program(created: &Created, journal: &mut Journal<'_>) -> Result<()> {
     start::run_poststart(&created.home, &created.state)
 }
 
+/// A container that somebody stands in front of until its end.
+pub(super) struct Attended {
+    pub(super) home: Home,
+    pub(super) lock: Lock,
+    pub(super) state: State,
+    pub(super) child: Child,
+    pub(super) terminal: Option<OwnedFd>,
+    pub(super) cgroup: Option<Cgroup>,
+}
+
 /// Waits for the end, tells when memory was the reason, cleans up.
-fn stand_by(
+pub(super) fn stand_by(
     global: &Global,
-    created: Created,
+    attended: Attended,
     (signals, readiness): (&Signals, Option<Readiness>),
     keep: bool,
 ) -> Result<i32> {
-    let Created { home, lock, state, child, terminal, cgroup, line, .. } = created;
+    let Attended { home, lock, state, child, terminal, cgroup } = attended;
     // From here on others may look at the container, and end it.
-    drop((lock, line));
+    drop(lock);
     let exit = foreground::wait(&child.pidfd, (signals, readiness), terminal.as_ref())?;
     if let Some(oom) = cgroup.as_ref().map(Cgroup::oom).filter(|oom| oom.kills > 0) {
         global.log.notice(&oom_text(home.id(), exit, &oom));

@@ -21,6 +21,9 @@ pub(super) struct Target {
     pub(super) command: Vec<String>,
     /// The state directory, when the bundle is in it and nobody else cares for it yet.
     pub(super) home: Option<Home>,
+    /// Whether it was asked for by a container's name and a bundle, as engines ask: config.json
+    /// alone says what becomes of it then.
+    pub(super) is_engines: bool,
 }
 
 impl Target {
@@ -34,14 +37,15 @@ impl Target {
         if asked.is_none() && is_bundle(target) {
             let bundle = bundle_of(Some(Path::new(target)))?;
             let id = name.map_or_else(|| name_of_bundle(&bundle, root), str::to_owned);
-            return Ok(Self { id, bundle, command, home: None });
+            return Ok(Self { id, bundle, command, home: None, is_engines: false });
         }
         if asked.is_none() && is_stored_image(target) {
             let id = name.map_or_else(|| free_name(image::name_of(target), root), str::to_owned);
             let store = path_of(matches, "store");
             let image = Image { name: target, store, command: &command };
             let (home, bundle) = image.make_bundle(root, &id)?;
-            return Ok(Self { id, bundle, command: Vec::new(), home: Some(home) });
+            let (command, home) = (Vec::new(), Some(home));
+            return Ok(Self { id, bundle, command, home, is_engines: false });
         }
         if let Some(name) = name {
             return Err(Error::Config(format!(
@@ -49,7 +53,8 @@ impl Target {
                  {target:?}"
             )));
         }
-        Ok(Self { id: target.to_owned(), bundle: bundle_of(asked)?, command, home: None })
+        let (id, bundle) = (target.to_owned(), bundle_of(asked)?);
+        Ok(Self { id, bundle, command, home: None, is_engines: true })
     }
 }
 

@@ -11,6 +11,7 @@ use crate::container::open_cgroup;
 use crate::container::state::Status;
 use crate::error::{Error, Result};
 use crate::json;
+use crate::plan::schemata_lines;
 use crate::spec::units;
 
 pub(super) const VERB: Verb = Verb {
@@ -53,6 +54,8 @@ fn arguments(command: Command) -> Command {
         .arg(value("memory-reservation", "SIZE", "Memory that is kept").allow_hyphen_values(true))
         .arg(value("memory-swap", "SIZE", "Memory and swap together").allow_hyphen_values(true))
         .arg(number("pids-limit", "Processes and threads").value_parser(value_parser!(i64)))
+        .arg(value("l3-cache-schema", "LINES", "Share of the processor's cache (resctrl)"))
+        .arg(value("mem-bw-schema", "LINE", "Share of memory bandwidth (resctrl)"))
         .arg(id_argument())
 }
 
@@ -61,6 +64,14 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     let _lock = home.lock()?;
     if state.status(&home) == Status::Stopped {
         return Err(Error::NotRunning);
+    }
+    let names = ["l3-cache-schema", "mem-bw-schema"].map(|name| text_of(matches, name));
+    let lines = schemata_lines(names[0], names[1])?;
+    if !lines.is_empty() {
+        let none =
+            || Error::Unsupported("the container has no linux.intelRdt in its config.json".into());
+        let group = state.resctrl.as_ref().ok_or_else(none)?;
+        group.write(&lines).map_err(|cause| Error::Config(cause.text))?;
     }
     let resources = resources_of(matches)?;
     let cgroup = open_cgroup(state.cgroup.as_ref()).ok_or_else(|| {

@@ -54,7 +54,7 @@ fn in_user_namespace(
             1
         }
     });
-    let first = first.map_err(|error| explained(error, birth.namespaces))?;
+    let first = first.map_err(explained)?;
     let heard = line.hear();
     drop(pidfd::wait(&first.pidfd));
     match heard? {
@@ -85,7 +85,7 @@ fn enter_and_clone(birth: Birth<'_>, inside: Inside<'_>, inner: &Line) -> Result
             Err(_) => 1,
         }
     });
-    let child = child.map_err(|error| explained(error, birth.namespaces))?;
+    let child = child.map_err(explained)?;
     Ok(inner.say_with(&Message::Born(child.pid.as_raw()), &[child.pidfd.as_fd()])?)
 }
 
@@ -109,33 +109,24 @@ fn in_pid_namespace(birth: Birth<'_>, inside: Inside<'_>, line: Line) -> Result<
     if let Some(own) = own {
         namespace::enter(own.as_fd(), Kind::Pid)?;
     }
-    made.map_err(|error| explained(error, birth.namespaces))
+    made.map_err(explained)
 }
 
 /// What init keeps of its creator's descriptors: nothing but this.
 fn kept_descriptors(inside: &Inside<'_>, line: &Line) -> Vec<i32> {
     let mut kept = vec![line.as_fd().as_raw_fd()];
     kept.extend(inside.cgroup_files.iter().chain(&inside.listener).map(AsRawFd::as_raw_fd));
-    kept.extend(inside.mapped.iter().flatten().map(AsRawFd::as_raw_fd));
+    kept.extend(inside.mapped.iter().flatten().chain(&inside.mapped_root).map(AsRawFd::as_raw_fd));
     kept.extend(inside.joined.iter().map(|(_, file)| file.as_raw_fd()));
     kept.extend((3..).take(inside.preserved.try_into().unwrap_or(0)));
     kept
 }
 
-fn explained(error: linux::Error, asked: Namespaces) -> Cause {
+fn explained(error: linux::Error) -> Cause {
     let errno = error.errno;
     let cause = Cause::from(error);
     match errno {
-        linux::Errno::EPERM if asked.contains(Kind::User) => cause.remedy(
-            "this host forbids user namespaces to you: see the sysctls user.max_user_namespaces, \
-             kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns",
-        ),
-        linux::Errno::EPERM => {
-            cause.remedy("new namespaces need CAP_SYS_ADMIN: run as root, or with a user namespace")
-        }
-        linux::Errno::ENOSPC => {
-            cause.remedy("a limit below /proc/sys/user is reached: too many namespaces")
-        }
+        // What else it can be is looked for in the settings of the host, see `crate::hints`.
         linux::Errno::EINVAL => cause.remedy("this kernel lacks one of the namespaces"),
         linux::Errno::EBUSY => cause.remedy("the cgroup has groups below it with processes"),
         _ => cause,

@@ -34,8 +34,13 @@ pub(crate) fn remove(home: &Home, state: Option<&State>, cgroup: Option<Cgroup>)
     {
         failures.push(error);
     }
+    if let Some(group) = state.and_then(|state| state.resctrl.as_ref())
+        && let Err(cause) = group.remove()
+    {
+        failures.push(Error::Config(cause.text));
+    }
     if let Some(connected) = state.and_then(|state| state.network.as_ref())
-        && let Err(error) = crate::steps::network::disconnect(connected)
+        && let Err(error) = crate::steps::network::disconnect(connected, home.path())
     {
         failures.push(Error::Config(network::in_one_line(&error)));
     }

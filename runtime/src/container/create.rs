@@ -23,8 +23,9 @@ use crate::error::{Cause, Error, Failure, Result};
 use crate::explain::Journal;
 use crate::plan::Plan;
 use crate::steps::cgroup_view::View;
+use crate::steps::network::Namespaces;
 use crate::steps::{
-    Step, hooks, identity_map, limits, namespaces, netdev, owners, rootfs, schedule,
+    Step, hooks, identity_map, limits, namespaces, netdev, owners, resctrl, rootfs, schedule,
 };
 
 /// The name of the socket that init listens on until it is started.
@@ -58,6 +59,8 @@ pub(crate) struct Options<'a> {
     pub(crate) preserve_fds: u32,
     /// Who makes the container's cgroup.
     pub(crate) manager: Manager,
+    /// Whether its namespaces are kept open for a program that connects it.
+    pub(crate) keep_namespaces: bool,
 }
 
 /// A container whose init is ready.
@@ -71,6 +74,7 @@ pub(crate) struct Created {
     pub(crate) terminal: Option<OwnedFd>,
     pub(crate) cgroup: Option<Cgroup>,
     pub(crate) warnings: Vec<String>,
+    pub(crate) namespaces: Option<Namespaces>,
 }
 
 /// Makes a container up to the moment where its program could start. On failure nothing is left.
@@ -83,7 +87,8 @@ pub(crate) fn create(
     let lock = home.lock_anew()?;
     // If ours was deleted before we had locked it, this is another's.
     home.load()?.map_or(Ok(()), |_| Err(Error::AlreadyExists(plan.id.clone())))?;
-    let mut half = Half { plan, options, home, state: None, cgroup: None, child: None };
+    let mut half =
+        Half { plan, options, home, state: None, cgroup: None, child: None, namespaces: None };
     match half.make(journal) {
         Ok((line, terminal, warnings)) => match (half.state, half.child) {
             (Some(state), Some(child)) => Ok(Created {
@@ -95,6 +100,7 @@ pub(crate) fn create(
                 terminal,
                 cgroup: half.cgroup,
                 warnings,
+                namespaces: half.namespaces,
             }),
             _ => Err(Error::WrongState("created without a process".into())),
         },
@@ -119,6 +125,7 @@ struct Half<'a> {
     state: Option<State>,
     cgroup: Option<Cgroup>,
     child: Option<Child>,
+    namespaces: Option<Namespaces>,
 }
 
 type Made = (Line, Option<OwnedFd>, Vec<String>);
@@ -129,7 +136,8 @@ impl Half<'_> {
         let wanted = Wanted::decide(self.options.manager, plan)?;
         let what = || format!("state in {}", self.home.path().display());
         let record = wanted.as_ref().map(|wanted| wanted.record.clone());
-        let state = journal.step(Step::Record, what, || self.record(record))?;
+        let group = resctrl_group(journal, plan)?;
+        let state = journal.step(Step::Record, what, || self.record(record, group))?;
         self.state = Some(state);
         if let Some(wanted) = &wanted {
             let made = journal.step(Step::Cgroup, || shown_path(wanted), || wanted.make())?;
@@ -155,7 +163,11 @@ impl Half<'_> {
     }
 
     /// Writes down what is going to exist.
-    fn record(&self, cgroup: Option<cgroup::Record>) -> Result<State, Cause> {
+    fn record(
+        &self,
+        cgroup: Option<cgroup::Record>,
+        resctrl: Option<resctrl::Group>,
+    ) -> Result<State, Cause> {
         let plan = self.plan;
         let mut state = State::new(&plan.id, &plan.bundle, &plan.rootfs.path);
         state.cgroup = cgroup;
@@ -163,6 +175,8 @@ impl Half<'_> {
         state.late_hooks =
             !plan.hooks_of("poststart").is_empty() || !plan.hooks_of("poststop").is_empty();
         state.annotations = plan.annotations.clone();
+        state.resctrl = resctrl;
+        state.dies_with_parent = self.options.foreground;
         state.agent = plan.process.listener().map(|listener| Agent::new(listener, &state));
         self.home.write("config.json", self.options.config)?;
         for (name, text) in self.options.files {
@@ -230,6 +244,7 @@ impl Half<'_> {
             cgroups: view,
             waits: waits(plan, wanted),
             mapped: mapped.fds,
+            mapped_root: mapped.root,
             may_set_groups: plan.identity_map.as_ref().is_none_or(|map| !map.deny_setgroups),
             current,
             foreground: self.options.foreground,
@@ -265,6 +280,11 @@ impl Half<'_> {
             let ranges =
                 || format!("{} user and {} group ranges", map.users.len(), map.groups.len());
             journal.step(Step::IdentityMap, ranges, || identity_map::write(map, pid))?;
+            if self.options.keep_namespaces {
+                let what = || "its user and network namespaces".into();
+                let open = || Namespaces::of(pid);
+                self.namespaces = Some(journal.step(Step::Network, what, open)?);
+            }
         }
         if let Some(wanted) = wanted {
             let start = || wanted.start(pid, &plan.resources);
@@ -299,6 +319,13 @@ impl Half<'_> {
             let what = || format!("{} of the host", names.join(", "));
             let set = || netdev::move_all(&plan.net_devices, &plan.namespaces, pid);
             journal.step(Step::Network, what, set)?;
+        }
+        if let (Some(wanted), Some(group)) =
+            (&plan.resctrl, self.state.as_ref().and_then(|state| state.resctrl.as_ref()))
+        {
+            journal.step(Step::Limits, resctrl::shown, || {
+                group.make(&wanted.schemata).and_then(|()| group.add(pid))
+            })?;
         }
         let process = &plan.process;
         if !process.rlimits.is_empty() {
@@ -425,6 +452,19 @@ fn waits(plan: &Plan, wanted: Option<&Wanted>) -> bool {
     plan.identity_map.is_some()
         || plan.namespaces.joins(Kind::User)
         || wanted.is_some_and(Wanted::needs_process)
+}
+
+/// The group in the resctrl file system that the configuration asks for.
+pub(super) fn resctrl_group(
+    journal: &mut Journal<'_>,
+    plan: &Plan,
+) -> Result<Option<resctrl::Group>, Failure> {
+    let Some(wanted) = &plan.resctrl else { return Ok(None) };
+    journal
+        .quietly(Step::Limits, resctrl::shown, || {
+            resctrl::Group::decide(wanted, &plan.id, &resctrl::here()?)
+        })
+        .map(Some)
 }
 
 fn shown_path(wanted: &Wanted) -> String {

@@ -26,13 +26,13 @@ use linux::{Errno, OFlag, Pid, credentials, fd, mount, namespace, path, pidfd, p
 
 use super::agent::Agent;
 use super::handshake::{Heard, Line, Message};
-use super::inside::{TakeOff, drop_power};
 use super::state::State;
+use super::take_off::{TakeOff, drop_power};
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Cause, Error, Failure, Result};
 use crate::explain::Journal;
 use crate::plan::Process;
-use crate::steps::{Step, handover, limits, schedule};
+use crate::steps::{Step, handover, limits, resctrl, schedule};
 
 /// What a caller asks for beside the process.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ pub(crate) fn enter(
     let first =
         on_first_processors(process, || outside.be_born(cgroup, Pid::from_raw(pid), &inner))?;
     drop(inner);
-    let result = meet(line, &first, process, current);
+    let result = meet(line, &first, (process, state.resctrl.as_ref()), current);
     // It has ended by now, one way or the other; if not, nobody waits for it any more.
     if result.is_err() {
         drop(pidfd::signal(&first.pidfd, 9));
@@ -97,7 +97,12 @@ pub(crate) fn release(entered: &Entered, agent: Option<&Agent>) -> Result<()> {
     Ok(super::start::wait_for_program(line, &mut Journal::parent(None), agent)?)
 }
 
-fn meet(line: Line, first: &Child, process: &Process, current: SharedNumber) -> Result<Entered> {
+fn meet(
+    line: Line,
+    first: &Child,
+    (process, group): (&Process, Option<&resctrl::Group>),
+    current: SharedNumber,
+) -> Result<Entered> {
     let mut born: Option<Child> = None;
     loop {
         match line.hear() {
@@ -110,6 +115,9 @@ fn meet(line: Line, first: &Child, process: &Process, current: SharedNumber) -> 
                 if let Some(score) = process.oom_score_adj {
                     limits::set_oom_score(child.pid, score)
                         .map_err(|cause| at(Step::Limits, "oom_score_adj", cause))?;
+                }
+                if let Some(group) = group {
+                    group.add(child.pid).map_err(|cause| at(Step::Limits, "resctrl", cause))?;
                 }
                 let scheduling = &process.scheduling;
                 schedule::set(child.pid, scheduling)

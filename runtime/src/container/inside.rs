@@ -6,7 +6,6 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use linux::clone::Strings;
 use linux::namespace::{Kind, Namespaces};
 use linux::path::Root;
 use linux::proc::TrustedProc;
@@ -14,16 +13,17 @@ use linux::shared::SharedNumber;
 use linux::{namespace, poll, prctl, terminal};
 
 use super::handshake::{Heard, Line, Message};
+use super::take_off::{TakeOff, drop_power, shown_program};
 use crate::cgroup;
 use crate::error::{Cause, Failure};
 use crate::explain::Journal;
-use crate::plan::{Plan, Process};
+use crate::plan::Plan;
 use crate::steps::cgroup_view::View;
 use crate::steps::namespaces::Opened;
 use crate::steps::pivot::OldRoot;
 use crate::steps::{
-    Step, confine, credentials, devices, filter, handover, hide, hooks, identity, identity_map,
-    mounts, namespaces, pivot, rootfs, schedule,
+    Step, confine, devices, handover, hide, hooks, identity, identity_map, mounts, namespaces,
+    pivot, rootfs, schedule,
 };
 
 /// Everything that init takes with it from its creator.
@@ -41,6 +41,8 @@ pub(crate) struct Inside<'a> {
     pub(crate) waits: bool,
     /// Sources of mounts whose file owners are mapped, one place for each mount.
     pub(crate) mapped: Vec<Option<OwnedFd>>,
+    /// The root file system, where its file owners are mapped.
+    pub(crate) mapped_root: Option<OwnedFd>,
     /// Whether the user namespace allows setgroups(2).
     pub(crate) may_set_groups: bool,
     /// Where init writes what it is doing.
@@ -183,8 +185,9 @@ impl Inside<'_> {
         let mapped = std::mem::take(&mut self.mapped).into_iter();
         let mapped = mapped.chain(std::iter::repeat_with(|| None));
         let taken = taken.zip(mapped).map(|(taken, mapped)| mapped.or(taken));
-        let root =
-            journal.step(Step::Rootfs, path, || rootfs::attach(&plan.rootfs, in_user_namespace))?;
+        let made = self.mapped_root.take();
+        let attach = || rootfs::attach(&plan.rootfs, made, in_user_namespace);
+        let root = journal.step(Step::Rootfs, path, attach)?;
         for (mount, taken) in plan.mounts.iter().zip(taken) {
             let what = || mount.to_string();
             journal.step(Step::Mounts, what, || {
@@ -367,7 +370,7 @@ impl Inside<'_> {
             let what = || format!("personality {persona:#x}");
             journal.step(Step::Confine, what, || prctl::set_personality(persona))?;
         }
-        if plan.annotations.get(schedule::CORE_ANNOTATION).is_some_and(|value| value == "true") {
+        if plan.cores_alone {
             let what = || "core scheduling".into();
             journal.step(Step::Confine, what, schedule::share_core_with_nobody)?;
         }
@@ -386,84 +389,6 @@ impl Inside<'_> {
     }
 }
 
-/// What the last steps of init and of an `exec` process need.
-pub(crate) struct TakeOff<'a> {
-    pub(crate) process: &'a Process,
-    pub(crate) proc: Option<&'a TrustedProc>,
-    pub(crate) may_set_groups: bool,
-    pub(crate) dies_with_parent: bool,
-    pub(crate) preserved: u32,
-    pub(crate) program: PathBuf,
-}
-
-/// Gives up everything that the program must not have, and becomes the program.
-pub(crate) fn drop_power(
-    journal: &mut Journal<'_>,
-    last: &TakeOff<'_>,
-    line: &Line,
-) -> Result<std::convert::Infallible, Failure> {
-    let process = last.process;
-    if let Some(policy) = &process.scheduling.memory {
-        let what = || format!("memory policy {}", policy.name);
-        journal.step(Step::Confine, what, || schedule::set_memory_policy(policy))?;
-    }
-    if let (Some(proc), Some(profile)) = (last.proc, &process.apparmor) {
-        let what = || format!("AppArmor profile {profile}");
-        journal.step(Step::Confine, what, || confine::set_apparmor(proc, profile))?;
-    }
-    if let (Some(proc), Some(context)) = (last.proc, &process.selinux) {
-        let what = || format!("SELinux label {context}");
-        journal.step(Step::Confine, what, || confine::set_selinux(proc, context))?;
-    }
-    // Without no_new_privs, loading needs CAP_SYS_ADMIN, which is about to go.
-    if !process.no_new_privileges {
-        load_filter(journal, process, line)?;
-    }
-    let user = &process.user;
-    let who = || format!("user {}, group {}", user.user, user.group);
-    journal.step(Step::Credentials, who, || {
-        credentials::become_user(user, process.capabilities.as_ref(), last.may_set_groups)
-    })?;
-    let home = handover::with_home(process);
-    let (arguments, environment) = &process.strings;
-    let environment: &Strings = home.as_ref().unwrap_or(environment);
-    journal.step(
-        Step::Handover,
-        || shown_program(process),
-        || {
-            handover::enter_working_directory(&process.working_directory)?;
-            if last.dies_with_parent {
-                // Changing the user has switched it off.
-                prctl::die_with_parent(true)?;
-            }
-            handover::leave_nothing(last.preserved)
-        },
-    )?;
-    let program = || shown_program(process);
-    if process.no_new_privileges {
-        let what = || "no new privileges".into();
-        journal.step(Step::Confine, what, prctl::set_no_new_privileges)?;
-        load_filter(journal, process, line)?;
-    }
-    let cause = handover::become_program(&last.program, arguments, environment);
-    Err(failure(Step::Handover, program(), cause))
-}
-
-/// Loads the filter, and hands its listener over: an agent decides about some calls from now on.
-fn load_filter(journal: &mut Journal<'_>, process: &Process, line: &Line) -> Result<(), Failure> {
-    let Some(compiled) = &process.filter else { return Ok(()) };
-    let rules = compiled.program.instructions.len();
-    let what = || format!("system call filter of {rules} rules");
-    if compiled.program.listener.is_none() {
-        return journal.step(Step::Filter, what, || filter::load(compiled).map(drop));
-    }
-    // Nothing is told on the way: a message more is a system call that the filter may hold.
-    journal.quietly(Step::Filter, what, || match filter::load(compiled)? {
-        Some(listener) => line.offer(listener.as_fd()),
-        None => Err(Cause::new("the kernel gave no listener")),
-    })
-}
-
 /// Tells the creator why; one that is gone needs no message.
 fn give_up(line: &Line, failure: Failure) -> i32 {
     drop(line.say(&Message::Failed(failure)));
@@ -472,10 +397,6 @@ fn give_up(line: &Line, failure: Failure) -> i32 {
 
 pub(super) fn failure(step: Step, object: String, cause: Cause) -> Failure {
     Failure { step, object, cause: cause.text, errno: cause.errno, remedy: cause.remedy }
-}
-
-fn shown_program(process: &Process) -> String {
-    format!("`{}`", process.arguments.first().map(String::as_str).unwrap_or_default())
 }
 
 fn shown_kinds(kinds: impl Iterator<Item = Kind>) -> String {

@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 mod birth;
 pub(crate) mod blocked;
+pub(crate) mod checkpoint;
 pub(crate) mod cleanup;
 pub(crate) mod create;
 pub(crate) mod exec;
@@ -13,11 +14,13 @@ pub(crate) mod hotplug;
 pub(crate) mod inside;
 pub(crate) mod oci_state;
 pub(crate) mod readiness;
+pub(crate) mod restore;
 pub(crate) mod signal;
 pub(crate) mod start;
 pub mod state;
 mod state_place;
 pub(crate) mod streams;
+mod take_off;
 
 use crate::cgroup::{Cgroup, Host, Record};
 

@@ -53,6 +53,12 @@ pub struct State {
     pub writable: Option<PathBuf>,
     /// Whether the configuration has poststart or poststop hooks: only then is it read again.
     pub late_hooks: bool,
+    /// Whether the first process dies with its parent, as that of `run` does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) dies_with_parent: bool,
+    /// Its group in the resctrl file system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) resctrl: Option<crate::steps::resctrl::Group>,
     /// Who decides about some of its system calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) agent: Option<super::agent::Agent>,
@@ -399,6 +405,8 @@ impl State {
             cgroup: None,
             writable: None,
             late_hooks: false,
+            dies_with_parent: false,
+            resctrl: None,
             agent: None,
             network: None,
             annotations: BTreeMap::new(),

@@ -4,10 +4,12 @@
 //! (which files exist), so that it can be tested, printed by `minirun check`, and trusted: after
 //! it, only the kernel can say no.
 
+mod confinement;
 mod devices;
 mod mounts;
 mod namespaces;
 mod process;
+mod resctrl;
 mod rootfs;
 mod scheduling;
 
@@ -16,11 +18,14 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Hooks, LinuxResources, Spec};
 
+pub use confinement::{CORE_ANNOTATION, LANDLOCK_ANNOTATION, Landlock};
 pub use devices::{DEFAULT as DEFAULT_DEVICES, Device};
 pub use mounts::{Mount, Owners, Source};
 pub use namespaces::{IdMap, IdentityMap, NamespacePlan, config_name as namespace_name};
 pub(crate) use process::environment_value;
 pub use process::{Process, User};
+pub use resctrl::Resctrl;
+pub(crate) use resctrl::lines_of as schemata_lines;
 pub use rootfs::{LOWERDIRS_ANNOTATION, Overlay, Rootfs, UPPER_ANNOTATION};
 pub use scheduling::{MemoryPolicy, Scheduling};
 
@@ -57,6 +62,10 @@ pub struct Plan {
     pub net_devices: BTreeMap<String, String>,
     /// The execution domain, personality(2).
     pub personality: Option<u64>,
+    /// What it may use of the processor's cache and memory bandwidth.
+    pub resctrl: Option<Resctrl>,
+    /// Whether nobody else may run on the processor cores that it runs on.
+    pub cores_alone: bool,
     /// The first process.
     pub process: Process,
     /// Where in the cgroup tree, as configured.
@@ -90,16 +99,16 @@ impl Plan {
     /// Decides everything.
     pub fn decide(spec: &Spec, at: &Circumstances<'_>) -> Result<Self> {
         let linux = spec.linux().clone().unwrap_or_default_empty();
-        refuse_unsupported(&linux)?;
         let namespaces = NamespacePlan::decide(&linux)?;
         let identity_map = namespaces::identity_map(&linux, &namespaces, at)?;
-        let rootfs = Rootfs::decide(spec, &linux, at)?;
+        let rootfs = Rootfs::decide(spec, &linux, (&namespaces, identity_map.as_ref()), at)?;
         let process = spec
             .process()
             .as_ref()
             .ok_or_else(|| Error::Config("config.json: process is missing".into()))?;
         let configured = process;
-        let process = Process::decide(configured, Some(&linux))?;
+        let mut process = Process::decide(configured, Some(&linux))?;
+        process.landlock = Landlock::decide(spec.annotations().as_ref())?;
         let mounts = mounts::decide(spec, (&namespaces, identity_map.as_ref()), at)?;
         let plan = Self {
             id: at.id.to_owned(),
@@ -112,6 +121,8 @@ impl Plan {
             sysctl: namespaces::sysctl(&linux, &namespaces)?,
             net_devices: namespaces::net_devices(&linux, &namespaces)?,
             personality: process::personality(&linux)?,
+            resctrl: Resctrl::decide(linux.intel_rdt().as_ref())?,
+            cores_alone: confinement::wants_cores_alone(spec.annotations().as_ref())?,
             cgroups_path: linux.cgroups_path().clone().filter(|p| !p.as_os_str().is_empty()),
             resources: linux.resources().clone().unwrap_or_default(),
             hooks: spec.hooks().clone().unwrap_or_default(),
@@ -265,21 +276,6 @@ impl Plan {
             ("poststop", list(hooks.poststop())),
         ]
     }
-}
-
-/// The sections of the specification that this version does not implement yet: an error that names
-/// them, never silence.
-fn refuse_unsupported(linux: &oci_spec::runtime::Linux) -> Result<()> {
-    let asked = [("linux.intelRdt", linux.intel_rdt().is_some())];
-    match asked.into_iter().find(|(_, asked)| *asked) {
-        Some((field, _)) => Err(unsupported(field)),
-        None => Ok(()),
-    }
-}
-
-/// The error for a property that this version cannot apply.
-fn unsupported(field: &str) -> Error {
-    Error::Unsupported(format!("config.json: {field} is not supported by this version of minirun"))
 }
 
 /// Paths inside the container must be absolute.

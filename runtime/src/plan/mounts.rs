@@ -94,7 +94,11 @@ fn one(
     let destination = absolute(mount.destination());
     let options = mount_options::parse(mount.options().as_deref().unwrap_or_default());
     if options.remount {
-        return Err(super::unsupported(&format!("mounts[{index}]: option remount")));
+        return Err(Error::Unsupported(format!(
+            "config.json: mounts[{index}]: option remount is not supported by minirun: give the \
+             options to the mount at {} itself",
+            destination.display()
+        )));
     }
     let kind = mount.typ().clone().unwrap_or_default();
     let source = match (kind.as_str(), options.bind) {

@@ -1,7 +1,7 @@
 //! Which views of the machine are new, which are shared, and who is who in them.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use linux::namespace::{Kind, Namespaces};
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType};
@@ -139,6 +139,32 @@ pub(super) fn identity_map(
         && only_ourselves(&groups, linux::credentials::effective_group());
     let by_helper = !at.privileged && !ours;
     Ok(Some(IdentityMap { users, groups, by_helper, deny_setgroups: !at.privileged && ours }))
+}
+
+/// The maps of a user namespace that exists, from the process in whose directory it is named.
+pub(super) fn maps_of_process(namespace: &Path) -> Result<(Vec<IdMap>, Vec<IdMap>)> {
+    let unknown = || {
+        Error::Unsupported(format!(
+            "config.json: linux.namespaces: the layers of an image are mapped to the users of the \
+             container, and {} does not tell them: name the namespace as /proc/PID/ns/user",
+            namespace.display()
+        ))
+    };
+    let process = namespace.ancestors().nth(2).filter(|_| namespace.ends_with("ns/user"));
+    let process = process.ok_or_else(unknown)?;
+    let read = |name: &str| -> Result<Vec<IdMap>> {
+        let file = process.join(name);
+        let text = std::fs::read_to_string(&file)
+            .map_err(Error::file(format!("read {}", file.display())))?;
+        text.lines().map(|line| line_of_map(line).ok_or_else(unknown)).collect()
+    };
+    Ok((read("uid_map")?, read("gid_map")?))
+}
+
+fn line_of_map(line: &str) -> Option<IdMap> {
+    let mut numbers = line.split_whitespace().map(|word| word.parse().ok());
+    let mut next = || numbers.next().flatten();
+    Some(IdMap { inside: next()?, outside: next()?, count: next()? })
 }
 
 pub(super) fn ranges(field: &str, maps: Option<&[LinuxIdMapping]>) -> Result<Vec<IdMap>> {

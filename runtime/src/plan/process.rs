@@ -8,6 +8,7 @@ use linux::rlimit::{Limit, RESOURCES};
 use linux::terminal::Size;
 use oci_spec::runtime::{Capabilities, Linux, LinuxPersonalityDomain, LinuxSeccomp};
 
+use super::confinement::Landlock;
 use super::scheduling::Scheduling;
 use crate::error::{Error, Result};
 use crate::seccomp;
@@ -56,6 +57,8 @@ pub struct Process {
     pub terminal_size: Option<Size>,
     /// Its system call filter.
     pub filter: Option<seccomp::Compiled>,
+    /// What it may do with files and ports.
+    pub landlock: Option<Landlock>,
     /// When and where it runs.
     pub scheduling: Scheduling,
 }
@@ -104,6 +107,7 @@ impl Process {
                 columns: u16::try_from(size.width()).unwrap_or(u16::MAX),
             }),
             filter: linux.and_then(|l| l.seccomp().as_ref()).map(compiled).transpose()?,
+            landlock: None,
             scheduling: Scheduling::decide(process, linux)?,
         })
     }

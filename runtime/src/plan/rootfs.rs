@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use linux::mount::Propagation;
+use linux::namespace::Kind;
 use oci_spec::runtime::{Linux, Spec};
 
-use super::Circumstances;
+use super::namespaces::maps_of_process;
+use super::{Circumstances, IdentityMap, NamespacePlan, Owners};
 use crate::error::{Error, Result};
 
 /// The annotation that names the layers of an overlay root: a JSON array of directories, the
@@ -14,6 +16,9 @@ pub const LOWERDIRS_ANNOTATION: &str = "org.minirun.overlay.lowerdirs";
 /// The annotation that chooses where the writable layer lives: a directory, which must be on a
 /// file system that overlayfs can write to. Without it: a hidden directory in the bundle.
 pub const UPPER_ANNOTATION: &str = "org.minirun.overlay.upper";
+/// Present, and `true`, when the marks of the layers are in `user.` attributes: the layers of
+/// somebody without privileges, who owns all the files in them.
+const USERXATTR_ANNOTATION: &str = "org.minirun.overlay.userxattr";
 
 /// The root file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,10 +41,18 @@ pub struct Overlay {
     /// The directory that holds `upper` and `work`; it is removed with the container. `None` for a
     /// read-only root.
     pub writable: Option<PathBuf>,
+    /// How the owners of the layers' files are mapped: for layers of the host's root in a container
+    /// whose root is somebody else.
+    pub owners: Option<Owners>,
 }
 
 impl Rootfs {
-    pub(super) fn decide(spec: &Spec, linux: &Linux, at: &Circumstances<'_>) -> Result<Self> {
+    pub(super) fn decide(
+        spec: &Spec,
+        linux: &Linux,
+        users: (&NamespacePlan, Option<&IdentityMap>),
+        at: &Circumstances<'_>,
+    ) -> Result<Self> {
         let root = spec
             .root()
             .as_ref()
@@ -63,7 +76,10 @@ impl Rootfs {
             ));
         }
         let read_only = root.readonly().unwrap_or(false);
-        let overlay = overlay(spec, at, read_only)?;
+        let mut overlay = overlay(spec, at, read_only)?;
+        if let Some(overlay) = overlay.as_mut().filter(|_| at.privileged && !has_user_marks(spec)) {
+            overlay.owners = owners(users)?;
+        }
         let propagation = propagation(linux.rootfs_propagation().as_deref())?;
         Ok(Self { path, overlay, read_only, propagation })
     }
@@ -95,7 +111,24 @@ fn overlay(spec: &Spec, at: &Circumstances<'_>, read_only: bool) -> Result<Optio
         Some(dir) => Some(PathBuf::from(dir)),
         None => Some(at.bundle.join(format!(".minirun-{}", at.id))),
     };
-    Ok(Some(Overlay { lower, writable }))
+    Ok(Some(Overlay { lower, writable, owners: None }))
+}
+
+fn has_user_marks(spec: &Spec) -> bool {
+    let annotations = spec.annotations().as_ref();
+    annotations.and_then(|all| all.get(USERXATTR_ANNOTATION)).is_some_and(|text| text == "true")
+}
+
+/// The map of the container's users, where it has one.
+fn owners(users: (&NamespacePlan, Option<&IdentityMap>)) -> Result<Option<Owners>> {
+    let (namespaces, map) = users;
+    let existing = namespaces.join.iter().find(|(kind, _)| *kind == Kind::User);
+    let ranges = match (map, existing) {
+        (Some(map), _) => (map.users.clone(), map.groups.clone()),
+        (None, Some((_, path))) => maps_of_process(path)?,
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(Owners { ranges: Some(ranges), recursive: false }))
 }
 
 fn propagation(name: Option<&str>) -> Result<Propagation> {

@@ -16,13 +16,16 @@ pub(crate) mod hide;
 pub(crate) mod hooks;
 pub(crate) mod identity;
 pub(crate) mod identity_map;
+pub(crate) mod landlock;
 pub(crate) mod limits;
+pub(crate) mod mapped_layers;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
 pub(crate) mod netdev;
 pub(crate) mod network;
 pub(crate) mod owners;
 pub(crate) mod pivot;
+pub(crate) mod resctrl;
 pub(crate) mod rootfs;
 pub(crate) mod schedule;
 pub(crate) mod terminal;
@@ -80,11 +83,13 @@ pub enum Step {
     Handover,
     /// Enter a running container.
     Enter,
+    /// Take a container apart into images, or make it of images.
+    Checkpoint,
 }
 
 impl Step {
     /// Every step, in order.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Nothing,
         Self::Plan,
         Self::Record,
@@ -108,6 +113,7 @@ impl Step {
         Self::Network,
         Self::Handover,
         Self::Enter,
+        Self::Checkpoint,
     ];
 
     /// The step with that number, [`Step::Nothing`] for a number that is none.
@@ -139,6 +145,7 @@ impl Step {
             Self::Filter => "load",
             Self::Network => "connect to",
             Self::Handover => "exec",
+            Self::Checkpoint => "work with",
         }
     }
 
@@ -181,6 +188,7 @@ impl Step {
                 "Nothing of us is left in the process: no descriptor, no signal setting."
             }
             Self::Enter => "A new process joins the views of one that exists.",
+            Self::Checkpoint => "Processes become files, and files become processes.",
         }
     }
 
@@ -210,6 +218,7 @@ impl Step {
             Self::Network => "network",
             Self::Handover => "handover",
             Self::Enter => "enter",
+            Self::Checkpoint => "checkpoint",
         }
     }
 }

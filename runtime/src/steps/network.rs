@@ -15,15 +15,16 @@
 //! ```
 //! See veth(4), bridge(8), network_namespaces(7).
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use linux::clone::Child;
 use linux::namespace::{self, Kind};
 use network::attach::{Attachment, attach, detach, release_if_gone};
 use network::mode::Mode;
 use network::process::Process;
 use network::publish::{self, Publication};
-use network::rootless::{self, Program};
+use network::rootless::{self, Place};
 use network::store::Store;
 use network::traffic::{Rates, apply};
 use serde::{Deserialize, Serialize};
@@ -45,19 +46,40 @@ pub(crate) struct Connected {
     /// The program that speaks for a container without root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) program: Option<Process>,
+    /// Whether such a program is about to be started: known before it exists.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) awaits_program: bool,
     /// Which ports lead into it, for people.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) published: Vec<String>,
 }
 
-/// Connects the container whose first process is `pid`. On failure nothing is left.
+/// The namespaces of a container in the making, opened while their files could be opened.
+#[derive(Debug)]
+pub(crate) struct Namespaces {
+    user: OwnedFd,
+    network: OwnedFd,
+}
+
+impl Namespaces {
+    /// Those of a process that has not yet forbidden others to look at it.
+    pub(crate) fn of(pid: linux::Pid) -> linux::Result<Self> {
+        let open = |kind: Kind| {
+            namespace::open(format!("/proc/{pid}/ns/{}", kind.proc_name()).as_ref(), kind)
+        };
+        Ok(Self { user: open(Kind::User)?, network: open(Kind::Network)? })
+    }
+}
+
+/// Connects the container whose first process is `child`. On failure nothing is left.
 pub(crate) fn connect(
     wanted: &Wanted,
     id: &str,
-    pid: i32,
-    pidfd: impl AsFd,
+    child: &Child,
+    namespaces: Option<Namespaces>,
     home: &Path,
 ) -> network::Result<Connected> {
+    let (pid, pidfd) = (child.pid.as_raw(), &child.pidfd);
     match &wanted.mode {
         Mode::Networks(requests) => {
             let store = Store::open_default()?;
@@ -79,15 +101,17 @@ pub(crate) fn connect(
                 }
             }
         }
-        Mode::Rootless(Program::Pasta) => {
-            let number = u32::try_from(pid).unwrap_or(0);
-            let file = home.join("pasta.pid");
-            let program = rootless::start_pasta(number, &wanted.publications, &file)?;
-            Ok(Connected { program: Some(program), ..Connected::default() })
-        }
-        Mode::Rootless(Program::Slirp4netns) => {
-            let child = rootless::start_slirp4netns(u32::try_from(pid).unwrap_or(0))?;
-            Ok(Connected { program: Process::of(child.id()), ..Connected::default() })
+        Mode::Rootless(program) => {
+            let place = match namespaces {
+                Some(Namespaces { user, network }) => Place::of_descriptors(user, network),
+                None => Place::of_process(u32::try_from(pid).unwrap_or(0)),
+            };
+            let started = rootless::start(*program, place, &wanted.publications, home);
+            if started.is_err() {
+                // The first error is the one to tell.
+                drop(rootless::end_those_of(home));
+            }
+            Ok(Connected { program: Some(started?), ..Connected::default() })
         }
         Mode::None | Mode::Host | Mode::Container(_) | Mode::Namespace(_) => {
             Ok(Connected::default())
@@ -99,7 +123,7 @@ fn finish(
     store: &Store,
     wanted: &Wanted,
     connected: &mut Connected,
-    netns: &std::os::fd::OwnedFd,
+    netns: &OwnedFd,
     pidfd: impl AsFd,
 ) -> network::Result<()> {
     if let Some(rates) = wanted.rates {
@@ -124,11 +148,13 @@ fn finish(
     Ok(())
 }
 
-/// Takes back what [`connect`] gave to a container that has ended. Never waits for the kernel: what
-/// is still there is collected by the next command.
-pub(crate) fn disconnect(connected: &Connected) -> network::Result<()> {
-    if let Some(program) = connected.program {
-        rootless::end(program)?;
+/// Takes back what [`connect`] gave to the container in `home`, which has ended. Never waits for
+/// the kernel: what is still there is collected by the next command.
+pub(crate) fn disconnect(connected: &Connected, home: &Path) -> network::Result<()> {
+    match connected.program {
+        Some(program) => rootless::end(program)?,
+        None if connected.awaits_program => rootless::end_those_of(home)?,
+        None => {}
     }
     if connected.attachment.endpoints.is_empty() {
         return Ok(());

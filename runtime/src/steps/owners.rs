@@ -28,16 +28,20 @@ use linux::clone::{Birth, spawn};
 use linux::namespace::{self, Kind, Namespaces};
 use linux::{Errno, mount, pidfd};
 
+use super::mapped_layers::Map;
 use super::namespaces::Opened;
-use super::{Step, identity_map};
+use super::{Step, identity_map, mapped_layers};
 use crate::container::handshake::Line;
 use crate::error::{Cause, Failure};
 use crate::explain::Journal;
-use crate::plan::{IdentityMap, Mount, Owners, Plan, Source};
+use crate::plan::{IdentityMap, Mount, Owners, Plan, Rootfs, Source};
 
-/// The mapped copies, one place for each mount of the plan; empty when none is mapped.
+/// What is mapped before init is there.
 pub(crate) struct Taken {
+    /// The mapped copies, one place for each mount of the plan; empty when none is mapped.
     pub(crate) fds: Vec<Option<OwnedFd>>,
+    /// The root file system, when its layers are mapped.
+    pub(crate) root: Option<OwnedFd>,
 }
 
 impl Taken {
@@ -47,8 +51,9 @@ impl Taken {
         plan: &Plan,
         joined: &Opened,
     ) -> Result<Self, Failure> {
+        let root = root(journal, &plan.rootfs)?;
         if plan.mounts.iter().all(|mount| mount.owners.is_none()) {
-            return Ok(Self { fds: Vec::new() });
+            return Ok(Self { fds: Vec::new(), root });
         }
         let take = |mount: &Mount| match (&mount.source, &mount.owners) {
             (Source::Bind(source, recursive), Some(owners)) => {
@@ -58,8 +63,24 @@ impl Taken {
             }
             _ => Ok(None),
         };
-        Ok(Self { fds: plan.mounts.iter().map(take).collect::<Result<_, _>>()? })
+        Ok(Self { fds: plan.mounts.iter().map(take).collect::<Result<_, _>>()?, root })
     }
+}
+
+fn root(journal: &mut Journal<'_>, rootfs: &Rootfs) -> Result<Option<OwnedFd>, Failure> {
+    let Some(overlay) = rootfs.overlay.as_ref().filter(|overlay| overlay.owners.is_some()) else {
+        return Ok(None);
+    };
+    let what = || format!("(owners of {} layers)", overlay.lower.len());
+    journal.step(Step::Rootfs, what, || mapped_root(rootfs))
+}
+
+/// The root file system, when its layers are mapped.
+pub(crate) fn mapped_root(rootfs: &Rootfs) -> Result<Option<OwnedFd>, Cause> {
+    let Some(overlay) = &rootfs.overlay else { return Ok(None) };
+    let ranges = overlay.owners.as_ref().and_then(|owners| owners.ranges.as_ref());
+    let Some((users, groups)) = ranges else { return Ok(None) };
+    mapped_layers::overlay(rootfs, overlay, &Map(users, groups)).map(Some)
 }
 
 fn mapped(
@@ -95,7 +116,7 @@ fn explained(error: linux::Error) -> Cause {
 }
 
 /// A user namespace that holds a map. Its only process waits to be ended.
-fn namespace_with(map: &IdentityMap) -> Result<OwnedFd, Cause> {
+pub(super) fn namespace_with(map: &IdentityMap) -> Result<OwnedFd, Cause> {
     let (line, inner) = Line::pair()?;
     let birth = Birth { namespaces: Namespaces::from_iter([Kind::User]), ..Birth::default() };
     let child = spawn(birth, move || {

@@ -49,12 +49,17 @@ pub(crate) fn make_writable_layer(overlay: &Overlay) -> Result<(), Cause> {
     Ok(())
 }
 
-/// Stops mounts from passing to the host, then puts the root file system in its place and opens it.
-pub(crate) fn attach(rootfs: &Rootfs, in_user_namespace: bool) -> Result<Root, Cause> {
+/// Stops mounts from passing to the host, then puts the root file system in its place and opens it:
+/// `made`, where the creator had to make it.
+pub(crate) fn attach(
+    rootfs: &Rootfs,
+    made: Option<OwnedFd>,
+    in_user_namespace: bool,
+) -> Result<Root, Cause> {
     // A root that shares its mounts with the host must be copied while it still does.
     let early = match rootfs.propagation {
         Propagation::Shared if rootfs.overlay.is_none() => Some(plain(rootfs)?),
-        _ => None,
+        _ => made,
     };
     mount::set_root_propagation(match rootfs.propagation {
         Propagation::Private => Propagation::Private,
@@ -78,7 +83,12 @@ fn plain(rootfs: &Rootfs) -> linux::Result<OwnedFd> {
     mount::clone_tree(&rootfs.path, true)
 }
 
-fn stack(overlay: &Overlay, target: &OwnedFd, user_attributes: bool) -> Result<(), Cause> {
+/// Mounts the overlay over the directory behind `target`.
+pub(super) fn stack(
+    overlay: &Overlay,
+    target: &OwnedFd,
+    user_attributes: bool,
+) -> Result<(), Cause> {
     let lower: Vec<&Path> = overlay.lower.iter().map(AsRef::as_ref).collect();
     let (upper, work);
     let writable = match &overlay.writable {

@@ -27,11 +27,8 @@ use linux::sched::{self, Processors};
 use linux::{Errno, Pid, prctl};
 
 use crate::error::Cause;
-use crate::plan::{MemoryPolicy, Scheduling};
+use crate::plan::{CORE_ANNOTATION, MemoryPolicy, Scheduling};
 use crate::spec::units::NumberList;
-
-/// The annotation that asks for core scheduling.
-pub(crate) const CORE_ANNOTATION: &str = "org.minirun.core-scheduling";
 
 /// Whether anything is to be set from outside.
 pub(crate) fn is_asked(wanted: &Scheduling) -> bool {

@@ -1,9 +1,10 @@
 //! What the core asks for, done. Each action starts a task and is answered by news.
 
 use std::os::fd::OwnedFd;
+use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use minisup_core::action::{Action, Role};
 use minisup_core::input::{Input, Outcome};
 use minisup_core::instance::Route;
@@ -23,7 +24,10 @@ use crate::keeper::client::Keeper;
 use crate::layout::Layout;
 use crate::model::{ServiceSpec, Stack};
 use crate::plane::protocol::Order;
+use crate::settings::{Hook, Network};
 
+/// How long each hook after a start may take.
+const POST_START: Duration = Duration::from_secs(60);
 /// How many dead instances of a slot keep their logs.
 const LOGS: u64 = 5;
 
@@ -69,6 +73,7 @@ impl Brain {
             let _ = self.news.send(News::Launched { instance, result });
             return;
         };
+        let network = spec.settings.network;
         let launch = Launch {
             instance: instance.clone(),
             revision,
@@ -76,7 +81,10 @@ impl Brain {
             layout: self.layout.clone(),
             keeper: self.keeper.clone(),
             runtime: self.runtime.clone(),
-            cable: self.cable(&instance),
+            cable: match network {
+                Network::Project => self.cable(&instance),
+                Network::Host | Network::None => None,
+            },
             news: self.news.clone(),
         };
         let news = self.news.clone();
@@ -129,16 +137,9 @@ impl Brain {
         let id = self.layout.container(&instance.to_string());
         tokio::task::spawn_local(async move {
             let mut result = Ok(());
-            for words in spec.iter().flat_map(|spec| &spec.settings.pre_stop) {
-                let limit = spec.as_ref().map_or(0, |spec| spec.stop_grace_ms);
-                let ended = exec::run(&runtime, &id, words, Duration::from_millis(limit)).await;
-                result = match ended {
-                    Ok(Ended::Status(0, _)) => continue,
-                    Ok(Ended::Status(status, text)) => Err(format!("status {status}: {text}")),
-                    Ok(Ended::Overdue) => Err("it did not end in time".to_string()),
-                    Err(error) => Err(format!("{error:#}")),
-                };
-                break;
+            if let Some(spec) = spec {
+                let limit = Duration::from_millis(spec.stop_grace_ms);
+                result = run_hooks(&runtime, &id, &spec.settings.pre_stop, limit).await;
             }
             let _ = news.send(News::Input(Input::Hooked { instance, result }));
         });
@@ -181,7 +182,10 @@ impl Brain {
     pub(crate) fn hold(&mut self, instance: InstanceId, running: Running) {
         self.note_address(&instance);
         let name = instance.to_string();
-        let log = Log::open(&self.layout.log(&name));
+        let revision = self.state.instance(&instance).map(|instance| instance.revision.clone());
+        let spec = revision.and_then(|revision| self.spec(revision.as_str()));
+        let settings = spec.map(|spec| spec.settings).unwrap_or_default();
+        let log = Log::open(&self.layout.log(&name), settings.log);
         for stream in ["stdout", "stderr"] {
             if let Some(pipe) = self.keeper.get(&format!("{stream}/{name}")) {
                 tokio::task::spawn_local(log::carry(pipe, stream, log.clone()));
@@ -198,13 +202,16 @@ impl Brain {
             self.meters.insert(instance.clone(), meter);
         }
         self.running.insert(instance, running);
+        if !settings.resolver.servers.is_empty() {
+            self.offer_directory(); // whom to ask in its name
+        }
     }
 
     /// Nothing is left of a container: what was kept of it can go.
     pub(crate) fn let_go(&mut self, instance: &InstanceId) {
         self.running.remove(instance);
         self.addresses.forget(instance);
-        for stream in ["stdout", "stderr"] {
+        for stream in ["stdin", "stdout", "stderr"] {
             self.keeper.release(&format!("{stream}/{instance}"));
         }
         // The last words of the latest instances are kept, not those of all there ever were.
@@ -246,11 +253,11 @@ impl Brain {
     pub(crate) fn listen(&mut self, stack: &Stack) -> Result<()> {
         let mut new = Vec::new();
         for publish in stack.services.values().flat_map(|spec| &spec.publish) {
-            let key = format!("listen/{}", publish.host);
+            let door = publish.door();
+            let key = format!("listen/{door}");
             if self.keeper.get(&key).is_none() && !new.iter().any(|(name, _)| *name == key) {
-                let listener = std::net::TcpListener::bind(publish.host)
-                    .with_context(|| format!("cannot listen at {}", publish.host))?;
-                new.push((key, OwnedFd::from(listener)));
+                let opened = door.open().with_context(|| format!("cannot listen at {door}"))?;
+                new.push((key, opened));
             }
         }
         for (key, listener) in new {
@@ -270,14 +277,14 @@ impl Brain {
     fn offer_listeners(&mut self) {
         for (service, spec) in self.stack.services.clone() {
             for publish in spec.publish {
-                if self.link.listeners.contains(&publish.host) {
+                let door = publish.door();
+                if self.link.listeners.contains(&door) {
                     continue;
                 }
-                if let Some(socket) = self.keeper.get(&format!("listen/{}", publish.host)) {
-                    let host = publish.host;
+                if let Some(socket) = self.keeper.get(&format!("listen/{door}")) {
                     let order = Order::Listener { service: service.clone(), publish };
                     self.link.tell(&order, Some(&socket));
-                    self.link.listeners.insert(host);
+                    self.link.listeners.insert(door);
                 }
             }
         }
@@ -290,13 +297,13 @@ impl Brain {
             .services
             .values()
             .flat_map(|spec| &spec.publish)
-            .map(|publish| format!("listen/{}", publish.host))
+            .map(|publish| format!("listen/{}", publish.door()))
             .collect();
         for name in self.keeper.names("listen/") {
             if !wanted.contains(&name) {
                 self.keeper.release(&name);
-                if let Ok(host) = name.trim_start_matches("listen/").parse() {
-                    self.link.tell(&Order::Close { host }, None);
+                if let Ok(door) = name.trim_start_matches("listen/").parse() {
+                    self.link.tell(&Order::Close { door }, None);
                 }
             }
         }
@@ -318,14 +325,26 @@ impl Launch {
         let (err, their_err) = pipe()?;
         self.keeper.put(&format!("stdout/{name}"), out);
         self.keeper.put(&format!("stderr/{name}"), err);
-        let pid = self.runtime.create(&id, &bundle, their_out, their_err).await?;
+        let input = match self.spec.settings.stdin_open {
+            true => {
+                // Nobody writes into it, and as long as it is kept it does not end.
+                let (theirs, input) = pipe()?;
+                self.keeper.put(&format!("stdin/{name}"), input);
+                Stdio::from(theirs)
+            }
+            false => Stdio::null(),
+        };
+        let pid = self.runtime.create(&id, &bundle, input, their_out, their_err).await?;
         let running = Running::hold(pid)?;
         if let Some(Err(error)) = cable.map(|cable| cable.lay(&running)) {
             eprintln!("minisup brain: {name} is not in the project's network: {error:#}");
         }
         let instance = self.instance.clone();
         let _ = self.news.send(News::Created { instance, running });
-        self.runtime.start(&id).await
+        self.runtime.start(&id).await?;
+        let hooks = &self.spec.settings.post_start;
+        let done = run_hooks(&self.runtime, &id, hooks, POST_START).await;
+        done.map_err(|error| anyhow!("post_start: {error}"))
     }
 
     /// Writes what the container is made from; the answer is the cable that it gets.
@@ -347,15 +366,42 @@ impl Launch {
         // A network that is joined is somebody else's, with names of its own.
         let cable = self.cable.as_ref().filter(|_| !bundle::joins_network(&config));
         if let Some(cable) = cable {
-            let resolver = bundle.join("resolv.conf");
-            std::fs::write(&resolver, server::resolv_conf(&self.layout.project))?;
             std::fs::write(bundle.join("address"), cable.address.to_string())?;
-            config = bundle::with_resolver(&config, &resolver)?;
+        }
+        let settings = &spec.settings;
+        let project = cable.map(|_| self.layout.project.as_str());
+        if let Some(text) = server::resolv_conf(project, &settings.resolver) {
+            let file = bundle.join("resolv.conf");
+            std::fs::write(&file, text)?;
+            config = bundle::with_file(&config, &file, "/etc/resolv.conf")?;
+        }
+        if !settings.hosts.is_empty() {
+            let file = bundle.join("hosts");
+            std::fs::write(&file, bundle::hosts(&config, &settings.hosts)?)?;
+            config = bundle::with_file(&config, &file, "/etc/hosts")?;
         }
         std::fs::write(bundle.join("config.json"), config)?;
         std::fs::write(bundle.join("revision"), self.revision.as_str())?;
         Ok(cable)
     }
+}
+
+/// Runs hooks, one after the other, until one fails or takes too long.
+async fn run_hooks(
+    runtime: &Runtime,
+    id: &str,
+    hooks: &[Hook],
+    limit: Duration,
+) -> Result<(), String> {
+    for hook in hooks {
+        match exec::run(runtime, id, hook, limit).await {
+            Ok(Ended::Status(0, _)) => {}
+            Ok(Ended::Status(status, text)) => return Err(format!("status {status}: {text}")),
+            Ok(Ended::Overdue) => return Err("it did not end in time".to_string()),
+            Err(error) => return Err(format!("{error:#}")),
+        }
+    }
+    Ok(())
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd)> {

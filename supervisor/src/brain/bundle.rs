@@ -4,6 +4,8 @@
 //! path, the command and environment asked for, a network namespace of its own, the cgroup's
 //! name, the memory limit, and the slot's name for the application to know itself by.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -46,7 +48,7 @@ pub(crate) fn config(text: &str, spec: &ServiceSpec, place: &Place<'_>) -> Resul
     if object(top, "annotations").contains_key(LOWER) || !top.contains_key("hostname") {
         top.insert("hostname".into(), json!(instance.slot.to_string()));
     }
-    spec.settings.write(top);
+    spec.settings.write(top)?;
     let process = object(top, "process");
     process.insert("terminal".into(), json!(false));
     if let Some(command) = &spec.command {
@@ -63,8 +65,9 @@ pub(crate) fn config(text: &str, spec: &ServiceSpec, place: &Place<'_>) -> Resul
     }
     let linux = object(top, "linux");
     linux.insert("cgroupsPath".into(), json!(cgroup(project, instance)));
-    own_namespaces(linux);
+    own_namespaces(linux, spec);
     limit(linux, spec);
+    spec.settings.write_init(top)?;
     Ok(serde_json::to_string_pretty(&config)?)
 }
 
@@ -75,19 +78,19 @@ pub(crate) fn joins_network(config: &str) -> bool {
     list.into_iter().flatten().any(|entry| entry["type"] == "network" && entry["path"].is_string())
 }
 
-/// Puts a resolv.conf into the container, if it has an `/etc` and none of its own is mounted.
-pub(crate) fn with_resolver(config: &str, file: &Path) -> Result<String> {
-    const TARGET: &str = "/etc/resolv.conf";
+/// Shows a file to the container at a place in `/etc`, if it has an `/etc` and nothing of its own is
+/// mounted there.
+pub(crate) fn with_file(config: &str, file: &Path, target: &str) -> Result<String> {
     let mut config: Value = serde_json::from_str(config)?;
     let root = config["root"]["path"].as_str().unwrap_or_default();
     // The root of an image is put together from layers, and images have an /etc.
     let layered = config["annotations"].get("org.minirun.overlay.lowerdirs").is_some();
     let has_place = layered || Path::new(root).join("etc").is_dir();
     let mounts = config["mounts"].as_array();
-    let taken = mounts.into_iter().flatten().any(|mount| mount["destination"] == TARGET);
+    let taken = mounts.into_iter().flatten().any(|mount| mount["destination"] == target);
     if has_place && !taken {
         let mount = json!({
-            "destination": TARGET, "type": "bind", "source": file,
+            "destination": target, "type": "bind", "source": file,
             "options": ["bind", "ro", "nosuid", "nodev", "noexec"],
         });
         match &mut config["mounts"] {
@@ -96,6 +99,17 @@ pub(crate) fn with_resolver(config: &str, file: &Path) -> Result<String> {
         }
     }
     Ok(serde_json::to_string_pretty(&config)?)
+}
+
+/// The text of a container's `/etc/hosts`.
+pub(crate) fn hosts(config: &str, more: &BTreeMap<String, Vec<IpAddr>>) -> Result<String> {
+    let config: Value = serde_json::from_str(config)?;
+    let own = config["hostname"].as_str().unwrap_or_default();
+    let mut text = format!("127.0.0.1\tlocalhost {own}\n::1\tlocalhost ip6-localhost\n");
+    for (name, addresses) in more {
+        text.extend(addresses.iter().map(|address| format!("{address}\t{name}\n")));
+    }
+    Ok(text)
 }
 
 /// Writes the limits that were given; those of the bundle stay otherwise.
@@ -153,10 +167,10 @@ fn set_environment<'a>(
 
 /// Gives the container new namespaces where it would share the host's. A namespace that the
 /// bundle joins by path stays as it is.
-fn own_namespaces(linux: &mut Map<String, Value>) {
+fn own_namespaces(linux: &mut Map<String, Value>, spec: &ServiceSpec) {
     let list = linux.entry("namespaces").or_insert_with(|| json!([]));
     let Value::Array(list) = list else { return };
-    for kind in NAMESPACES {
+    for kind in NAMESPACES.into_iter().filter(|kind| !spec.settings.of_host.contains(*kind)) {
         if !list.iter().any(|entry| entry.get("type").and_then(Value::as_str) == Some(kind)) {
             list.push(json!({"type": kind}));
         }
@@ -212,7 +226,7 @@ mod tests {
     #[test]
     fn a_resolver_is_mounted_where_there_is_a_place_for_it() {
         let mounts = |config: &str| -> Vec<Value> {
-            let made = with_resolver(config, Path::new("/b/resolv.conf")).unwrap();
+            let made = with_file(config, Path::new("/b/resolv.conf"), "/etc/resolv.conf").unwrap();
             let made: Value = serde_json::from_str(&made).unwrap();
             made["mounts"].as_array().cloned().unwrap_or_default()
         };
@@ -223,6 +237,14 @@ mod tests {
         let own = r#"{"root":{"path":"/"},"mounts":[{"destination":"/etc/resolv.conf"}]}"#;
         assert_eq!(mounts(own).len(), 1, "the bundle's own stays");
         assert!(joins_network(BUNDLE) && !joins_network("{}"));
+    }
+
+    #[test]
+    fn hosts_are_found_by_name() {
+        let more = BTreeMap::from([("db".to_string(), vec!["10.0.0.7".parse().unwrap()])]);
+        let text = hosts(r#"{"hostname":"web"}"#, &more).unwrap();
+        assert!(text.starts_with("127.0.0.1\tlocalhost web\n"), "{text}");
+        assert!(text.ends_with("10.0.0.7\tdb\n"), "{text}");
     }
 
     #[test]

@@ -78,10 +78,21 @@ impl Brain {
         let addresses = address::of_services(reachable.keys().copied());
         let services = addresses.iter().filter_map(|(name, address)| {
             let ports = reachable.get(name)?.ports();
-            Some(((*name).to_string(), Entry { address: *address, ports }))
+            let settings = &reachable.get(name)?.settings;
+            let (aliases, direct) = (settings.aliases.clone(), settings.direct);
+            Some(((*name).to_string(), Entry { address: *address, ports, aliases, direct }))
         });
         let project = self.layout.project.clone();
-        let directory = Directory { project, services: services.collect() };
+        let services = services.collect();
+        let running: Vec<InstanceId> = self.running.keys().cloned().collect();
+        let servers = running.iter().filter_map(|id| {
+            let spec = self.stack.services.get(id.slot.service.as_str())?;
+            let asked = &spec.settings.resolver.servers;
+            let address = self.addresses.of(id).filter(|_| !asked.is_empty())?;
+            Some((address, asked.clone()))
+        });
+        let servers = servers.collect();
+        let directory = Directory { project, services, servers };
         if self.link.directory.as_ref() == Some(&directory) {
             return;
         }

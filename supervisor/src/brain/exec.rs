@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use linux::{Pid, pidfd};
 
 use super::runtime::Runtime;
+use crate::settings::{Hook, every_capability};
 
 /// How long the messenger may take to end after its command was killed.
 const REAP: Duration = Duration::from_secs(1);
@@ -44,7 +45,7 @@ struct Command {
 pub(crate) async fn run(
     runtime: &Runtime,
     id: &str,
-    arguments: &[String],
+    hook: &Hook,
     limit: Duration,
 ) -> Result<Ended> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
@@ -52,7 +53,7 @@ pub(crate) async fn run(
     let own = std::process::id();
     let command = Command { pid_file: runtime.root.with_extension(format!("exec-{own}-{number}")) };
     let mut call = runtime.command("exec");
-    call.arg("--pid-file").arg(&command.pid_file).arg(id).args(arguments);
+    call.arg("--pid-file").arg(&command.pid_file).args(options(hook)).arg(id).args(&hook.command);
     call.stdout(Stdio::piped()).stderr(Stdio::piped());
     let child =
         call.spawn().with_context(|| format!("cannot run {}", runtime.program.display()))?;
@@ -73,6 +74,23 @@ pub(crate) async fn run(
             Ok(Ended::Overdue)
         }
     }
+}
+
+/// How a command is run where that is not as the container was, in the words of OCI runtimes.
+fn options(hook: &Hook) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut add = |name: &str, value: String| words.extend([name.to_string(), value]);
+    if let Some((user, group)) = hook.user {
+        add("--user", format!("{user}:{group}"));
+    }
+    if let Some(dir) = &hook.working_dir {
+        add("--cwd", dir.clone());
+    }
+    hook.env.iter().for_each(|variable| add("--env", variable.clone()));
+    if hook.privileged {
+        every_capability().into_iter().for_each(|name| add("--cap", name));
+    }
+    words
 }
 
 impl Command {
@@ -145,6 +163,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_hook_runs_as_it_says() {
+        let hook = Hook {
+            user: Some((7, 8)),
+            working_dir: Some("/x".into()),
+            env: vec!["A=1".into()],
+            ..Hook::default()
+        };
+        assert_eq!(options(&hook), ["--user", "7:8", "--cwd", "/x", "--env", "A=1"]);
+        assert!(options(&Hook::default()).is_empty());
+        let privileged = options(&Hook { privileged: true, ..Hook::default() });
+        assert_eq!(privileged.len(), 2 * every_capability().len());
+    }
+
+    #[test]
     fn a_family_is_found_to_its_last_member() {
         let parents = BTreeMap::from([(1, 0), (5, 1), (6, 5), (7, 5), (9, 7), (8, 1)]);
         assert_eq!(descendants(5, &parents), [6, 7, 9]);
@@ -169,8 +201,12 @@ mod tests {
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&shell.wait().unwrap()), Some(9));
         for child in children {
             // It may be a zombie until somebody reaps it; it does not run in any case.
-            let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
-            assert!(stat.is_empty() || stat.contains(") Z"), "{stat}");
+            // A busy machine gets round to it later.
+            let stat =
+                || std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+            while !stat().is_empty() && !stat().contains(") Z") {
+                std::thread::sleep(Duration::from_millis(10));
+            }
         }
         assert!(!pid_file.exists());
     }

@@ -1,7 +1,6 @@
 //! The brain's connection to the data plane: finds it, keeps it told, hears from it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,6 +13,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::News;
 use crate::balance::Balance;
 use crate::discovery::Directory;
+use crate::door::Door;
 use crate::layout::Layout;
 use crate::plane::protocol::{Line, Order, Report};
 
@@ -25,7 +25,7 @@ const AGAIN: Duration = Duration::from_millis(20);
 pub(crate) struct Link {
     line: Option<Rc<Line>>,
     pub(crate) endpoints: BTreeSet<InstanceId>,
-    pub(crate) listeners: BTreeSet<SocketAddr>,
+    pub(crate) listeners: BTreeSet<Door>,
     /// The rules it has been told.
     pub(crate) rules: BTreeMap<String, Balance>,
     /// Who can be found, as it has been told.
@@ -38,7 +38,7 @@ impl Link {
         &mut self,
         line: Rc<Line>,
         endpoints: Vec<InstanceId>,
-        listeners: Vec<SocketAddr>,
+        listeners: Vec<Door>,
     ) {
         self.line = Some(line);
         self.endpoints = endpoints.into_iter().collect();

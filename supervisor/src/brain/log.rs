@@ -1,8 +1,8 @@
 //! What containers print: from their pipes into files of JSON lines, with rotation.
 //!
 //! The format is Docker's (`{"log":…,"stream":…,"time":…}`), so the tools that read it work. A
-//! file is renamed to `.1` when it reaches ten megabytes, and so on up to three files: logs that
-//! fill the disk are the commonest accident elsewhere. The pipes belong to the keeper; a new brain
+//! file is renamed to `.1` when it reaches ten megabytes, and so on up to three files unless `logging`
+//! says otherwise: logs that fill the disk are the commonest accident elsewhere. The pipes belong to the keeper; a new brain
 //! goes on reading where the old one stopped.
 
 use std::fs::{File, OpenOptions};
@@ -15,11 +15,10 @@ use linux::Errno;
 use serde_json::json;
 
 use crate::clock;
+use crate::settings::LogRules;
 
-/// A file is rotated when it is this long.
-const LONGEST: u64 = 10 << 20;
-/// Files per instance.
-const FILES: u32 = 3;
+/// Files of an instance that may be there, whatever its rules were.
+const MOST: u32 = 1000;
 /// A line longer than this is cut into several entries.
 const LINE: usize = 16 << 10;
 
@@ -29,20 +28,25 @@ pub(crate) struct Log {
     path: PathBuf,
     file: Option<File>,
     length: u64,
+    rules: LogRules,
 }
 
 impl Log {
-    pub(crate) fn open(path: &Path) -> Arc<Mutex<Log>> {
-        let file = OpenOptions::new().append(true).create(true).open(path).ok();
+    pub(crate) fn open(path: &Path, rules: LogRules) -> Arc<Mutex<Log>> {
+        let open = || OpenOptions::new().append(true).create(true).open(path).ok();
+        let file = if rules.keep { open() } else { None };
         let length = file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |m| m.len());
-        Arc::new(Mutex::new(Log { path: path.to_path_buf(), file, length }))
+        Arc::new(Mutex::new(Log { path: path.to_path_buf(), file, length, rules }))
     }
 
     /// Appends one line. When the disk is full the line is lost, not the container.
     fn write(&mut self, stream: &str, line: &str) {
+        if !self.rules.keep {
+            return;
+        }
         let entry = json!({"log": line, "stream": stream, "time": rfc3339(clock::wall_ms())});
         let text = format!("{entry}\n");
-        if self.length + text.len() as u64 > LONGEST {
+        if self.length + text.len() as u64 > self.rules.longest {
             self.rotate();
         }
         if let Some(file) = &mut self.file
@@ -54,10 +58,14 @@ impl Log {
 
     fn rotate(&mut self) {
         let numbered = |n: u32| PathBuf::from(format!("{}.{n}", self.path.display()));
-        for n in (1..FILES - 1).rev() {
+        let others = self.rules.files.saturating_sub(1);
+        for n in (1..others).rev() {
             let _ = std::fs::rename(numbered(n), numbered(n + 1));
         }
-        let _ = std::fs::rename(&self.path, numbered(1));
+        let _ = match others {
+            0 => std::fs::remove_file(&self.path),
+            _ => std::fs::rename(&self.path, numbered(1)),
+        };
         self.file = OpenOptions::new().append(true).create(true).open(&self.path).ok();
         self.length = 0;
     }
@@ -66,9 +74,8 @@ impl Log {
 /// Removes an instance's log with its rotated parts.
 pub(crate) fn remove(path: &Path) {
     let _ = std::fs::remove_file(path);
-    for n in 1..FILES {
-        let _ = std::fs::remove_file(format!("{}.{n}", path.display()));
-    }
+    let numbered = |n: &u32| std::fs::remove_file(format!("{}.{n}", path.display())).is_ok();
+    let _ = (1..MOST).take_while(numbered).count();
 }
 
 /// Carries one stream to its end.
@@ -154,10 +161,10 @@ mod tests {
     #[test]
     fn a_full_file_is_rotated_and_the_oldest_goes() {
         let path = std::env::temp_dir().join(format!("minisup-log-{}", std::process::id()));
-        let log = Log::open(&path);
+        let log = Log::open(&path, LogRules::default());
         let mut log = log.lock().unwrap();
         for round in 0..4 {
-            log.length = LONGEST;
+            log.length = log.rules.longest;
             log.write("stdout", &format!("round {round}\n"));
         }
         let read = |suffix: &str| {
@@ -165,8 +172,23 @@ mod tests {
         };
         assert!(read("").contains("round 3") && read(".1").contains("round 2"));
         assert!(read(".2").contains("round 1") && read(".3").is_empty());
-        for suffix in ["", ".1", ".2"] {
-            std::fs::remove_file(format!("{}{suffix}", path.display())).unwrap();
+        remove(&path);
+        assert!(read("").is_empty() && read(".1").is_empty() && read(".2").is_empty());
+    }
+
+    #[test]
+    fn rules_say_how_much_is_kept() {
+        let path = std::env::temp_dir().join(format!("minisup-log-rules-{}", std::process::id()));
+        let log = Log::open(&path, LogRules { files: 1, longest: 200, keep: true });
+        for round in 0..10 {
+            log.lock().unwrap().write("stdout", &format!("round {round}\n"));
         }
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains("round 9") && !text.contains("round 0"), "{text}");
+        assert!(text.len() <= 200 && !path.with_extension("1").exists());
+        remove(&path);
+        let silent = Log::open(&path, LogRules { keep: false, ..LogRules::default() });
+        silent.lock().unwrap().write("stdout", "nothing\n");
+        assert!(!path.exists());
     }
 }

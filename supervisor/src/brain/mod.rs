@@ -12,6 +12,8 @@
 //! same: read the history, see what runs, go on. Everything slow happens in tasks that send
 //! their result back as news; only the loop touches the state.
 
+pub(crate) use bundle::read as read_bundle;
+
 mod act;
 pub(crate) mod api;
 pub(crate) mod autopsy;
@@ -20,6 +22,7 @@ mod connect;
 mod container;
 mod engine;
 mod exec;
+mod grpc;
 mod link;
 pub(crate) mod log;
 pub(crate) mod meter;
@@ -28,7 +31,6 @@ mod probe;
 mod runtime;
 pub(crate) mod traffic;
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -40,6 +42,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use crate::clock;
+use crate::door::Door;
 use crate::keeper::client::{Keeper, Word};
 use crate::layout::Layout;
 use crate::plane::protocol::{Line, Report};
@@ -71,7 +74,7 @@ pub(crate) enum News {
     PlaneIsThere {
         line: Rc<Line>,
         followed: Followed,
-        listeners: Vec<SocketAddr>,
+        listeners: Vec<Door>,
         endpoints: Vec<InstanceId>,
     },
     /// The data plane is gone.

@@ -1,18 +1,24 @@
 //! One probe of one instance, from within its namespaces.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
+use linux::OFlag;
+use linux::path::Root;
 use minisup_core::input::Outcome;
 use minisup_core::time::Span;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 
 use super::container::Running;
 use super::exec::{self, Ended};
+use super::grpc;
 use super::runtime::Runtime;
 use crate::model::Probe;
 use crate::netns;
+use crate::settings::Hook;
 
 /// What is kept of a failing command's output.
 const OUTPUT: usize = 200;
@@ -47,8 +53,23 @@ pub(crate) async fn run(
                     Err(error) => Outcome::Fail(format!("port {port}: {error}")),
                 }
             }
-            Probe::Http { port, path } => {
-                match http(&running.namespace, *port, path, limit).await {
+            Probe::Grpc { port, service } => {
+                match netns::connect(running.namespace.as_fd(), *port, limit).await {
+                    Err(error) => Outcome::Fail(format!("port {port}: {error}")),
+                    Ok(stream) => match grpc::check(TokioIo::new(stream), *port, service).await {
+                        Ok(()) => Outcome::Pass,
+                        Err(why) => Outcome::Fail(format!("gRPC at port {port}: {why}")),
+                    },
+                }
+            }
+            Probe::Unix { path } => match unix(running.pid, path).await {
+                Ok(()) => Outcome::Pass,
+                Err(error) => Outcome::Fail(format!("{path}: {error}")),
+            },
+            Probe::Http { port, path, host } => {
+                let usual = format!("localhost:{port}");
+                let host = host.as_deref().unwrap_or(&usual);
+                match http(&running.namespace, *port, path, host, limit).await {
                     Ok(200..=399) => Outcome::Pass,
                     Ok(status) => Outcome::Fail(format!("GET {path}: status {status}")),
                     Err(error) => Outcome::Fail(format!("GET {path}: {error}")),
@@ -64,7 +85,8 @@ pub(crate) async fn run(
 }
 
 async fn exec(runtime: &Runtime, container: &str, command: &[String], limit: Duration) -> Outcome {
-    match exec::run(runtime, container, command, limit).await {
+    let call = Hook { command: command.to_vec(), ..Hook::default() };
+    match exec::run(runtime, container, &call, limit).await {
         Ok(Ended::Overdue) => {
             Outcome::Fail(format!("no end within {limit:?}; killed with all that it started"))
         }
@@ -78,10 +100,16 @@ async fn exec(runtime: &Runtime, container: &str, command: &[String], limit: Dur
 }
 
 /// Asks once and reads the status line. Written out by hand, because a probe needs no more.
-async fn http(namespace: &OwnedFd, port: u16, path: &str, limit: Duration) -> std::io::Result<u16> {
+async fn http(
+    namespace: &OwnedFd,
+    port: u16,
+    path: &str,
+    host: &str,
+    limit: Duration,
+) -> std::io::Result<u16> {
     let mut stream = netns::connect(namespace.as_fd(), port, limit).await?;
     let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nUser-Agent: minisup-probe\r\n\
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: minisup-probe\r\n\
          Connection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await?;
@@ -94,6 +122,14 @@ async fn http(namespace: &OwnedFd, port: u16, path: &str, limit: Duration) -> st
         }
     }
     status(&line).ok_or_else(|| std::io::Error::other("the answer is not HTTP"))
+}
+
+/// Connects to a socket in the container's file system. No link of the container leads out of it.
+async fn unix(pid: i32, path: &str) -> std::io::Result<()> {
+    let root =
+        Root::open(Path::new(&format!("/proc/{pid}/root"))).map_err(std::io::Error::other)?;
+    let socket = root.in_root(Path::new(path), OFlag::O_PATH).map_err(std::io::Error::other)?;
+    UnixStream::connect(format!("/proc/self/fd/{}", socket.as_raw_fd())).await.map(drop)
 }
 
 /// Whether the process is stopped, by a signal or a debugger: the state in `/proc/PID/stat`.

@@ -50,6 +50,7 @@ impl Runtime {
         &self,
         id: &str,
         bundle: &Path,
+        input: Stdio,
         out: OwnedFd,
         err: OwnedFd,
     ) -> Result<i32> {
@@ -65,7 +66,7 @@ impl Runtime {
             .arg("--pid-file")
             .arg(&pid_file)
             .arg(id)
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(out)
             .stderr(err)
             .kill_on_drop(true);

@@ -41,7 +41,10 @@ pub(crate) fn line(view: &EventView) -> String {
         (None, None) => "-".to_string(),
     };
     let reason = &view.event.reason;
-    let rule = format!("{:?}", reason.rule).to_lowercase();
+    let rule = match serde_json::to_value(reason.rule) {
+        Ok(serde_json::Value::String(name)) => name.replace('-', " "),
+        _ => String::new(),
+    };
     let time = rfc3339(view.wall_ms);
     format!("{time}  {who:14}  {:18}  {rule}: {}", verb(change), reason.evidence)
 }

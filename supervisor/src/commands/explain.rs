@@ -6,7 +6,9 @@
 use anyhow::{Result, bail};
 use minisup_core::event::{Change, Rule};
 use minisup_core::name::SlotId;
+use minisup_core::restart::RestartOn;
 use minisup_core::slot::Slot;
+use minisup_core::spec::Order;
 
 use super::{events, project, ps, registry};
 use crate::brain::api::{EventView, StateView};
@@ -57,15 +59,34 @@ fn wanted(name: &str, spec: &ServiceSpec, view: &StateView) {
     }
     let restart = &spec.restart;
     let most = restart.max_attempts.map_or("without end".into(), |most| format!("{most} times"));
-    println!("  after an exit: {:?}, {most}; pauses double from 0.1 s to 30 s", restart.on);
-    println!("  a replacement: {:?}, {} at a time", spec.order, spec.parallelism);
+    match restart.on {
+        RestartOn::Never => println!("  after an exit: it stays ended"),
+        RestartOn::Failure => {
+            println!("  after a failure: another start, {most}; pauses double from 0.1 s to 30 s");
+        }
+        RestartOn::Any => {
+            println!("  after any exit: another start, {most}; pauses double from 0.1 s to 30 s");
+        }
+    }
+    let order = match spec.order {
+        Order::StartFirst => "the new container starts first",
+        Order::StopFirst => "the old container stops first",
+    };
+    println!("  a replacement: {order}, {} at a time", spec.parallelism);
 }
 
 fn check(health: &Health) -> String {
     let what = match &health.probe {
         Probe::Exec(words) => format!("`{}` ends with 0", words.join(" ")),
-        Probe::Http { port, path } => format!("GET :{port}{path} answers 200 to 399"),
+        Probe::Http { port, path, .. } => format!("GET :{port}{path} answers 200 to 399"),
         Probe::Tcp { port } => format!("port {port} accepts a connection"),
+        Probe::Grpc { port, service } if service.is_empty() => {
+            format!("gRPC's health service at :{port} answers SERVING")
+        }
+        Probe::Grpc { port, service } => {
+            format!("gRPC's health service at :{port} answers SERVING for {service}")
+        }
+        Probe::Unix { path } => format!("{path} accepts a connection"),
     };
     let Health { interval_ms, timeout_ms, retries, .. } = health;
     format!(

@@ -28,6 +28,6 @@ pub(crate) async fn run() -> Result<()> {
 }
 
 fn ports(publish: &[crate::model::Publish]) -> String {
-    let each = publish.iter().map(|publish| format!("{}->{}", publish.host, publish.port));
+    let each = publish.iter().map(ToString::to_string);
     each.collect::<Vec<_>>().join(", ")
 }

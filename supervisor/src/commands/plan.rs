@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use minisup_core::spec::{Order, Reserve};
+use minisup_core::spec::{Condition, Order, Reserve};
 use serde_json::Value;
 
 use crate::brain::api::StateView;
@@ -55,10 +55,14 @@ fn added(plan: &mut Plan, name: &str, new: &ServiceSpec) {
     plan.change(format!("+ {name}: {} new", replicas(new.replicas)));
     plan.note(format!("made from {}", new.bundle.display()));
     for publish in &new.publish {
-        plan.note(format!("{} is published and leads to port {}", publish.host, publish.port));
+        plan.note(format!("{} is published and leads to port {}", publish.door(), publish.port));
     }
     for (on, need) in &new.needs {
-        plan.note(format!("starts after {on} ({:?})", need.condition).to_lowercase());
+        plan.note(match need.condition {
+            Condition::Started => format!("starts after {on} has started"),
+            Condition::Healthy => format!("starts when {on} is healthy"),
+            Condition::Completed => format!("starts when {on} has ended with success"),
+        });
     }
 }
 

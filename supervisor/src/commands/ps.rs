@@ -129,7 +129,7 @@ fn row(
     let spec = view.stack.services.get(slot.id.service.as_str());
     let desired = if slot.wanted { "running" } else { "removed" };
     let ports = spec.into_iter().flat_map(|spec| &spec.publish);
-    let ports = ports.map(|one| format!("{}->{}", one.host, one.port)).collect::<Vec<_>>();
+    let ports = ports.map(ToString::to_string).collect::<Vec<_>>();
     let image = spec.map(|spec| image(&spec.bundle)).unwrap_or_default();
     let id = instance.map(|instance| instance.id.to_string());
     let row = json!({

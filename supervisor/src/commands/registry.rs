@@ -40,7 +40,7 @@ pub(crate) async fn run(named: Option<&str>, watch: bool, json: bool) -> Result<
 fn rows(registry: &RegistryView) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     for (name, service) in &registry.services {
-        let ports = service.publish.iter().map(|one| format!("{}->{}", one.host, one.port));
+        let ports = service.publish.iter().map(ToString::to_string);
         let ports = ports.collect::<Vec<_>>().join(", ");
         if service.instances.is_empty() {
             rows.push(vec![name.clone(), ports.clone(), "-".into(), "-".into(), "-".into()]);

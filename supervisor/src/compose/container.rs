@@ -1,31 +1,39 @@
 //! What a service says about its containers beside the image: identity, limits, files.
 
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use minisup_compose::model::{
-    Grant, MountKind, Propagation, Recursive, SecretSource, SecurityOption, Service, Swap, Tmpfs,
+    self, EndpointMode, Grant, MountKind, Propagation, Recursive, SecretSource, Service, Swap,
+    Tmpfs,
 };
 
 use super::Place;
+use super::accounts::Accounts;
 use crate::layout::Layout;
 use crate::secrets::{self, Owner};
-use crate::settings::{Mount, Settings};
+use crate::settings::{Hook, Mount, Settings};
 
 impl Place<'_> {
     /// The settings of the containers. Volumes are made, secrets written into memory, on the way.
-    pub(super) fn settings(&self, service: &Service, layout: &Layout) -> Result<Settings> {
+    pub(super) fn settings(
+        &self,
+        service: &Service,
+        layout: &Layout,
+        bundle: &Path,
+    ) -> Result<Settings> {
+        let accounts = Accounts::of(bundle)?;
         let mut mounts = Vec::new();
         for mount in &service.volumes {
             mounts.push(self.mount(mount, layout)?);
         }
         mounts.extend(service.tmpfs.iter().map(in_memory));
         for grant in &service.secrets {
-            mounts.push(self.granted("secrets", grant, layout)?);
+            mounts.push(self.granted("secrets", grant, layout, &accounts)?);
         }
         for grant in &service.configs {
-            mounts.push(self.granted("configs", grant, layout)?);
+            mounts.push(self.granted("configs", grant, layout, &accounts)?);
         }
         let capability = |name: &String| match name.as_str() {
             "ALL" => name.clone(),
@@ -33,9 +41,10 @@ impl Place<'_> {
         };
         let mut annotations = service.labels.clone();
         annotations.extend(service.annotations.clone());
-        Ok(Settings {
-            user: self.user(service)?,
-            groups: self.groups(service)?,
+        let groups = service.group_add.iter().map(|text| accounts.group(text));
+        let mut settings = Settings {
+            user: self.user(service, &accounts)?,
+            groups: self.account("group_add", groups.collect::<Result<_>>())?,
             working_dir: service.working_dir.clone(),
             hostname: service.hostname.clone(),
             domainname: service.domainname.clone(),
@@ -44,7 +53,6 @@ impl Place<'_> {
             mounts,
             cap_add: service.cap_add.iter().map(capability).collect(),
             cap_drop: service.cap_drop.iter().map(capability).collect(),
-            no_new_privileges: self.no_new_privileges(service)?,
             sysctls: service.sysctls.clone(),
             ulimits: service
                 .ulimits
@@ -59,66 +67,41 @@ impl Place<'_> {
                 Swap::Limit(bytes) => i64::try_from(bytes.0).unwrap_or(i64::MAX),
             }),
             oom_score_adj: service.oom_score_adj,
-            pre_stop: self.hooks(service)?,
-        })
+            post_start: self.hooks("post_start", &service.post_start, &accounts)?,
+            pre_stop: self.hooks("pre_stop", &service.pre_stop, &accounts)?,
+            direct: service.deploy.endpoint_mode == EndpointMode::Dnsrr,
+            ..Settings::default()
+        };
+        self.confine(service, &mut settings)?;
+        Ok(settings)
     }
 
-    /// `USER[:GROUP]` in numbers. Names are those of the image, which is not open here.
-    fn user(&self, service: &Service) -> Result<Option<(u32, u32)>> {
+    /// `USER[:GROUP]` in numbers.
+    fn user(&self, service: &Service, accounts: &Accounts) -> Result<Option<(u32, u32)>> {
         let Some(text) = &service.user else { return Ok(None) };
-        let (user, group) = text.split_once(':').unwrap_or((text, "0"));
-        match (user.parse(), group.parse()) {
-            (Ok(user), Ok(group)) => Ok(Some((user, group))),
-            _ => {
-                let message = format!("the names in {text:?} are not looked up in the image yet");
-                Err(self.refuse("user", &message, "write numbers: \"1000:1000\""))
-            }
-        }
+        self.account("user", accounts.user(text)).map(Some)
     }
 
-    fn groups(&self, service: &Service) -> Result<Vec<u32>> {
-        let number = |text: &String| {
-            text.parse().map_err(|_| {
-                let message = format!("the name {text:?} is not looked up in the image yet");
-                self.refuse("group_add", &message, "write a number")
+    fn account<T>(&self, key: &str, found: Result<T>) -> Result<T> {
+        let remedy = "name one of the image's, or write numbers: \"1000:1000\"";
+        found.map_err(|error| self.refuse(key, &format!("{error:#}"), remedy))
+    }
+
+    fn hooks(&self, key: &str, asked: &[model::Hook], accounts: &Accounts) -> Result<Vec<Hook>> {
+        let hook = |asked: &model::Hook| {
+            let user = asked.user.as_ref().map(|text| self.account(key, accounts.user(text)));
+            Ok(Hook {
+                command: asked.command.clone(),
+                user: user.transpose()?,
+                working_dir: asked.working_dir.clone(),
+                env: asked.environment.iter().map(|(k, v)| format!("{k}={v}")).collect(),
+                privileged: asked.privileged,
             })
         };
-        service.group_add.iter().map(number).collect()
+        asked.iter().map(hook).collect()
     }
 
-    fn no_new_privileges(&self, service: &Service) -> Result<Option<bool>> {
-        let mut found = None;
-        for option in &service.security_opt {
-            match option {
-                SecurityOption::NoNewPrivileges(value) => found = Some(*value),
-                _ => {
-                    let message = "only no-new-privileges is supported yet";
-                    return Err(self.refuse("security_opt", message, "leave the others out"));
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    fn hooks(&self, service: &Service) -> Result<Vec<Vec<String>>> {
-        let words = |hook: &minisup_compose::model::Hook| {
-            let is_plain = hook.user.is_none()
-                && !hook.privileged
-                && hook.working_dir.is_none()
-                && hook.environment.is_empty();
-            match is_plain {
-                true => Ok(hook.command.clone()),
-                false => Err(self.refuse(
-                    "pre_stop",
-                    "only `command` is supported yet",
-                    "leave out user, privileged, working_dir and environment",
-                )),
-            }
-        };
-        service.pre_stop.iter().map(words).collect()
-    }
-
-    fn mount(&self, mount: &minisup_compose::model::Mount, layout: &Layout) -> Result<Mount> {
+    fn mount(&self, mount: &model::Mount, layout: &Layout) -> Result<Mount> {
         let (target, is_read_only) = (mount.target.as_str(), mount.read_only);
         match &mount.kind {
             MountKind::Bind { source, bind } => {
@@ -190,7 +173,13 @@ impl Place<'_> {
     }
 
     /// A secret or config as a file in memory, shown read-only.
-    fn granted(&self, kind: &str, grant: &Grant, layout: &Layout) -> Result<Mount> {
+    fn granted(
+        &self,
+        kind: &str,
+        grant: &Grant,
+        layout: &Layout,
+        accounts: &Accounts,
+    ) -> Result<Mount> {
         let table = if kind == "secrets" { &self.project.secrets } else { &self.project.configs };
         let Some(secret) = table.get(&grant.source) else {
             let message = format!("there is no {}", grant.source);
@@ -209,16 +198,11 @@ impl Place<'_> {
                 return Err(self.refuse(kind, &message, "give a file, environment or content"));
             }
         };
-        let number = |id: &Option<String>| match id.as_deref() {
-            None => Ok(0),
-            Some(text) => text.parse().map_err(|_| {
-                let message = format!("the name {text:?} is not looked up in the image yet");
-                self.refuse(kind, &message, "write a number")
-            }),
-        };
+        let user = |text: &String| self.account(kind, accounts.user(text)).map(|(uid, _)| uid);
+        let group = |text: &String| self.account(kind, accounts.group(text));
         let owner = Owner {
-            uid: number(&grant.uid)?,
-            gid: number(&grant.gid)?,
+            uid: grant.uid.as_ref().map_or(Ok(0), user)?,
+            gid: grant.gid.as_ref().map_or(Ok(0), group)?,
             mode: grant.mode.map_or(0o444, |mode| mode.0),
         };
         let file = secrets::keep(layout, &grant.source, &value, owner)?;

@@ -22,44 +22,33 @@ impl Place<'_> {
         let remedy = "leave it out; probes and lb have an effect today";
         Err(self.refuse(&format!("x-minisup.{key}"), "is not supported yet", remedy))
     }
+}
 
-    /// The checks of the three roles.
-    pub(super) fn roles(&self, asked: &Probes) -> Result<Roles> {
-        let role = |name: &str, probe: &Option<minisup::Probe>| match probe {
-            None => Ok(None),
-            Some(probe) => self.role(name, probe).map(Some),
-        };
-        Ok(Roles {
-            startup: role("startup", &asked.startup)?,
-            ready: role("ready", &asked.ready)?,
-            live: role("live", &asked.live)?,
-        })
-    }
+/// The checks of the three roles.
+pub(super) fn roles(asked: &Probes) -> Roles {
+    let role = |probe: &Option<minisup::Probe>| probe.as_ref().map(role);
+    Roles { startup: role(&asked.startup), ready: role(&asked.ready), live: role(&asked.live) }
+}
 
-    fn role(&self, name: &str, asked: &minisup::Probe) -> Result<Health> {
-        let probe = match &asked.check {
-            Check::Exec(words) => Probe::Exec(words.clone()),
-            Check::Tcp(tcp) => Probe::Tcp { port: tcp.port },
-            Check::Http(http) if http.host.is_none() => {
-                Probe::Http { port: http.port, path: http.path.clone() }
-            }
-            Check::Http(_) => return Err(self.unknown(name, "http with a host")),
-            Check::Grpc(_) => return Err(self.unknown(name, "grpc")),
-            Check::Unix(_) => return Err(self.unknown(name, "unix")),
-        };
-        Ok(Health {
-            probe,
-            interval_ms: asked.interval.0,
-            timeout_ms: asked.timeout.0,
-            retries: asked.failures,
-            start_period_ms: 30_000,
-            start_interval_ms: 10,
-            rise: asked.successes,
-        })
-    }
-
-    fn unknown(&self, role: &str, kind: &str) -> anyhow::Error {
-        let message = format!("a probe by {kind} is not supported yet");
-        self.refuse(&format!("x-minisup.probes.{role}"), &message, "use http, tcp or exec")
+fn role(asked: &minisup::Probe) -> Health {
+    let probe = match &asked.check {
+        Check::Exec(words) => Probe::Exec(words.clone()),
+        Check::Tcp(tcp) => Probe::Tcp { port: tcp.port },
+        Check::Http(http) => {
+            Probe::Http { port: http.port, path: http.path.clone(), host: http.host.clone() }
+        }
+        Check::Grpc(grpc) => {
+            Probe::Grpc { port: grpc.port, service: grpc.service.clone().unwrap_or_default() }
+        }
+        Check::Unix(unix) => Probe::Unix { path: unix.path.clone() },
+    };
+    Health {
+        probe,
+        interval_ms: asked.interval.0,
+        timeout_ms: asked.timeout.0,
+        retries: asked.failures,
+        start_period_ms: 30_000,
+        start_interval_ms: 10,
+        rise: asked.successes,
     }
 }

@@ -5,6 +5,8 @@
 //! *says* (its canonical form) and not by what we thought of asking, so that nothing is ever
 //! ignored in silence.
 
+mod accounts;
+mod confine;
 mod container;
 mod extension;
 
@@ -15,8 +17,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use minisup_compose::minisup::LbProtocol;
 use minisup_compose::model::{
-    self, Condition, Deploy, Healthcheck, Mode, MountKind, NetworkMode, PortMode, PublishedPort,
-    PullPolicy, RestartCondition, Rollout, Test,
+    self, Condition, Deploy, Healthcheck, Mode, MountKind, PortMode, PublishedPort, PullPolicy,
+    RestartCondition, Rollout, Test,
 };
 use minisup_compose::{Disk, Loader, find};
 use minisup_core::restart::{RestartOn, RestartPolicy};
@@ -28,52 +30,77 @@ use crate::layout::Layout;
 use crate::model::{Health, Probe, Protocol, Publish, ServiceSpec};
 
 /// The keys of a service that have an effect here, or need none.
-const KEYS: [&str; 40] = [
+const KEYS: [&str; 63] = [
     "annotations",
     "attach",
+    "blkio_config",
     "cap_add",
     "cap_drop",
+    "cgroup",
     "command",
     "configs",
+    "container_name",
+    "cpu_period",
+    "cpu_quota",
     "cpu_shares",
     "cpuset",
     "depends_on",
     "deploy",
+    "device_cgroup_rules",
+    "devices",
+    "dns",
+    "dns_opt",
+    "dns_search",
     "domainname",
     "entrypoint",
     "environment",
     "expose",
+    "extra_hosts",
     "group_add",
     "healthcheck",
     "hostname",
     "image",
+    "init",
+    "ipc",
     "labels",
     "logging",
+    "mem_swappiness",
     "memswap_limit",
     "network_mode",
     "networks",
+    "oom_kill_disable",
     "oom_score_adj",
+    "pid",
+    "platform",
     "ports",
+    "post_start",
     "pre_stop",
+    "privileged",
     "profiles",
     "pull_policy",
     "read_only",
+    "runtime",
     "secrets",
     "security_opt",
     "shm_size",
+    "stdin_open",
     "stop_grace_period",
     "stop_signal",
     "sysctls",
     "tmpfs",
     "ulimits",
     "user",
+    "userns_mode",
+    "uts",
     "volumes",
     "working_dir",
 ];
 /// The keys of `deploy` that have an effect here, or need none.
-const DEPLOY_KEYS: [&str; 7] = [
+const DEPLOY_KEYS: [&str; 9] = [
     "endpoint_mode",
+    "labels",
     "mode",
+    "placement",
     "replicas",
     "resources",
     "restart_policy",
@@ -166,10 +193,21 @@ impl File {
         }
         let mut services = BTreeMap::new();
         let is_chosen = |key: &String| self.chosen.is_empty() || self.chosen.contains(key);
-        for (key, service) in self.project.services.iter().filter(|(key, _)| is_chosen(key)) {
+        // Each after those it depends on, because it may follow their revisions.
+        for key in self.project.startup_order() {
+            let Some(service) = self.project.services.get(key) else { continue };
+            if !is_chosen(&key.to_string()) {
+                continue;
+            }
             let here = place(key);
             warnings.extend(here.without_effect(service));
-            services.insert(key.clone(), here.spec(service, &self.directory, images, layout)?);
+            let mut spec = here.spec(service, &self.directory, images, layout)?;
+            let followed = service.depends_on.iter().filter(|(_, dependency)| dependency.restart);
+            for (on, _) in followed {
+                let revision = services.get(on).map(ServiceSpec::revision);
+                spec.follows.extend(revision.map(|found| (on.clone(), found.as_str().to_string())));
+            }
+            services.insert(key.to_string(), spec);
         }
         if services.len() > 1 {
             let alone =
@@ -232,20 +270,13 @@ impl Place<'_> {
                 .map(|key| format!("deploy.{key}")),
         );
         self.check_extension(&service.minisup)?;
-        if service.network_mode.as_ref().is_some_and(|mode| *mode != NetworkMode::None) {
-            missing.push("network_mode".to_string());
+        if service.runtime.as_ref().is_some_and(|name| name != "minirun") {
+            let remedy = "leave it out, and give `up --runtime` for the whole project";
+            return Err(self.refuse("runtime", "one runtime serves all of a project", remedy));
         }
-        if service.networks.keys().any(|name| name != "default") {
-            missing.push("networks".to_string());
-        }
-        if service.logging != model::Logging::default() {
-            missing.push("logging".to_string());
-        }
+        self.check_networks(service)?;
         if !matches!(service.deploy.mode, Mode::Replicated | Mode::Global) {
             missing.push("deploy.mode".to_string());
-        }
-        if service.depends_on.values().any(|dependency| dependency.restart) {
-            missing.push("depends_on".to_string());
         }
         match missing.first() {
             None => Ok(()),
@@ -253,17 +284,51 @@ impl Place<'_> {
         }
     }
 
+    /// Refuses networks that would keep services apart: all of a project are in one.
+    fn check_networks(&self, service: &model::Service) -> Result<()> {
+        let remedy = "leave it out: the services of a project share one network";
+        for (name, attached) in &service.networks {
+            let key = format!("networks.{name}");
+            if name != "default" {
+                let message = "separate networks are not supported yet";
+                return Err(self.refuse(&key, message, remedy));
+            }
+            if attached.ipv4_address.is_some() || attached.ipv6_address.is_some() {
+                let message = "fixed addresses are not supported yet";
+                return Err(self.refuse(&key, message, "services find each other by name"));
+            }
+            if let Some(network) = self.project.networks.get(name)
+                && (network.external
+                    || network.driver != model::Driver::Bridge
+                    || network.mtu.is_some()
+                    || network.enable_ipv6 == Some(true)
+                    || !network.ipam.config.is_empty())
+            {
+                let message =
+                    "only `internal` and `labels` of the default network are supported yet";
+                let path = format!("networks.{name}");
+                return Err(anyhow!("{}", self.project.error_at(&path, message, remedy)));
+            }
+        }
+        Ok(())
+    }
+
     /// What is understood and does nothing.
-    fn without_effect(&self, service: &model::Service) -> Option<String> {
-        let usual = Rollout { parallelism: 1, order: None, ..Rollout::default() };
-        let update = service.deploy.update_config.clone();
-        let differs = (Rollout { parallelism: 1, order: None, ..update }) != usual;
-        differs.then(|| {
-            let message = "only parallelism and order have an effect yet";
+    fn without_effect(&self, service: &model::Service) -> Vec<String> {
+        let bare = |asked: &Rollout| Rollout { parallelism: 1, order: None, ..asked.clone() };
+        let deploy = &service.deploy;
+        let mut found = Vec::new();
+        let mut warn = |key: &str, message: &str| {
             let remedy = "an update that fails stands still";
-            let path = self.path("deploy.update_config");
-            self.project.warning_at(&path, message, remedy).to_string()
-        })
+            found.push(self.project.warning_at(&self.path(key), message, remedy).to_string());
+        };
+        if bare(&deploy.update_config) != bare(&Rollout::default()) {
+            warn("deploy.update_config", "only parallelism and order have an effect yet");
+        }
+        if deploy.rollback_config != Deploy::default().rollback_config {
+            warn("deploy.rollback_config", "has no effect yet");
+        }
+        found
     }
 
     fn spec(
@@ -273,8 +338,8 @@ impl Place<'_> {
         images: &Images,
         layout: &Layout,
     ) -> Result<ServiceSpec> {
-        let settings = self.settings(service, layout)?;
         let made = self.made(service, directory, images)?;
+        let settings = self.settings(service, layout, &made.bundle)?;
         let limits = &service.deploy.resources.limits;
         let reserved = &service.deploy.resources.reservations;
         let publish: Result<Vec<Publish>> = service
@@ -313,7 +378,8 @@ impl Place<'_> {
             reserved_cpu_millis: reserved.cpus.map_or(0, cpu_millis),
             pids: limits.pids.filter(|pids| *pids > 0),
             publish: publish?,
-            expose: expose(service),
+            expose: expose(service, model::Protocol::Tcp),
+            expose_udp: expose(service, model::Protocol::Udp),
             balance: Balance::from(&service.minisup.lb),
             health: self.health(service.healthcheck.as_ref(), made.health)?,
             stop_signal: service
@@ -328,7 +394,10 @@ impl Place<'_> {
             parallelism,
             needs: needs.collect(),
             settings,
-            roles: self.roles(&service.minisup.probes)?,
+            roles: extension::roles(&service.minisup.probes),
+            labels: deploy.labels.clone(),
+            follows: BTreeMap::new(),
+            attach: service.attach.unwrap_or(true),
         })
     }
 
@@ -346,9 +415,6 @@ impl Place<'_> {
     }
 
     fn publish(&self, port: &PublishedPort, default: LbProtocol) -> Result<Publish> {
-        if port.protocol == model::Protocol::Udp {
-            return Err(self.refuse("ports", "UDP is not supported yet", "publish TCP ports"));
-        }
         if port.mode == PortMode::Host {
             return Err(self.refuse("ports", "mode: host is not supported yet", "leave it out"));
         }
@@ -357,6 +423,7 @@ impl Place<'_> {
             return Err(self.refuse("ports", "any free port is not supported yet", remedy));
         };
         let protocol = match port.app_protocol.as_deref() {
+            _ if port.protocol == model::Protocol::Udp => Protocol::Udp,
             None if default == LbProtocol::Tcp => Protocol::Tcp,
             None => Protocol::Auto,
             Some("http") => Protocol::Http,
@@ -423,9 +490,9 @@ fn command(service: &model::Service, entrypoint: &[String]) -> Option<Vec<String
 }
 
 /// Ports for other services. What is spoken at them is found out by listening.
-fn expose(service: &model::Service) -> Vec<u16> {
-    let tcp = service.expose.iter().filter(|port| port.protocol == model::Protocol::Tcp);
-    tcp.flat_map(|port| port.range.first..=port.range.last).collect()
+fn expose(service: &model::Service, protocol: model::Protocol) -> Vec<u16> {
+    let ports = service.expose.iter().filter(|port| port.protocol == protocol);
+    ports.flat_map(|port| port.range.first..=port.range.last).collect()
 }
 
 fn restart(deploy: &Deploy) -> RestartPolicy {

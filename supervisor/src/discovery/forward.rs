@@ -22,9 +22,10 @@ fn of_host() -> Vec<SocketAddr> {
     servers(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
 }
 
-/// The answer of the first server that gives one.
-pub(super) async fn ask(question: &[u8], by_tcp: bool) -> Option<Vec<u8>> {
-    for server in of_host() {
+/// The answer of the first server that gives one: of those given, or else of the host's.
+pub(super) async fn ask(question: &[u8], by_tcp: bool, given: &[IpAddr]) -> Option<Vec<u8>> {
+    let given: Vec<SocketAddr> = given.iter().map(|ip| SocketAddr::new(*ip, 53)).collect();
+    for server in if given.is_empty() { of_host() } else { given } {
         let asked = async {
             if by_tcp {
                 by_stream(server, question).await

@@ -22,8 +22,8 @@ pub(crate) mod names;
 pub(crate) mod server;
 pub(crate) mod switch;
 
-use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,19 @@ pub(crate) struct Directory {
     pub(crate) project: String,
     /// The services that can be reached.
     pub(crate) services: BTreeMap<String, Entry>,
+    /// Whom to ask for other names, in the name of the containers at these addresses; in that of
+    /// others, whom the host asks.
+    #[serde(default)]
+    pub(crate) servers: BTreeMap<Ipv4Addr, Vec<IpAddr>>,
+}
+
+impl Directory {
+    /// The service of that name, which may be one of its others.
+    pub(crate) fn find(&self, name: &str) -> Option<(&str, &Entry)> {
+        let own = self.services.get_key_value(name);
+        let other = || self.services.iter().find(|(_, entry)| entry.aliases.contains(name));
+        own.or_else(other).map(|(name, entry)| (name.as_str(), entry))
+    }
 }
 
 /// A service that can be found.
@@ -44,5 +57,11 @@ pub(crate) struct Entry {
     /// Where the data plane listens for it.
     pub(crate) address: Ipv4Addr,
     /// At which ports, and what is spoken there.
-    pub(crate) ports: BTreeMap<u16, Protocol>,
+    pub(crate) ports: Vec<(u16, Protocol)>,
+    /// Other names that it is found by.
+    #[serde(default)]
+    pub(crate) aliases: BTreeSet<String>,
+    /// Its name leads to its replicas, not to its address.
+    #[serde(default)]
+    pub(crate) direct: bool,
 }

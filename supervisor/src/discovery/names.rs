@@ -5,7 +5,7 @@
 //! | `web`                  | A      | the service's address: the data plane     | 5   |
 //! | `tasks.web`            | A      | every ready replica                       | 0   |
 //! | `2.web`                | A      | the replica in slot 2                     | 0   |
-//! | `_3000._tcp.web`       | SRV    | port and name of the service              | 5   |
+//! | `_3000._tcp.web`, `_53._udp.web` | SRV | port and name of the service       | 5   |
 //! | `x.y.77.10.in-addr.arpa` | PTR  | the name of that address                  | 5   |
 //!
 //! Each also with `.PROJECT.internal` behind it. Names of the project that do not exist are said
@@ -13,10 +13,12 @@
 
 use std::net::Ipv4Addr;
 
+use linux::inet::Transport;
 use simple_dns::rdata::{A, PTR, RData, SRV};
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QTYPE, RCODE, ResourceRecord, TYPE};
 
 use super::{Directory, address};
+use crate::model::Protocol;
 
 /// How long a service's address may be remembered, in seconds.
 const STEADY: u32 = 5;
@@ -120,24 +122,31 @@ fn find(name: &str, directory: &Directory, instances: &dyn Instances) -> Found {
     let before = name.strip_suffix(&suffix).and_then(|before| before.strip_suffix('.'));
     let (local, ours) = before.map_or((name, false), |local| (local, true));
     let labels: Vec<&str> = local.split('.').collect();
-    let entry = |service: &str| directory.services.get(service);
+    let all =
+        |service: &str| instances.ready(service).into_iter().map(|(_, address)| address).collect();
     let found = match labels[..] {
-        [service] => entry(service).map(|e| Found::Addresses(vec![e.address], STEADY)),
-        ["tasks", service] if entry(service).is_some() => {
-            let all = instances.ready(service).into_iter().map(|(_, address)| address);
-            Some(Found::Addresses(all.collect(), FLEETING))
+        [name] => directory.find(name).map(|(service, entry)| match entry.direct {
+            true => Found::Addresses(all(service), FLEETING),
+            false => Found::Addresses(vec![entry.address], STEADY),
+        }),
+        ["tasks", name] => {
+            directory.find(name).map(|(service, _)| Found::Addresses(all(service), FLEETING))
         }
-        [slot, service] if entry(service).is_some() => {
+        [port, transport @ ("_tcp" | "_udp"), name] => {
+            directory.find(name).and_then(|(service, entry)| {
+                let port = port.strip_prefix('_')?.parse().ok()?;
+                let wanted = if transport == "_udp" { Transport::Udp } else { Transport::Tcp };
+                let is = |of: &(u16, Protocol)| of.0 == port && of.1.transport() == wanted;
+                let known = entry.ports.iter().any(is);
+                known.then(|| Found::Port(port, service.to_string(), entry.address))
+            })
+        }
+        [slot, name] => directory.find(name).map(|(service, _)| {
             let wanted = slot.parse::<u32>().ok();
             let ready = instances.ready(service);
             let one = ready.into_iter().find(|(index, _)| Some(*index) == wanted);
             // The service is ours, so nobody else knows better.
-            Some(one.map_or(Found::Nothing, |(_, a)| Found::Addresses(vec![a], FLEETING)))
-        }
-        [port, "_tcp", service] => entry(service).and_then(|entry| {
-            let port = port.strip_prefix('_')?.parse().ok()?;
-            let known = entry.ports.contains_key(&port);
-            known.then(|| Found::Port(port, service.to_string(), entry.address))
+            one.map_or(Found::Nothing, |(_, a)| Found::Addresses(vec![a], FLEETING))
         }),
         _ => None,
     };

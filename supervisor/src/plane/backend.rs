@@ -69,6 +69,8 @@ struct Counts {
     errors: u64,
     lost: u64,
     ejections: u64,
+    datagrams_in: u64,
+    datagrams_out: u64,
 }
 
 impl Backend {
@@ -172,6 +174,21 @@ impl Backend {
         }
     }
 
+    /// A client of datagrams has left without an answer, which it may not have wanted.
+    pub(crate) fn counted_without_answer(&self) {
+        self.counts.borrow_mut().requests += 1;
+    }
+
+    /// A datagram has gone to it.
+    pub(crate) fn given_datagram(&self) {
+        self.counts.borrow_mut().datagrams_in += 1;
+    }
+
+    /// A datagram has come from it.
+    pub(crate) fn sent_datagram(&self) {
+        self.counts.borrow_mut().datagrams_out += 1;
+    }
+
     /// An answer was lost.
     pub(crate) fn lost(&self, now: Instant) {
         self.counts.borrow_mut().lost += 1;
@@ -232,6 +249,8 @@ impl Backend {
             ejections: counts.ejections,
             ejected: self.is_ejected(now),
             in_flight: self.in_flight.get(),
+            datagrams_in: counts.datagrams_in,
+            datagrams_out: counts.datagrams_out,
             latency_us: counts.latency.sparse(),
         }
     }

@@ -109,7 +109,7 @@ async fn spoken(stream: &mut impl Duplex, input: &mut Buffer, protocol: Protocol
     let first =
         async { while input.bytes().len() < 4 && matches!(input.fill(stream).await, Ok(1..)) {} };
     match protocol {
-        Protocol::Tcp => return Speech::Bytes,
+        Protocol::Tcp | Protocol::Udp => return Speech::Bytes,
         Protocol::H2c => {
             first.await;
             return Speech::Http2;

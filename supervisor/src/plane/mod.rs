@@ -21,14 +21,17 @@ mod table;
 mod tcp;
 mod tls;
 mod turn;
+mod udp;
+
+pub(crate) use http2::Local;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use anyhow::{Context, Result};
+use linux::inet::Transport;
 use linux::{Errno, prctl, socket};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
@@ -36,6 +39,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use crate::discovery::server::Discovery;
+use crate::door::Door;
 use crate::layout::Layout;
 use crate::model::Publish;
 use protocol::{Line, Order, Report};
@@ -61,8 +65,15 @@ pub(crate) fn run(project: &str) -> Result<()> {
 /// Everything there is.
 struct Plane {
     table: Rc<Table>,
-    listeners: RefCell<BTreeMap<SocketAddr, AbortHandle>>,
+    listeners: RefCell<BTreeMap<Door, Listener>>,
     discovery: Discovery<Table>,
+}
+
+/// What takes connections or datagrams at one of the host's addresses.
+struct Listener {
+    /// For which service, and where it leads.
+    told: (String, Publish),
+    task: AbortHandle,
 }
 
 async fn serve(layout: &Layout) -> Result<()> {
@@ -130,15 +141,21 @@ impl Plane {
         match order {
             Order::Listener { service, publish } => {
                 let socket = fd.context("a listener without a socket")?;
-                let host = publish.host;
-                let task = self.listen(&service, publish, socket.into(), true)?;
-                if let Some(old) = self.listeners.borrow_mut().insert(host, task) {
-                    old.abort();
+                let door = publish.door();
+                let told = (service, publish);
+                // Told once more, as after every `up`: who speaks there is not disturbed.
+                if self.listeners.borrow().get(&door).is_some_and(|known| known.told == told) {
+                    return Ok(());
+                }
+                let task = self.listen(&told.0, told.1.clone(), socket, true)?;
+                let new = Listener { told, task };
+                if let Some(old) = self.listeners.borrow_mut().insert(door, new) {
+                    old.task.abort();
                 }
             }
-            Order::Close { host } => {
-                if let Some(task) = self.listeners.borrow_mut().remove(&host) {
-                    task.abort();
+            Order::Close { door } => {
+                if let Some(old) = self.listeners.borrow_mut().remove(&door) {
+                    old.task.abort();
                 }
             }
             Order::Endpoint { instance, address } => {
@@ -162,18 +179,28 @@ impl Plane {
         Ok(())
     }
 
-    /// Takes connections for a service from a listening socket.
+    /// Takes connections, or datagrams, for a service from a socket.
     fn listen(
         &self,
         service: &str,
         publish: Publish,
-        socket: std::net::TcpListener,
+        socket: OwnedFd,
         published: bool,
     ) -> Result<AbortHandle> {
-        socket.set_nonblocking(true)?;
-        let socket = TcpListener::from_std(socket)?;
+        linux::fd::set_nonblocking(socket.as_fd())?;
+        let transport = publish.protocol.transport();
         let port = Rc::new(Port { service: self.table.service(service), publish, published });
-        Ok(tokio::task::spawn_local(listen::accept(socket, port)).abort_handle())
+        let task = match transport {
+            Transport::Tcp => {
+                let socket = TcpListener::from_std(socket.into())?;
+                tokio::task::spawn_local(listen::accept(socket, port))
+            }
+            Transport::Udp => {
+                let socket = crate::ready::readable(socket)?;
+                tokio::task::spawn_local(udp::accept(socket, port))
+            }
+        };
+        Ok(task.abort_handle())
     }
 }
 

@@ -26,6 +26,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::balance::Balance;
 use crate::discovery::Directory;
+use crate::door::Door;
 use crate::model::Publish;
 
 /// The longest message, in bytes.
@@ -44,8 +45,8 @@ pub(crate) enum Order {
     },
     /// Stop to accept connections there.
     Close {
-        /// The host address.
-        host: std::net::SocketAddr,
+        /// Where.
+        door: Door,
     },
     /// The network namespace of an instance comes with this.
     Endpoint {
@@ -82,8 +83,8 @@ pub(crate) enum Report {
     Hello {
         /// The routes in force.
         followed: Followed,
-        /// The host addresses it listens at.
-        listeners: Vec<std::net::SocketAddr>,
+        /// Where it takes what comes for the host.
+        listeners: Vec<Door>,
         /// The instances it can reach.
         endpoints: Vec<InstanceId>,
     },
@@ -116,7 +117,7 @@ pub(crate) enum Report {
 /// What an instance has done since the data plane knows it.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Traffic {
-    /// Answers, or connections of what is not HTTP.
+    /// Answers, or connections of what is not HTTP, or clients of what is not even TCP.
     pub(crate) requests: u64,
     /// Answers with status 500 and above.
     pub(crate) errors: u64,
@@ -128,6 +129,10 @@ pub(crate) struct Traffic {
     pub(crate) ejected: bool,
     /// Requests under way.
     pub(crate) in_flight: u32,
+    /// Datagrams that it was given.
+    pub(crate) datagrams_in: u64,
+    /// Datagrams that it sent back.
+    pub(crate) datagrams_out: u64,
     /// Times to the first byte: [`Histogram`](super::histogram::Histogram)'s buckets and counts.
     pub(crate) latency_us: Vec<(u16, u64)>,
 }

@@ -268,3 +268,41 @@ async fn http2_clients_and_bytes_reach_the_same_application() {
     })
     .await;
 }
+
+#[tokio::test]
+#[ignore = "needs root"]
+async fn an_application_that_speaks_http2_is_spoken_to_so() {
+    on_this_thread(async {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let answer = |request: hyper::Request<hyper::body::Incoming>| async move {
+            let text = format!("{:?} {}", request.version(), request.uri().path());
+            let body = http_body_util::Full::new(bytes::Bytes::from(text));
+            Ok::<_, std::convert::Infallible>(hyper::Response::new(body))
+        };
+        tokio::task::spawn_local(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let io = hyper_util::rt::TokioIo::new(stream);
+                let serve = hyper::server::conn::http2::Builder::new(Local)
+                    .serve_connection(io, hyper::service::service_fn(answer));
+                tokio::task::spawn_local(async move { serve.await.ok() });
+            }
+        });
+        let stage = Stage::new(port, Protocol::H2c, Balance::default()).await;
+        let stream = TcpStream::connect(stage.at).await.unwrap();
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let shaken = hyper::client::conn::http2::handshake(Local, io).await;
+        let (mut sender, connection) = shaken.unwrap();
+        tokio::task::spawn_local(async move { connection.await.ok() });
+        for _ in 0..3 {
+            let request = hyper::Request::get("http://name/a");
+            let request = request.body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap();
+            let answer = sender.send_request(request).await.unwrap();
+            let body = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap();
+            assert_eq!(&body.to_bytes()[..], b"HTTP/2.0 /a");
+        }
+        let counted = stage.table.backend(&stage.id).unwrap().traffic(std::time::Instant::now());
+        assert_eq!(counted.requests, 3);
+    })
+    .await;
+}

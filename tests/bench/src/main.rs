@@ -8,9 +8,11 @@
 //! cargo run --release -p bench -- [--runs 50] [--pause-ms 150] [--json FILE]
 //! ```
 //!
-//! `--proxies` compares minisup's data plane with nginx and HAProxy instead ([`proxies`]).
+//! `--proxies` compares minisup's data plane with nginx and HAProxy instead ([`proxies`]), and
+//! `--networks` the bridges of minirun, Podman and Docker ([`networks`]).
 
 mod measure;
+mod networks;
 mod peers;
 mod proxies;
 mod table;
@@ -47,6 +49,12 @@ struct Arguments {
     /// Compare minisup's data plane with nginx and HAProxy, in so many rounds
     #[arg(long, value_name = "ROUNDS")]
     proxies: Option<usize>,
+    /// Compare the bridges of minirun, Podman and Docker, in so many rounds
+    #[arg(long, value_name = "ROUNDS")]
+    networks: Option<usize>,
+    /// This host is one that was made for it (used by this program itself)
+    #[arg(long, hide = true)]
+    inside: bool,
     /// How long wrk asks each proxy, each time
     #[arg(long, default_value_t = 2)]
     seconds: u32,
@@ -78,12 +86,17 @@ fn main() -> Result<()> {
         Some(path) => path,
         None => std::env::current_exe()?.with_file_name("minirun"),
     };
+    let pause = Duration::from_millis(arguments.pause_ms);
+    match arguments.networks {
+        Some(rounds) if arguments.inside => return networks::measure(&minirun, rounds, pause),
+        Some(rounds) => return networks::run(&minirun, rounds, pause),
+        None => {}
+    }
     let workshop = Workshop::open(&minirun)?;
     let peers = peers::find(&minirun, &workshop)?;
     for peer in &peers {
         println!("{:<10} {}", peer.name, peer.version);
     }
-    let pause = Duration::from_millis(arguments.pause_ms);
     let mut all: Vec<Measurement> = Vec::new();
     for operation in Operation::ALL {
         if arguments.only.is_some_and(|only| only != operation) {

@@ -101,6 +101,12 @@ impl Workshop {
         call(&mut self.run(peer))
     }
 
+    /// A bundle with the program that does nothing.
+    pub(crate) fn make_bundle(&self, peer: &Peer) -> Result<PathBuf> {
+        self.bundle(peer, "noop")?;
+        Ok(self.bundle_dir(peer, "noop"))
+    }
+
     fn bundle(&self, peer: &Peer, program: &str) -> Result<()> {
         let bundle = self.bundle_dir(peer, program);
         std::fs::create_dir_all(bundle.join("rootfs/bin"))?;
@@ -139,6 +145,8 @@ impl Workshop {
         }
         let mut command = self.command(peer, "run");
         command.arg("--bundle").arg(self.bundle_dir(peer, "noop")).arg("noop");
+        // What engines' form of `run` does anyway: the network namespace of config.json, no more.
+        command.env("MINIRUN_NET", "none");
         command
     }
 

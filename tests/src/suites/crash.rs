@@ -95,7 +95,7 @@ impl Scene<'_> {
 }
 
 /// The numbers 1 to `length`, those first that halve the largest gap.
-fn spread(length: usize) -> Vec<usize> {
+pub(super) fn spread(length: usize) -> Vec<usize> {
     let bits = usize::BITS - length.leading_zeros();
     let reversed = (0..1_usize << bits).map(|n| n.reverse_bits() >> (usize::BITS - bits));
     reversed.map(|n| n + 1).filter(|n| *n <= length).collect()

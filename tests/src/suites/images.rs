@@ -21,7 +21,7 @@ pub(super) fn tests() -> Vec<Test> {
     ]
 }
 
-fn tools(world: &World, arguments: &[&str]) -> Ran {
+pub(super) fn tools(world: &World, arguments: &[&str]) -> Ran {
     let store = world.path("store");
     world
         .program(programs::rootfs_tools())
@@ -43,7 +43,7 @@ fn image_of(world: &World, application: &str) {
     assert_eq!(ran.status, 0, "{ran:?}");
 }
 
-fn bundle_of(world: &World, image: &str, name: &str) -> String {
+pub(super) fn bundle_of(world: &World, image: &str, name: &str) -> String {
     let dir = world.path(name);
     let dir = dir.to_str().expect("UTF-8").to_owned();
     let ran = tools(world, &["bundle", image, &dir]);
@@ -125,7 +125,7 @@ fn containers_of_one_image_share_its_layers(world: &World) {
 }
 
 /// `minirun run IMAGE`, with the store of this test.
-fn run_image(world: &World, arguments: &[&str]) -> Call {
+pub(super) fn run_image(world: &World, arguments: &[&str]) -> Call {
     run_from(world, "store", arguments)
 }
 
@@ -137,7 +137,7 @@ fn run_from(world: &World, store: &str, arguments: &[&str]) -> Call {
 }
 
 /// An image with busybox, whose entry point it is.
-fn shell_image(world: &World) -> String {
+pub(super) fn shell_image(world: &World) -> String {
     let root = world.path("shell-root");
     std::fs::create_dir_all(root.join("bin")).expect("make a directory");
     std::fs::copy(programs::busybox(), root.join("bin/busybox")).expect("copy");
@@ -148,7 +148,7 @@ fn shell_image(world: &World) -> String {
 }
 
 /// The writable layers that the store has, and the directories of containers that there are.
-fn left(world: &World) -> (usize, usize) {
+pub(super) fn left(world: &World) -> (usize, usize) {
     let count = |path: &Path| std::fs::read_dir(path).map_or(0, Iterator::count);
     (count(&world.path("store/writable")), count(&world.root()))
 }

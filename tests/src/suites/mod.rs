@@ -3,23 +3,30 @@
 mod agents;
 mod bad_input;
 mod budgets;
+mod checkpoint;
 mod clients;
 mod concurrency;
+mod confinement;
 mod crash;
 mod differential;
 mod events;
 mod exec;
 mod hostile;
 mod identity;
+mod image_owners;
 mod images;
 mod lessons;
 mod lifecycle;
 mod limits;
 mod minisup;
 mod minisup_commands;
+mod minisup_datagrams;
+mod minisup_keys;
+mod minisup_protocols;
 mod mounts;
 mod namespaces;
 mod network;
+mod network_crash;
 mod owners;
 mod races;
 mod rootless;
@@ -47,8 +54,10 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Test>)> {
         ("identity", identity::tests()),
         ("terminal", terminal::tests()),
         ("lifecycle", lifecycle::tests()),
+        ("confinement", confinement::tests()),
         ("exec", exec::tests()),
         ("events", events::tests()),
+        ("checkpoint", checkpoint::tests()),
         ("scheduling", scheduling::tests()),
         ("concurrency", concurrency::tests()),
         ("systemd", systemd::tests()),
@@ -57,12 +66,17 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Test>)> {
         ("differential", differential::tests()),
         ("rootless", rootless::tests()),
         ("images", images::tests()),
+        ("image_owners", image_owners::tests()),
         ("bad_input", bad_input::tests()),
         ("hostile", hostile::tests()),
         ("races", races::tests()),
         ("crash", crash::tests()),
+        ("network_crash", network_crash::tests()),
         ("lessons", lessons::tests()),
         ("minisup", minisup::tests()),
         ("minisup_commands", minisup_commands::tests()),
+        ("minisup_datagrams", minisup_datagrams::tests()),
+        ("minisup_keys", minisup_keys::tests()),
+        ("minisup_protocols", minisup_protocols::tests()),
     ]
 }

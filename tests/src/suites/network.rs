@@ -17,6 +17,8 @@ pub(super) fn tests() -> Vec<Test> {
         ["ip", "nft", "nsenter"].into_iter().fold(test, |test, p| test.needs(Need::Program(p)))
     };
     vec![
+        net("those_who_do_not_ask", those_who_do_not_ask),
+        net("hosts_that_cannot", hosts_that_cannot).needs(Need::Program("setpriv")),
         net("neighbours_and_strangers", neighbours_and_strangers),
         net("masquerade", masquerade),
         net("published_ports", published_ports),
@@ -58,6 +60,98 @@ fn nothing_is_left(host: &Host<'_>) {
         host.traces().is_empty()
     });
     assert!(gone, "{:?}", host.traces());
+}
+
+/// The interfaces that a container tells of; some kernels give every namespace ends of tunnels.
+fn interfaces(output: &str) -> BTreeSet<String> {
+    let names = output.split_whitespace().map(str::to_owned);
+    names.filter(|name| ["lo", "eth0", "uplink"].contains(&name.as_str())).collect()
+}
+
+const TELL: &str = "cut -d: -f1 /proc/net/dev | tail -n +3";
+
+fn names(all: &[&str]) -> BTreeSet<String> {
+    all.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// `run BUNDLE` connects; engines, and configurations with a network of somebody else's, are left
+/// alone.
+fn those_who_do_not_ask(host: &mut Host<'_>, world: &World) {
+    let plain = world.bundle("plain").shell(TELL);
+    let ask = |variable: &str, words: &[&str]| {
+        host.minirun(&["run"]).args(words).env("MINIRUN_NET", variable).run()
+    };
+    let first = ask("", &["--explain", plain.path()]).exits(0);
+    assert_eq!(interfaces(&first.output), names(&["eth0", "lo"]), "{first:?}");
+    // The host did not forward before, and that is told and shown.
+    let changed = "net/ipv4/ip_forward was 0, is 1";
+    assert!(first.errors.matches(changed).count() == 1, "{first:?}");
+    assert!(first.errors.contains("is there a network"), "{first:?}");
+    let second = ask("", &[plain.path()]).ok();
+    assert_eq!(interfaces(&second.output), names(&["eth0", "lo"]));
+    let hosts = world.bundle("hosts").args(&["cat", "/etc/hosts"]);
+    let said = ask("", &["--add-host", "db:10.9.9.9", hosts.path()]).ok().output;
+    assert!(said.contains("10.9.9.9\tdb") && said.contains("10.112.0."), "{said}");
+
+    let engine = ["--bundle", plain.path(), "engine"];
+    let hook = serde_json::json!([{"path": "/bin/true"}]);
+    let hooked = world.bundle("hooked").shell(TELL).set("/hooks", serde_json::json!({}));
+    let hooked = hooked.set("/hooks/createRuntime", hook);
+    let shared = world.bundle("shared").shell(TELL).without_namespace("network");
+    for (variable, words, expected) in [
+        ("", &engine[..], &["lo"][..]),
+        ("", &["--net", "none", plain.path()], &["lo"]),
+        ("none", &[plain.path()], &["lo"]),
+        ("bridge", &[plain.path()], &["eth0", "lo"]),
+        ("none", &["--net", "bridge", plain.path()], &["eth0", "lo"]),
+        ("", &[hooked.path()], &["lo"]),
+        ("bridge", &[hooked.path()], &["lo"]),
+        ("", &[shared.path()], &["lo"]),
+    ] {
+        let ran = ask(variable, words).ok();
+        assert_eq!(interfaces(&ran.output), names(expected), "{variable:?} {words:?}");
+    }
+    ask("x:y", &[plain.path()]).fails("MINIRUN_NET");
+    ask("", &["--dns", "10.0.0.1", "--bundle", plain.path(), "c"]).fails("need a --net");
+    nothing_is_left(host);
+}
+
+/// What is missing is told in one line, and the container runs without a network.
+fn hosts_that_cannot(host: &mut Host<'_>, world: &World) {
+    // In a user namespace of its own it needs no capability of the host's for its loopback.
+    let map = serde_json::json!([{"containerID": 0, "hostID": 0, "size": 65_536}]);
+    let mapped = world.bundle("mapped").shell(TELL).set("/linux/uidMappings", map.clone());
+    let mapped = mapped.set("/linux/gidMappings", map);
+    let mapped = mapped.set("/linux/namespaces/-", serde_json::json!({"type": "user"}));
+    let plain = world.bundle("c").shell(TELL);
+    let (minirun, root) = (crate::programs::minirun(), world.root());
+    let run = format!("{} --root {} run", minirun.display(), root.display());
+    // Each in a mount namespace of its own, where it breaks something first.
+    let without = |what: &str, words: &str| {
+        let bundle = if what.starts_with("setpriv") { &mapped } else { &plain };
+        let script = format!("{what} {run} {words} {}", bundle.path());
+        let arguments = ["--mount", "--propagation", "private", "sh", "-c", &script];
+        host.call("unshare", &arguments).env("MINIRUN_NET", "").run()
+    };
+    let read_only = "mount --bind DIR DIR && mount -o remount,bind,ro DIR && ";
+    let no_forwarding = read_only.replace("DIR", "/proc/sys");
+    let no_state = read_only.replace("DIR", "/var/lib");
+    let no_capability = "setpriv --bounding-set -net_admin --inh-caps -net_admin";
+    for (what, missing) in [
+        (no_forwarding.as_str(), "ip_forward"),
+        (&no_state, "/var/lib/minirun"),
+        (no_capability, "CAP_NET_ADMIN"),
+        ("PATH=/nowhere", "nft in PATH"),
+    ] {
+        let ran = without(what, "").exits(0).says(missing).says("the container has no network");
+        assert_eq!(interfaces(&ran.output), names(&["lo"]), "{what}");
+        assert_eq!(ran.errors.lines().count(), 1, "{what}: {}", ran.errors);
+        assert_eq!(host.traces(), Vec::<String>::new(), "{what}");
+        // Who asks gets an error.
+        without(what, "--net bridge").exits(1).says("minirun: ");
+        without(what, "--dns 10.0.0.1").fails(missing);
+        nothing_is_left(host);
+    }
 }
 
 fn neighbours_and_strangers(host: &mut Host<'_>, _: &World) {
@@ -162,14 +256,10 @@ fn namespaces_of_others(host: &mut Host<'_>, world: &World) {
     let outside = host.outside();
     host.serve("a", &["--net", "bridge"]);
     let interfaces = |name: &str, mode: &str| {
-        let bundle = world.bundle(name).shell("cut -d: -f1 /proc/net/dev | tail -n +3");
-        let ran = host.minirun(&["run", "--net", mode, bundle.path()]).run().ok();
-        let kept = ran.output.split_whitespace().map(str::to_owned);
-        // Some kernels give every namespace the ends of tunnels.
-        let kept = kept.filter(|name| ["lo", "eth0", "uplink"].contains(&name.as_str()));
-        kept.collect::<BTreeSet<_>>()
+        let bundle = world.bundle(name).shell(TELL);
+        interfaces(&host.minirun(&["run", "--net", mode, bundle.path()]).run().ok().output)
     };
-    let of = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let of = names;
     assert_eq!(interfaces("none", "none"), of(&["lo"]));
     assert_eq!(interfaces("host", "host"), of(&["lo", "uplink"]));
     assert_eq!(interfaces("other", "container:a"), of(&["eth0", "lo"]));
@@ -282,9 +372,11 @@ fn killed_at_any_moment(host: &mut Host<'_>, world: &World) {
 
 fn again_and_again(host: &mut Host<'_>, world: &World) {
     let bundle = world.bundle("c").args(&["true"]);
-    for _ in 0..rounds(15, 1000) {
+    let (count, begun) = (rounds(15, 1000), Instant::now());
+    for _ in 0..count {
         host.minirun(&["run", "--net", "bridge", bundle.path()]).run().exits(0);
     }
+    eprintln!("network: {count} starts and ends in {:.1?}", begun.elapsed());
     nothing_is_left(host);
 }
 
@@ -294,10 +386,12 @@ fn many_at_once(host: &mut Host<'_>, world: &World) {
         let bundle = world.bundle(name).args(&["/bin/probe", "wait"]);
         host.minirun(&["run", "-d", "--net", "bridge", bundle.path()]).spawn()
     });
+    let begun = Instant::now();
     let started: Vec<_> = started.collect();
     for running in started {
         running.wait().exits(0);
     }
+    eprintln!("network: {} at once run after {:.1?}", names.len(), begun.elapsed());
     let seen = host.minirun(&["network", "inspect", "bridge"]).run().ok().json();
     let all = seen["containers"].as_array().expect("containers");
     let given: BTreeSet<_> = all.iter().map(|one| one["ipv4"].as_str()).collect();

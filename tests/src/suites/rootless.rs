@@ -6,7 +6,8 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::bundle::Bundle;
-use crate::call::Ran;
+use crate::call::{Ran, wait_until};
+use crate::host::Host;
 use crate::needs::Need;
 use crate::programs;
 use crate::world::World;
@@ -29,6 +30,9 @@ pub(super) fn tests() -> Vec<Test> {
         user("ids_of_others_are_refused", ids_of_others_are_refused),
         user("no_state_directory", no_state_directory),
         user("check", check),
+        user("a_network_by_default", a_network_by_default).needs(Need::Program("pasta")),
+        user("pasta", pasta).needs(Need::Program("pasta")),
+        user("slirp4netns", slirp4netns).needs(Need::Program("slirp4netns")),
     ]
 }
 
@@ -80,7 +84,7 @@ fn life_cycle(world: &World) {
     call(world, &["exec", "c", "sh", "-c", "id -u; exit 4"]).exits(4).prints("0\n");
     call(world, &["kill", "c", "KILL"]).ok();
     let stopped = || call(world, &["state", "c"]).ok().json()["status"] == "stopped";
-    assert!(crate::call::wait_until(stopped));
+    assert!(wait_until(stopped));
     call(world, &["delete", "c"]).ok();
 }
 
@@ -197,4 +201,53 @@ fn check(world: &World) {
     let ran = call(world, &["check", bundle.path()]);
     assert!(ran.output.contains("delegated") || ran.status == 0, "{ran:?}");
     assert!(Path::new(bundle.path()).join("config.json").exists());
+}
+
+/// Without a word it is pasta, and where there is no program for it, one line says so.
+fn a_network_by_default(world: &World) {
+    let tell = "cut -d: -f1 /proc/net/dev | tail -n +3 | wc -l; ls /etc";
+    let bundle = bundle_of_user(world, "c").shell(tell);
+    let run = |bundle: &Bundle| world.minirun(&["run", bundle.path()]).env("MINIRUN_NET", "");
+    let ran = run(&bundle).env("PATH", "/nowhere").user(USER).run().exits(0);
+    assert!(ran.output.starts_with('1') && !ran.output.contains("resolv"), "{ran:?}");
+    assert_eq!(ran.errors.matches("minirun: ").count(), 1, "{ran:?}");
+    assert!(ran.errors.contains("pasta (Debian and Fedora: package passt)"), "{ran:?}");
+    assert!(world.what_is_left().is_empty(), "{:?}", world.what_is_left());
+}
+
+fn pasta(world: &World) {
+    through_a_program(world, "pasta");
+}
+
+fn slirp4netns(world: &World) {
+    through_a_program(world, "slirp4netns");
+}
+
+/// The container speaks to a machine that only its host reaches, and nothing stays.
+fn through_a_program(world: &World, program: &str) {
+    let mut host = Host::new(world);
+    host.outside();
+    // pasta takes the addresses of the interface with the default route; nobody has to be there.
+    host.call("ip", &["route", "add", "default", "via", "192.0.2.254"]).run().ok();
+    // Some machines keep the device to root; distributions do not.
+    let device = "mkdir -p /dev/net && mount -t tmpfs none /dev/net && \
+                  mknod -m 666 /dev/net/tun c 10 200";
+    host.call("sh", &["-c", device]).run().ok();
+    let who = "http://192.0.2.2:7000/cgi-bin/who";
+    let bundle = bundle_of_user(world, "c");
+    let bundle = bundle.shell(&format!("wget -q -O - {who} && cat /etc/hostname"));
+    let (minirun, root) = (programs::minirun(), world.root());
+    let user = ["--reuid=1000", "--regid=1000", "--clear-groups"];
+    let run = [minirun.to_str().expect("UTF-8"), "--root", root.to_str().expect("UTF-8"), "run"];
+    // pasta is what users get who do not ask.
+    for variable in [program, ""] {
+        if variable.is_empty() && program != "pasta" {
+            continue;
+        }
+        let call = host.call("setpriv", &user).args(&run).args(&[bundle.path()]);
+        // The machine outside sees the host, which is who speaks.
+        call.env("MINIRUN_NET", variable).run().ok().prints("192.0.2.1\nminirun\n");
+        assert!(wait_until(|| host.processes_named(program).is_empty()), "{program} is left");
+        assert_eq!(std::fs::read_dir(&root).expect("it is there").count(), 0);
+    }
 }

@@ -88,9 +88,11 @@ impl FromStr for Profile {
 const QUICK: &[&str] = &[
     "attr",
     "busybox-static",
+    "criu",
     "crun",
     "e2fsprogs",
     "iproute2",
+    "iptables",
     "jq",
     "kmod",
     "libcap2-bin",

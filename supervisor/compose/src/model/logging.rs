@@ -17,7 +17,7 @@ pub struct Logging {
     pub max_size: Bytes,
     /// Files kept for each replica (`max-file`). Default 3.
     pub max_file: u32,
-    /// Whether rotated files are compressed (`compress`). Default true.
+    /// Whether rotated files are compressed (`compress`). Default false.
     pub compress: bool,
 }
 
@@ -32,7 +32,12 @@ pub enum LogDriver {
 
 impl Default for Logging {
     fn default() -> Self {
-        Self { driver: LogDriver::JsonFile, max_size: Bytes(10 << 20), max_file: 3, compress: true }
+        Self {
+            driver: LogDriver::JsonFile,
+            max_size: Bytes(10 << 20),
+            max_file: 3,
+            compress: false,
+        }
     }
 }
 

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
+use linux::inet::Transport;
 use minisup_core::restart::{RestartOn, RestartPolicy};
 use minisup_core::spec::Order;
 
 use super::Up;
 use crate::balance::Balance;
+use crate::door::Door;
 use crate::image::Made;
 use crate::model::{Health, Probe, Protocol, Publish, Roles, ServiceSpec};
 use crate::settings::Settings;
@@ -37,8 +39,10 @@ pub(super) fn service(up: &Up, made: Made) -> Result<ServiceSpec> {
         "tcp" => Protocol::Tcp,
         _ => Protocol::Auto,
     };
-    let publish =
-        |(host, port): &(std::net::SocketAddr, u16)| Publish { host: *host, port: *port, protocol };
+    let publish = |(door, port): &(Door, u16)| {
+        let udp = door.transport == Transport::Udp;
+        Publish { host: door.at, port: *port, protocol: if udp { Protocol::Udp } else { protocol } }
+    };
     if let Some(wrong) = up.env.iter().find(|variable| !variable.contains('=')) {
         bail!("--env {wrong}: write NAME=value");
     }
@@ -55,6 +59,7 @@ pub(super) fn service(up: &Up, made: Made) -> Result<ServiceSpec> {
         needs: BTreeMap::new(),
         publish: up.publish.iter().map(publish).collect(),
         expose: up.expose.clone(),
+        expose_udp: Vec::new(),
         balance: Balance::default(),
         health: health(up)?.or(made.health),
         stop_signal: up.stop_signal.clone().or(made.stop_signal).unwrap_or_else(|| "TERM".into()),
@@ -65,6 +70,9 @@ pub(super) fn service(up: &Up, made: Made) -> Result<ServiceSpec> {
         parallelism: up.update_parallelism,
         settings: Settings::default(),
         roles: Roles::default(),
+        labels: BTreeMap::new(),
+        follows: BTreeMap::new(),
+        attach: true,
     })
 }
 
@@ -110,7 +118,7 @@ fn health(up: &Up) -> Result<Option<Health>> {
         let (port, path) = text.split_once('/').unwrap_or((text, ""));
         let port =
             port.parse().with_context(|| format!("--health-http {text}: write PORT/PATH"))?;
-        Probe::Http { port, path: format!("/{path}") }
+        Probe::Http { port, path: format!("/{path}"), host: None }
     } else if let Some(port) = up.health_tcp {
         Probe::Tcp { port }
     } else {

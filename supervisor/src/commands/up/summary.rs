@@ -1,7 +1,7 @@
 //! The last words of `up -d`: what runs, where it answers, and what to type next.
 
 use crate::brain::api::StateView;
-use crate::model::Publish;
+use crate::model::{Protocol, Publish};
 
 /// The summary of a project.
 pub(super) fn of(project: &str, view: &StateView) -> String {
@@ -25,17 +25,17 @@ pub(super) fn of(project: &str, view: &StateView) -> String {
 fn address(publish: &Publish) -> String {
     let host = publish.host;
     let (ip, port) = (host.ip(), host.port());
-    match (ip.is_unspecified(), ip.is_ipv6()) {
+    let at = match (ip.is_unspecified(), ip.is_ipv6()) {
         (true, _) => format!("localhost:{port}"),
         (false, true) => format!("[{ip}]:{port}"),
         (false, false) => format!("{ip}:{port}"),
-    }
+    };
+    if publish.protocol == Protocol::Udp { format!("{at}/udp") } else { at }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Protocol;
 
     #[test]
     fn addresses_are_such_as_a_client_can_use() {

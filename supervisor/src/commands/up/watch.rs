@@ -3,6 +3,7 @@
 //! Events and logs scroll by; on a terminal the last line is the project's standing, drawn again
 //! with each look. Ctrl-C stops the project.
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,9 @@ pub(super) async fn foreground(client: &Client, mut seen: i64) -> Result<()> {
     let mut reader = Reader::default();
     reader.read(&client.layout, None); // what was there before is not shown again
     let mut requests = Requests::default();
+    let services = client.state().await.map(|view| view.stack.services).unwrap_or_default();
+    let silent: BTreeSet<String> =
+        services.into_iter().filter(|(_, spec)| !spec.attach).map(|(name, _)| name).collect();
     let mut stop = signal(SignalKind::terminate())?;
     loop {
         tokio::select! {
@@ -47,6 +51,9 @@ pub(super) async fn foreground(client: &Client, mut seen: i64) -> Result<()> {
             Err(_) => return Ok(()), // somebody said down
         }
         for line in reader.read(&client.layout, None) {
+            if silent.contains(line.instance.slot.service.as_str()) {
+                continue;
+            }
             out.push_str(&format!("{line}\n"));
         }
         if is_terminal && let Ok(view) = client.state().await {

@@ -4,7 +4,6 @@ use simple_dns::{QCLASS, Question};
 
 use super::*;
 use crate::discovery::Entry;
-use crate::model::Protocol;
 
 struct Two;
 
@@ -18,10 +17,12 @@ impl Instances for Two {
 fn directory() -> Directory {
     let entry = |last, port| Entry {
         address: Ipv4Addr::new(10, 77, 0, last),
-        ports: BTreeMap::from([(port, Protocol::Auto)]),
+        ports: vec![(port, Protocol::Auto)],
+        aliases: [format!("alias{last}")].into(),
+        direct: last == 8,
     };
     let services = [("web".to_string(), entry(7, 3000)), ("db".to_string(), entry(8, 5432))];
-    Directory { project: "shop".to_string(), services: services.into() }
+    Directory { project: "shop".to_string(), services: services.into(), servers: BTreeMap::new() }
 }
 
 /// What is answered, as text: code, then each record with its TTL.

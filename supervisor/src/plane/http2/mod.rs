@@ -75,7 +75,7 @@ pub(crate) async fn serve(
 
 /// Lets hyper's tasks run on this thread.
 #[derive(Clone, Copy, Debug)]
-struct Local;
+pub(crate) struct Local;
 
 impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Local {
     fn execute(&self, task: F) {

@@ -3,11 +3,21 @@
 //! Data, and one pure function that writes it into a configuration. What is not set leaves the
 //! bundle's own value alone.
 
-use std::collections::BTreeMap;
+mod confine;
+mod devices;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+
+pub(crate) use confine::{Filter, every_capability};
+pub(crate) use devices::{DeviceFile, Devices, Rule};
+
+use crate::init;
 
 /// The settings of a service's containers.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -29,7 +39,7 @@ pub(crate) struct Settings {
     pub(crate) annotations: BTreeMap<String, String>,
     /// Mounted over the image, in this order.
     pub(crate) mounts: Vec<Mount>,
-    /// Capabilities added, with `CAP_`; `ALL` is all that the bundle's sets can hold.
+    /// Capabilities added, with `CAP_`; `ALL` is every one that there is.
     pub(crate) cap_add: Vec<String>,
     /// Capabilities taken away, before any is added.
     pub(crate) cap_drop: Vec<String>,
@@ -47,10 +57,109 @@ pub(crate) struct Settings {
     pub(crate) cpu_shares: Option<u64>,
     /// Memory and swap together in bytes; -1 is without limit.
     pub(crate) swap_bytes: Option<i64>,
-    /// Memory below which it is not reclaimed from, if possible.
+    /// How readily the kernel kills it when memory is short.
     pub(crate) oom_score_adj: Option<i16>,
+    /// Without a limit of time the kernel's share of CPU time: microseconds of every period.
+    pub(crate) cpu_quota: Option<(i64, u64)>,
+    /// How willingly its memory is swapped out, 0 to 100; cgroup v1 only.
+    pub(crate) swappiness: Option<u8>,
+    /// No OOM killer; cgroup v1 only.
+    pub(crate) oom_kill_disable: bool,
+    /// All capabilities and devices, nothing hidden.
+    pub(crate) privileged: bool,
+    /// The filter of system calls.
+    pub(crate) filter: Filter,
+    /// The name of an AppArmor profile, or `unconfined`.
+    pub(crate) apparmor: Option<String>,
+    /// Nothing of /proc and /sys is hidden.
+    pub(crate) unhidden: bool,
+    /// Devices of the host.
+    pub(crate) devices: Devices,
+    /// Namespaces of the host, by the names of config.json.
+    pub(crate) of_host: BTreeSet<String>,
+    /// Namespaces of its own beyond the usual ones.
+    pub(crate) own: BTreeSet<String>,
+    /// No `/dev/shm`.
+    pub(crate) without_shm: bool,
+    /// Its network.
+    pub(crate) network: Network,
+    /// Lines of /etc/hosts.
+    pub(crate) hosts: BTreeMap<String, Vec<IpAddr>>,
+    /// How it asks for names.
+    pub(crate) resolver: Resolver,
+    /// More names of the service.
+    pub(crate) aliases: BTreeSet<String>,
+    /// Its name leads to its replicas, not to the service's address.
+    pub(crate) direct: bool,
+    /// A small first process before the program.
+    pub(crate) init: bool,
+    /// An open standard input, in which nothing ever comes.
+    pub(crate) stdin_open: bool,
+    /// What is kept of its output.
+    pub(crate) log: LogRules,
+    /// Run in the container when it has started, one after the other.
+    pub(crate) post_start: Vec<Hook>,
     /// Run in the container before it is stopped, one after the other.
-    pub(crate) pre_stop: Vec<Vec<String>>,
+    pub(crate) pre_stop: Vec<Hook>,
+}
+
+/// A container's network.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Network {
+    /// That of the project.
+    #[default]
+    Project,
+    /// That of the host.
+    Host,
+    /// Nothing but its own loopback.
+    None,
+}
+
+/// How a container asks for names.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Resolver {
+    /// Who is asked for names that are not of the project; empty is whom the host asks.
+    pub(crate) servers: Vec<IpAddr>,
+    /// Options of resolv.conf(5).
+    pub(crate) options: Vec<String>,
+    /// Domains in which short names are looked for, beside the project's.
+    pub(crate) search: Vec<String>,
+}
+
+/// What is kept of a container's output.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct LogRules {
+    /// Nothing, if not.
+    pub(crate) keep: bool,
+    /// A file is rotated when it is this long, in bytes.
+    pub(crate) longest: u64,
+    /// Files per instance.
+    pub(crate) files: u32,
+}
+
+impl Default for LogRules {
+    fn default() -> LogRules {
+        LogRules { keep: true, longest: 10 << 20, files: 3 }
+    }
+}
+
+/// A command that is run in a container.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Hook {
+    /// The program and its arguments.
+    pub(crate) command: Vec<String>,
+    /// User and group; none are those of the container.
+    pub(crate) user: Option<(u32, u32)>,
+    /// Where it starts; none is where the container did.
+    pub(crate) working_dir: Option<String>,
+    /// Variables beside the container's, `NAME=value`.
+    pub(crate) env: Vec<String>,
+    /// With every capability.
+    pub(crate) privileged: bool,
 }
 
 /// One mount.
@@ -103,9 +212,15 @@ impl Settings {
     }
 
     /// Writes what is set into a configuration.
-    pub(crate) fn write(&self, config: &mut Map<String, Value>) {
+    ///
+    /// # Errors
+    /// A device is not there.
+    pub(crate) fn write(&self, config: &mut Map<String, Value>) -> Result<()> {
         if self.read_only {
             object(config, "root").insert("readonly".into(), json!(true));
+        }
+        if self.of_host.contains("uts") {
+            config.remove("hostname"); // it is the host's to have one
         }
         for (key, value) in [("hostname", &self.hostname), ("domainname", &self.domainname)] {
             if let Some(value) = value {
@@ -117,7 +232,20 @@ impl Settings {
         }
         self.write_process(object(config, "process"));
         self.write_mounts(config);
+        self.write_confinement(config);
         self.write_linux(object(config, "linux"));
+        self.devices.write(object(config, "linux"))
+    }
+
+    /// Puts the small first process before the program. To be called when that is known.
+    pub(crate) fn write_init(&self, config: &mut Map<String, Value>) -> Result<()> {
+        if self.init {
+            let own = std::env::current_exe()?;
+            array(config, "mounts").push(Mount::bind(own, init::PLACE, true).entry());
+            let words = [init::PLACE, "init", "--"].map(Value::from);
+            array(object(config, "process"), "args").splice(0..0, words);
+        }
+        Ok(())
     }
 
     fn write_process(&self, process: &mut Map<String, Value>) {
@@ -132,9 +260,6 @@ impl Settings {
         if let Some(dir) = &self.working_dir {
             process.insert("cwd".into(), json!(dir));
         }
-        if let Some(forbidden) = self.no_new_privileges {
-            process.insert("noNewPrivileges".into(), json!(forbidden));
-        }
         if let Some(score) = self.oom_score_adj {
             process.insert("oomScoreAdj".into(), json!(score));
         }
@@ -146,25 +271,6 @@ impl Settings {
             let number = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
             list.push(json!({"type": kind, "soft": number(*soft), "hard": number(*hard)}));
         }
-        if !self.cap_add.is_empty() || !self.cap_drop.is_empty() {
-            let sets = object(process, "capabilities");
-            for set in ["bounding", "effective", "permitted"] {
-                self.change_capabilities(array(sets, set));
-            }
-        }
-    }
-
-    fn change_capabilities(&self, set: &mut Vec<Value>) {
-        let is = |name: &str, entry: &Value| entry.as_str() == Some(name);
-        match self.cap_drop.iter().any(|name| name == "ALL") {
-            true => set.clear(),
-            false => set.retain(|entry| !self.cap_drop.iter().any(|name| is(name, entry))),
-        }
-        for name in &self.cap_add {
-            if !set.iter().any(|entry| is(name, entry)) {
-                set.push(json!(name));
-            }
-        }
     }
 
     fn write_mounts(&self, config: &mut Map<String, Value>) {
@@ -175,6 +281,12 @@ impl Settings {
             let options: Vec<String> =
                 options.into_iter().chain([format!("size={bytes}")]).collect();
             list.push(Mount::tmpfs("/dev/shm", options).entry());
+        }
+        if self.without_shm || self.of_host.contains("ipc") {
+            list.retain(|entry| entry["destination"] != "/dev/shm");
+        }
+        if self.of_host.contains("ipc") {
+            list.push(Mount::bind("/dev/shm".into(), "/dev/shm", false).entry());
         }
         for mount in &self.mounts {
             list.retain(|entry| entry["destination"] != json!(mount.target));
@@ -193,9 +305,26 @@ impl Settings {
         if let Some(shares) = self.cpu_shares {
             object(resources, "cpu").insert("shares".into(), json!(shares));
         }
+        if let Some((quota, period)) = self.cpu_quota {
+            object(resources, "cpu").insert("quota".into(), json!(quota));
+            object(resources, "cpu").insert("period".into(), json!(period));
+        }
         if let Some(bytes) = self.swap_bytes {
             object(resources, "memory").insert("swap".into(), json!(bytes));
         }
+        if let Some(swappiness) = self.swappiness {
+            object(resources, "memory").insert("swappiness".into(), json!(swappiness));
+        }
+        if self.oom_kill_disable {
+            object(resources, "memory").insert("disableOOMKiller".into(), json!(true));
+        }
+        let list = array(linux, "namespaces");
+        for kind in &self.own {
+            if !list.iter().any(|entry| entry["type"] == json!(kind)) {
+                list.push(json!({"type": kind}));
+            }
+        }
+        list.retain(|entry| !self.of_host.iter().any(|kind| entry["type"] == json!(kind)));
     }
 }
 
@@ -236,7 +365,7 @@ mod tests {
             "mounts": [{"destination": "/dev/shm", "type": "tmpfs"}]
         });
         let Value::Object(map) = &mut config else { unreachable!("it is an object") };
-        settings.write(map);
+        settings.write(map).unwrap();
         config
     }
 
@@ -246,18 +375,6 @@ mod tests {
         assert_eq!(made["mounts"], json!([{"destination": "/dev/shm", "type": "tmpfs"}]));
         assert_eq!(made["process"]["capabilities"]["bounding"], json!(["CAP_KILL", "CAP_CHOWN"]));
         assert_eq!(made["root"], Value::Null);
-    }
-
-    #[test]
-    fn capabilities_are_taken_before_they_are_given() {
-        let bounding = |add: &[&str], drop: &[&str]| {
-            let texts = |list: &[&str]| list.iter().map(ToString::to_string).collect();
-            let settings =
-                Settings { cap_add: texts(add), cap_drop: texts(drop), ..Settings::default() };
-            written(settings)["process"]["capabilities"]["bounding"].clone()
-        };
-        assert_eq!(bounding(&["CAP_NET_RAW"], &["ALL"]), json!(["CAP_NET_RAW"]));
-        assert_eq!(bounding(&["CAP_KILL"], &["CAP_CHOWN"]), json!(["CAP_KILL"]));
     }
 
     #[test]
@@ -287,5 +404,27 @@ mod tests {
                           "options": ["rbind", "rprivate", "ro"]});
         assert_eq!(made["mounts"][1], data);
         assert_eq!(made["linux"]["resources"]["memory"]["swap"], -1);
+    }
+
+    #[test]
+    fn namespaces_are_shared_or_owned_as_asked() {
+        let of_host = BTreeSet::from(["ipc".to_string(), "uts".to_string()]);
+        let own = BTreeSet::from(["cgroup".to_string(), "uts".to_string()]);
+        let made = written(Settings { of_host, own, ..Settings::default() });
+        assert_eq!(made["linux"]["namespaces"], json!([{"type": "cgroup"}]));
+        assert_eq!(made["mounts"][0]["source"], "/dev/shm", "the host's, with its messages");
+        let none = written(Settings { without_shm: true, ..Settings::default() });
+        assert_eq!(none["mounts"], json!([]));
+    }
+
+    #[test]
+    fn the_first_process_is_shown_and_put_before_the_program() {
+        let mut config = Map::new();
+        object(&mut config, "process").insert("args".into(), json!(["/app", "-x"]));
+        let settings = Settings { init: true, ..Settings::default() };
+        settings.write_init(&mut config).unwrap();
+        let words = json!(["/dev/minisup-init", "init", "--", "/app", "-x"]);
+        assert_eq!(config["process"]["args"], words);
+        assert_eq!(config["mounts"][0]["destination"], "/dev/minisup-init");
     }
 }

@@ -1,0 +1,205 @@
+//! What a service says about rights, devices and namespaces.
+
+use std::path::Path;
+
+use anyhow::Result;
+use minisup_compose::model::{
+    BlkioConfig, CgroupMode, HostAddress, IpcMode, LogDriver, NetworkMode, PidMode, Seccomp,
+    SecurityOption, Service,
+};
+use serde_json::Value;
+
+use super::Place;
+use crate::settings::{DeviceFile, Devices, Filter, LogRules, Network, Resolver, Rule, Settings};
+
+/// Where cgroup v1 keeps limits of memory.
+const MEMORY_V1: &str = "/sys/fs/cgroup/memory";
+
+impl Place<'_> {
+    /// Adds to the settings what the service says about these.
+    pub(super) fn confine(&self, service: &Service, settings: &mut Settings) -> Result<()> {
+        settings.privileged = service.privileged;
+        for option in &service.security_opt {
+            match option {
+                SecurityOption::NoNewPrivileges(value) => settings.no_new_privileges = Some(*value),
+                SecurityOption::AppArmor(name) => settings.apparmor = Some(name.clone()),
+                SecurityOption::SystemPathsUnconfined => settings.unhidden = true,
+                SecurityOption::Seccomp(Seccomp::Builtin) => settings.filter = Filter::Given,
+                SecurityOption::Seccomp(Seccomp::Unconfined) => {
+                    settings.filter = Filter::Unconfined;
+                }
+                SecurityOption::Seccomp(Seccomp::File(file)) => {
+                    settings.filter = Filter::Profile(self.profile(file)?);
+                }
+            }
+        }
+        settings.devices = self.devices(service)?;
+        self.namespaces(service, settings)?;
+        self.names(service, settings)?;
+        if service.logging.compress {
+            let message = "rotated files are not compressed yet";
+            return Err(self.refuse("logging", message, "write `compress: \"false\"`"));
+        }
+        settings.log = LogRules {
+            keep: service.logging.driver != LogDriver::None,
+            longest: service.logging.max_size.0,
+            files: service.logging.max_file,
+        };
+        settings.init = service.init.unwrap_or(false);
+        settings.stdin_open = service.stdin_open;
+        settings.cpu_quota =
+            service.cpu_quota.map(|quota| (quota, service.cpu_period.unwrap_or(100_000)));
+        let of_v1 = [
+            ("mem_swappiness", service.mem_swappiness.is_some()),
+            ("oom_kill_disable", service.oom_kill_disable),
+        ];
+        for (key, _) in of_v1.into_iter().filter(|(_, asked)| *asked) {
+            if !Path::new(MEMORY_V1).is_dir() {
+                let message = "this host has cgroup v2, which knows no such thing";
+                return Err(self.refuse(key, message, "leave it out"));
+            }
+        }
+        settings.swappiness = service.mem_swappiness;
+        settings.oom_kill_disable = service.oom_kill_disable;
+        Ok(())
+    }
+
+    /// A filter of system calls, as config.json has it.
+    fn profile(&self, file: &Path) -> Result<Value> {
+        let refuse = |message: &str, remedy: &str| {
+            let message = format!("{}: {message}", file.display());
+            Err(self.refuse("security_opt", &message, remedy))
+        };
+        let text = match std::fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(error) => return refuse(&error.to_string(), "name a file that can be read"),
+        };
+        let remedy = "write `linux.seccomp` of a config.json";
+        let profile: Value = match serde_json::from_str(&text) {
+            Ok(profile) => profile,
+            Err(error) => return refuse(&error.to_string(), remedy),
+        };
+        if !profile["defaultAction"].is_string() {
+            return refuse("it has no defaultAction", remedy);
+        }
+        let rules = profile["syscalls"].as_array().into_iter().flatten();
+        let conditions = ["includes", "excludes"];
+        let is_conditional = |rule: &Value| {
+            let filled = |key: &str| rule[key].as_object().is_some_and(|map| !map.is_empty());
+            conditions.into_iter().any(filled)
+        };
+        if !profile["archMap"].is_null() || rules.into_iter().any(is_conditional) {
+            // Taken without its conditions it would allow, or forbid, something else.
+            let message = "a profile with archMap, includes or excludes is not supported";
+            return refuse(message, remedy);
+        }
+        Ok(profile)
+    }
+
+    fn devices(&self, service: &Service) -> Result<Devices> {
+        for device in &service.devices {
+            if !device.source.exists() {
+                let message = format!("there is no {}", device.source.display());
+                return Err(self.refuse("devices", &message, "name a device of this host"));
+            }
+        }
+        let file = |device: &minisup_compose::model::Device| DeviceFile {
+            source: device.source.clone(),
+            target: device.target.clone(),
+            access: device.permissions.clone(),
+        };
+        let rule = |rule: &minisup_compose::model::DeviceRule| Rule {
+            kind: rule.kind,
+            major: rule.major,
+            minor: rule.minor,
+            access: rule.access.clone(),
+        };
+        let block = service.blkio_config.clone().unwrap_or_default();
+        let BlkioConfig { weight, weight_device, .. } = &block;
+        let rates = [
+            ("throttleReadBpsDevice", &block.device_read_bps),
+            ("throttleReadIOPSDevice", &block.device_read_iops),
+            ("throttleWriteBpsDevice", &block.device_write_bps),
+            ("throttleWriteIOPSDevice", &block.device_write_iops),
+        ];
+        let rates = rates.into_iter().flat_map(|(key, list)| {
+            list.iter().map(move |one| (key.to_string(), one.path.clone(), one.rate))
+        });
+        Ok(Devices {
+            files: service.devices.iter().map(file).collect(),
+            rules: service.device_cgroup_rules.iter().map(rule).collect(),
+            weight: *weight,
+            weights: weight_device
+                .iter()
+                .map(|one| (one.path.clone(), u64::from(one.weight)))
+                .collect(),
+            rates: rates.collect(),
+        })
+    }
+
+    fn namespaces(&self, service: &Service, settings: &mut Settings) -> Result<()> {
+        let joined = |key: &str| {
+            let message = "joining another service's namespaces is not supported yet";
+            Err(self.refuse(key, message, "leave it out; services reach each other by name"))
+        };
+        let mut host = |kind: &str| settings.of_host.extend([kind.to_string()]);
+        match &service.pid {
+            None => {}
+            Some(PidMode::Host) => host("pid"),
+            Some(PidMode::Service(_)) => return joined("pid"),
+        }
+        if service.uts_host {
+            host("uts");
+        }
+        if service.userns_host {
+            host("user");
+        }
+        match &service.network_mode {
+            None => {}
+            Some(NetworkMode::None) => settings.network = Network::None,
+            Some(NetworkMode::Host) => {
+                host("network");
+                settings.network = Network::Host;
+            }
+            Some(NetworkMode::Service(_)) => return joined("network_mode"),
+        }
+        match service.cgroup {
+            None => {}
+            Some(CgroupMode::Host) => host("cgroup"),
+            Some(CgroupMode::Private) => settings.own.extend(["cgroup".to_string()]),
+        }
+        match &service.ipc {
+            None | Some(IpcMode::Shareable | IpcMode::Private) => {}
+            Some(IpcMode::Host) => settings.of_host.extend(["ipc".to_string()]),
+            Some(IpcMode::None) => settings.without_shm = true,
+            Some(IpcMode::Service(_)) => return joined("ipc"),
+        }
+        Ok(())
+    }
+
+    fn names(&self, service: &Service, settings: &mut Settings) -> Result<()> {
+        for (name, addresses) in &service.extra_hosts {
+            for address in addresses {
+                match address {
+                    HostAddress::Ip(ip) => {
+                        settings.hosts.entry(name.clone()).or_default().push(*ip);
+                    }
+                    HostAddress::Gateway => {
+                        let message = "a project's network does not lead to the host";
+                        let remedy = "use `network_mode: host`, or another address";
+                        return Err(self.refuse("extra_hosts", message, remedy));
+                    }
+                }
+            }
+        }
+        settings.resolver = Resolver {
+            servers: service.dns.clone(),
+            options: service.dns_opt.clone(),
+            search: service.dns_search.clone(),
+        };
+        let attached = service.networks.values();
+        settings.aliases = attached.flat_map(|network| network.aliases.clone()).collect();
+        settings.aliases.extend(service.container_name.clone());
+        Ok(())
+    }
+}

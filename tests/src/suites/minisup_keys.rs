@@ -1,0 +1,229 @@
+//! Keys of Compose files, as the containers see them.
+
+use std::collections::BTreeSet;
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use crate::project::Project;
+use crate::world::World;
+use crate::{Test, programs, test};
+
+pub(super) fn tests() -> Vec<Test> {
+    vec![
+        test("identity_names_and_devices", identity_names_and_devices),
+        test("namespaces_and_rights", namespaces_and_rights),
+        test("other_names_are_asked_elsewhere", other_names_are_asked_elsewhere),
+        test("followers_are_replaced_too", followers_are_replaced_too),
+        test("refusals_have_their_place", refusals_have_their_place),
+    ]
+}
+
+/// A project of one file.
+struct File<'a>(Project<'a>);
+
+impl<'a> File<'a> {
+    /// Writes the file, beside an image with accounts.
+    fn new(world: &'a World, name: &str, text: &str) -> File<'a> {
+        let project = Project::new(world, name);
+        let etc = project.bundle().join("rootfs/etc");
+        std::fs::create_dir(&etc).expect("make a directory");
+        std::fs::write(etc.join("passwd"), "shop:x:33:44::/:/bin/sh\n").expect("write passwd");
+        std::fs::write(etc.join("group"), "staff:x:50:\nother:x:60:\n").expect("write group");
+        for empty in ["hosts", "resolv.conf"] {
+            std::fs::write(etc.join(empty), "").expect("write a file");
+        }
+        let file = File(project);
+        file.write(text);
+        file
+    }
+
+    fn write(&self, text: &str) {
+        std::fs::write(self.0.bundle().join("compose.yaml"), text).expect("write the file");
+    }
+
+    fn up(&self) -> crate::call::Ran {
+        let (file, runtime) = (self.0.bundle().join("compose.yaml"), programs::minirun());
+        let mut up = vec!["up", "-d", "--wait", "--file", file.to_str().expect("UTF-8")];
+        up.extend(["--runtime", runtime.to_str().expect("UTF-8")]);
+        self.0.minisup(&up)
+    }
+
+    /// What a shell in a service's container prints.
+    #[track_caller]
+    fn sh(&self, service: &str, script: &str) -> String {
+        self.0.ok(&["exec", service, "sh", "-c", script])
+    }
+}
+
+const IDENTITY: &str = r#"
+services:
+  web:
+    image: .
+    user: "shop:staff"
+    group_add: [other]
+    init: true
+    tmpfs: ["/tmp:mode=1777"]
+    extra_hosts: ["printer:192.0.2.7"]
+    dns_search: [example.org]
+    dns_opt: ["ndots:3"]
+    devices: ["/dev/null:/dev/nothing:rw"]
+    post_start:
+      - {command: [sh, -c, "id -u > /tmp/by; echo $$WORD > /tmp/said"], user: "0:0",
+         environment: {WORD: hello}, working_dir: /tmp}
+    logging: {driver: none}
+    networks: {default: {aliases: [shop]}}
+    container_name: the-shop
+    expose: [3000]
+    labels: {a: b}
+    deploy: {labels: {team: sales}, placement: {constraints: [node.role == manager]}}
+"#;
+
+fn identity_names_and_devices(world: &World) {
+    let file = File::new(world, "identity", IDENTITY);
+    file.up().exits(0);
+    assert_eq!(file.sh("web", "id -u; id -g; id -G"), "33\n50\n50 60\n");
+    assert_eq!(file.sh("web", "cat /tmp/by /tmp/said"), "0\nhello\n");
+    assert!(file.sh("web", "cat /etc/hosts").ends_with("192.0.2.7\tprinter\n"));
+    let resolver = file.sh("web", "cat /etc/resolv.conf");
+    assert!(resolver.contains(".internal example.org\noptions ndots:3\n"), "{resolver}");
+    let device = file.sh("web", "stat -c '%F %t %T' /dev/nothing; echo x > /dev/nothing");
+    assert_eq!(device, "character special file 1 3\n");
+    // Orphans are reaped: the shell's child ends after the shell, and nothing of it stays.
+    assert!(file.sh("web", "tr '\\0' ' ' < /proc/1/cmdline").starts_with("/dev/minisup-init init"));
+    file.sh("web", "sh -c 'sleep 0.3 & exit' ");
+    let zombies = "for f in /proc/[0-9]*/stat; do cat $f; done 2>/dev/null | grep -c ' Z '; true";
+    file.0.wait_for("no zombie", || file.sh("web", zombies).trim() == "0");
+    for name in ["web", "shop", "the-shop"] {
+        let found = file.sh("web", &format!("busybox nslookup {name} 10.77.0.1"));
+        assert!(found.lines().filter(|line| line.starts_with("Address")).count() > 1, "{found}");
+    }
+    assert_eq!(file.0.ok(&["logs"]), "", "nothing is kept of its output");
+    assert!(file.0.ok(&["inspect"]).contains("sales"));
+    file.0.down();
+}
+
+const NAMESPACES: &str = r#"
+services:
+  all: {image: ., command: [/bin/probe, wait], privileged: true, cap_drop: [NET_RAW]}
+  host:
+    image: .
+    command: [/bin/probe, wait]
+    pid: host
+    uts: host
+    ipc: host
+    network_mode: host
+  alone:
+    image: .
+    command: [sh, -c, "cat; echo ended"]
+    stdin_open: true
+    network_mode: none
+    cgroup: private
+    cap_add: [ALL]
+    security_opt: ["no-new-privileges:true", seccomp=unconfined, systempaths=unconfined]
+"#;
+
+fn namespaces_and_rights(world: &World) {
+    let file = File::new(world, "rights", NAMESPACES);
+    file.up().exits(0);
+    let own = |kind: &str| {
+        let link = std::fs::read_link(format!("/proc/self/ns/{kind}")).expect("a namespace");
+        format!("{}\n", link.display())
+    };
+    let of =
+        |service: &str, kind: &str| file.sh(service, &format!("readlink /proc/self/ns/{kind}"));
+    for kind in ["pid", "uts", "ipc", "net"] {
+        assert_eq!(of("host", kind), own(kind), "{kind}");
+        assert_ne!(of("all", kind), own(kind), "{kind}");
+    }
+    assert_ne!(of("alone", "cgroup"), of("all", "cgroup"));
+    let devices = file.sh("alone", "cat /proc/net/dev");
+    assert_eq!(devices.lines().filter(|line| line.contains(':')).count(), 1, "{devices}");
+    assert!(file.sh("all", "cat /proc/net/dev").contains("eth0"), "the project's network");
+    let capabilities = |service: &str| {
+        let text = file.sh(service, "grep CapEff /proc/self/status");
+        let number = text.split_whitespace().last().expect("a number");
+        u64::from_str_radix(number, 16).expect("hexadecimal")
+    };
+    let own = std::fs::read_to_string("/proc/self/status").expect("our status");
+    let own = own.lines().find_map(|line| line.strip_prefix("CapBnd:")).expect("our bounds");
+    let own = u64::from_str_radix(own.trim(), 16).expect("hexadecimal");
+    const NET_RAW: u64 = 1 << 13;
+    assert_eq!(capabilities("all"), own & !NET_RAW, "all but the one that was dropped");
+    assert_eq!(capabilities("alone"), own);
+    assert!(file.sh("alone", "grep NoNewPrivs /proc/self/status").ends_with("1\n"));
+    // Any device, also one that was not there when it started.
+    file.sh("all", "mknod /dev/loop-x c 1 5 && head -c 4 /dev/loop-x > /dev/null");
+    // An open input never ends, so neither does `cat`.
+    let running: BTreeSet<String> = file.0.pids().into_iter().collect();
+    assert_eq!(running.len(), 3);
+    assert!(!file.0.ok(&["logs"]).contains("ended"));
+    file.0.down();
+}
+
+fn other_names_are_asked_elsewhere(world: &World) {
+    let Ok(server) = UdpSocket::bind("127.0.77.53:53") else {
+        panic!("port 53 of 127.0.77.53 is somebody else's");
+    };
+    server.set_read_timeout(Some(Duration::from_secs(60))).expect("not for ever");
+    let text = "services:\n  web: {image: ., dns: [127.0.77.53]}\n  other: {image: .}\n";
+    let file = File::new(world, "dns", text);
+    file.up().exits(0);
+    let asked = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut buffer = [0; 4096];
+            let (length, client) = server.recv_from(&mut buffer).expect("a question");
+            let question = buffer[..length].to_vec();
+            let mut answer = question.clone();
+            answer[2] |= 0x80; // an answer
+            answer[3] = 3; // there is no such name
+            drop(server.send_to(&answer, client));
+            question
+        });
+        file.0.minisup(&["exec", "web", "busybox", "nslookup", "elsewhere.test", "10.77.0.1"]);
+        asking.join().expect("the server does not panic")
+    });
+    let asked = String::from_utf8_lossy(&asked).into_owned();
+    assert!(asked.contains("elsewhere"), "{asked:?}");
+    file.0.down();
+}
+
+fn followers_are_replaced_too(world: &World) {
+    let text = |restart: bool, word: &str| {
+        format!(
+            "services:\n  db: {{image: ., environment: {{WORD: {word}}}}}\n  \
+             web: {{image: ., depends_on: {{db: {{condition: service_started, restart: {restart}}}}}}}\n"
+        )
+    };
+    let file = File::new(world, "follow", &text(true, "one"));
+    file.up().exits(0);
+    file.write(&text(true, "two"));
+    file.up().exits(0);
+    let rows = || file.0.ok(&["ps", "--format", "{{.Instance}}"]);
+    file.0.wait_for("both replaced", || rows() == "db.1.2\nweb.1.2\n");
+    file.0.down();
+}
+
+fn refusals_have_their_place(world: &World) {
+    let file = File::new(world, "refused", "");
+    for (line, message) in [
+        ("user: nobody", "has no user \"nobody\""),
+        ("group_add: [wheel]", "has no group \"wheel\""),
+        ("devices: [/dev/no-such]", "there is no /dev/no-such"),
+        ("extra_hosts: [\"h:host-gateway\"]", "does not lead to the host"),
+        ("network_mode: \"service:db\"", "not supported yet"),
+        ("pid: \"service:db\"", "not supported yet"),
+        ("networks: [back]", "separate networks are not supported yet"),
+        ("tty: true", "is not supported yet"),
+        ("cgroup_parent: /x", "is not supported yet"),
+        ("runtime: kata", "one runtime serves all"),
+        ("security_opt: [\"seccomp=./no-such.json\"]", "no-such.json"),
+        ("logging: {options: {compress: \"true\"}}", "not compressed yet"),
+    ] {
+        file.write(&format!(
+            "services:\n  db: {{image: .}}\n  web:\n    image: .\n    {line}\nnetworks: {{back: {{}}}}\n"
+        ));
+        let refused = file.up().fails(message);
+        assert!(refused.errors.contains("compose.yaml:5:"), "{line}: {}", refused.errors);
+    }
+    file.0.is_gone();
+}
