@@ -42,6 +42,7 @@ pub mod pidfd;
 pub mod poll;
 pub mod prctl;
 pub mod proc;
+pub mod program;
 pub mod rlimit;
 pub mod sched;
 pub mod seal;
@@ -51,6 +52,7 @@ pub mod signal;
 pub mod socket;
 pub mod terminal;
 pub mod trace;
+pub mod verity;
 pub mod xattr;
 
 pub use error::{Error, Result};

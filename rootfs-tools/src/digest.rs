@@ -28,7 +28,7 @@ impl Digest {
 
     /// The 64 hexadecimal digits: a file name in `blobs/sha256/`.
     pub fn hex(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&self.0)
     }
 
     /// The first twelve digits, for people.
@@ -80,6 +80,14 @@ impl FromStr for Digest {
         }
         Ok(Self(bytes))
     }
+}
+
+/// Bytes in hexadecimal digits, lower case. Every file of a layer has a digest that is written, so
+/// this does not go by way of `format!`, which costs as much as the file's system calls.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |value: u8| char::from(DIGITS[usize::from(value & 15)]);
+    bytes.iter().flat_map(|&byte| [digit(byte >> 4), digit(byte)]).collect()
 }
 
 /// Lower case only: two spellings of one digest would be two names of one blob.

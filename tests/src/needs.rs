@@ -36,6 +36,8 @@ pub(crate) enum Need {
     Systemd,
     /// The tests' files on a file system that can be idmapped.
     IdmappedFiles,
+    /// A kernel whose ext4 has fs-verity.
+    SealedFiles,
 }
 
 impl Need {
@@ -74,6 +76,7 @@ impl Need {
                 std::fs::metadata(programs::minirun()).is_ok_and(|file| file.len() < 20_000_000)
             }
             Self::Namespace(kind) => Path::new("/proc/self/ns").join(kind).exists(),
+            Self::SealedFiles => Path::new("/sys/fs/ext4/features/verity").exists(),
             Self::IdmappedFiles => !is_tmpfs(&std::env::temp_dir()) || kernel() >= (6, 3),
         }
     }
@@ -95,6 +98,7 @@ impl fmt::Display for Need {
             Self::Systemd => f.write_str("systemd and cgroup v2"),
             Self::ReleaseBuild => f.write_str("a release build"),
             Self::Namespace(kind) => write!(f, "{kind} namespaces"),
+            Self::SealedFiles => f.write_str("an ext4 with fs-verity"),
             Self::IdmappedFiles => f.write_str("a disk, or a tmpfs that can be idmapped (6.3)"),
         }
     }

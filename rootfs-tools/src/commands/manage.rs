@@ -3,6 +3,7 @@
 use super::output::Output;
 use super::text;
 use clap::Args;
+use rootfs_tools::store::index::Image;
 use rootfs_tools::{Context, Error, Reference, Result, Store};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -135,6 +136,9 @@ impl Df {
 pub(crate) struct Verify {
     /// The images; all, when none is named
     names: Vec<Reference>,
+    /// Then lets the kernel keep the unpacked files as they are (fs-verity)
+    #[arg(long)]
+    seal: bool,
 }
 
 impl Verify {
@@ -157,6 +161,8 @@ impl Verify {
             output.done(words, json!({"name": image.name, "wrong": wrong}))?;
             if !wrong.is_empty() {
                 damaged.push(image.name.clone());
+            } else if self.seal {
+                seal(store, image).context(|| format!("seal image `{}`", image.name))?;
             }
         }
         if damaged.is_empty() {
@@ -167,4 +173,11 @@ impl Verify {
             damaged.join(", ")
         )))
     }
+}
+
+fn seal(store: &Store, image: &Image) -> Result<()> {
+    for chain_id in image.chain() {
+        store.seal(&chain_id).context(|| format!("layer {}", chain_id.short()))?;
+    }
+    Ok(())
 }

@@ -20,6 +20,7 @@
 use super::name::Name;
 use crate::digest::{Digest, Digesting};
 use crate::error::{Error, Result};
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{BufWriter, Write};
 
@@ -29,20 +30,22 @@ pub struct Line {
     /// The path.
     pub name: Vec<u8>,
     /// `type=file mode=0644 …`: the words, in their fixed order.
-    pub words: Vec<(String, String)>,
+    pub words: Vec<(Cow<'static, str>, String)>,
 }
 
 impl Line {
     /// A line about a file of one type.
     pub fn new(name: &Name, kind: &str) -> Self {
-        let words = vec![("type".to_owned(), kind.to_owned())];
+        // As many as a file has.
+        let mut words = Vec::with_capacity(7);
+        words.push(("type".into(), kind.to_owned()));
         Self { name: name.as_bytes().to_vec(), words }
     }
 
     /// Adds a word.
     #[must_use]
-    pub fn with(mut self, key: &str, value: impl ToString) -> Self {
-        self.words.push((key.to_owned(), value.to_string()));
+    pub fn with(mut self, key: impl Into<Cow<'static, str>>, value: impl ToString) -> Self {
+        self.words.push((key.into(), value.to_string()));
         self
     }
 
@@ -57,14 +60,14 @@ impl Line {
 
     /// Adds a word whose value is any bytes.
     #[must_use]
-    pub fn with_bytes(self, key: &str, value: &[u8]) -> Self {
+    pub fn with_bytes(self, key: impl Into<Cow<'static, str>>, value: &[u8]) -> Self {
         self.with(key, escape(value))
     }
 
     /// Adds an extended attribute.
     #[must_use]
     pub fn with_xattr(self, name: &[u8], value: &[u8]) -> Self {
-        self.with_bytes(&format!("xattr.{}", escape(name)), value)
+        self.with_bytes(format!("xattr.{}", escape(name)), value)
     }
 
     /// The value of a word.
@@ -84,16 +87,16 @@ impl Line {
         Some((mode, (seconds.parse().ok()?, nanos.parse().ok()?)))
     }
 
-    /// The line as it is written.
-    fn text(&self) -> String {
-        let slash = if self.name.is_empty() { "" } else { "/" };
-        let mut text = format!(".{slash}{}", escape(&self.name));
+    /// Appends the line as it is written.
+    fn write_to(&self, text: &mut String) {
+        text.push_str(if self.name.is_empty() { "." } else { "./" });
+        escape_to(&self.name, text);
         for (key, value) in &self.words {
-            // Writing to a string cannot fail.
-            let _ = write!(text, " {key}={value}");
+            for part in [" ", key, "=", value] {
+                text.push_str(part);
+            }
         }
         text.push('\n');
-        text
     }
 
     /// Reads a line; `None` for a comment.
@@ -109,7 +112,8 @@ impl Line {
         let path = parts.next().and_then(|path| path.strip_prefix('.')).ok_or_else(invalid)?;
         let name = unescape(path.strip_prefix('/').unwrap_or(path)).ok_or_else(invalid)?;
         let words = parts
-            .map(|word| word.split_once('=').map(|(key, value)| (key.into(), value.into())))
+            .map(|word| word.split_once('='))
+            .map(|word| word.map(|(key, value)| (key.to_owned().into(), value.to_owned())))
             .collect::<Option<Vec<_>>>()
             .ok_or_else(invalid)?;
         Ok(Some(Self { name, words }))
@@ -119,6 +123,11 @@ impl Line {
 /// Escapes what mtree(5) gives a meaning to, and what is not printable ASCII.
 pub fn escape(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
+    escape_to(bytes, &mut text);
+    text
+}
+
+fn escape_to(bytes: &[u8], text: &mut String) {
     for &byte in bytes {
         match byte {
             b'!'..=b'~' if !matches!(byte, b'\\' | b'#' | b'=' | b'*' | b'?' | b'[') => {
@@ -130,7 +139,6 @@ pub fn escape(bytes: &[u8]) -> String {
             }
         }
     }
-    text
 }
 
 /// The bytes that [`escape`] wrote; `None` when it did not write this.
@@ -154,6 +162,8 @@ pub fn unescape(text: &str) -> Option<Vec<u8>> {
 #[derive(Debug)]
 pub struct Recorder<W: Write> {
     output: BufWriter<Digesting<W>>,
+    /// The line that is being written: one buffer for all of them.
+    text: String,
 }
 
 impl<W: Write> Recorder<W> {
@@ -164,7 +174,7 @@ impl<W: Write> Recorder<W> {
     pub fn new(output: W) -> Result<Self> {
         let mut output = BufWriter::with_capacity(64 * 1024, Digesting::new(output));
         output.write_all(b"#mtree\n")?;
-        Ok(Self { output })
+        Ok(Self { output, text: String::new() })
     }
 
     /// Adds a line.
@@ -172,7 +182,9 @@ impl<W: Write> Recorder<W> {
     /// # Errors
     /// When it cannot be written.
     pub fn add(&mut self, line: &Line) -> Result<()> {
-        Ok(self.output.write_all(line.text().as_bytes())?)
+        self.text.clear();
+        line.write_to(&mut self.text);
+        Ok(self.output.write_all(self.text.as_bytes())?)
     }
 
     /// Ends the record: where it went, and its digest.
@@ -189,6 +201,12 @@ impl<W: Write> Recorder<W> {
 mod tests {
     use super::*;
 
+    fn text_of(line: &Line) -> String {
+        let mut text = String::new();
+        line.write_to(&mut text);
+        text
+    }
+
     #[test]
     fn a_line_reads_as_it_was_written() {
         let name = Name::new(b"a b/#\xff\n=*").unwrap();
@@ -196,7 +214,7 @@ mod tests {
             .owned(0o4755, 0, 1000, (-2, 500_000_000))
             .with("size", 3)
             .with_xattr(b"user.x y", b"\0=1");
-        let text = line.text();
+        let text = text_of(&line);
         assert!(text.is_ascii() && text.lines().count() == 1, "{text}");
         let read = Line::parse(text.trim_end_matches('\n')).unwrap().unwrap();
         assert_eq!(read, line);
@@ -206,7 +224,7 @@ mod tests {
     #[test]
     fn the_root_is_a_dot() {
         let line = Line::new(&Name::new(b".").unwrap(), "dir");
-        assert_eq!(line.text(), ". type=dir\n");
+        assert_eq!(text_of(&line), ". type=dir\n");
         assert_eq!(Line::parse(". type=dir").unwrap(), Some(line));
     }
 

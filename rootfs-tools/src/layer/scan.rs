@@ -48,6 +48,29 @@ pub fn mtime(stat: &FileStat) -> (i64, u32) {
 /// # Errors
 /// When it cannot be read, or is a socket, which no layer has.
 pub fn describe(root: BorrowedFd<'_>, name: &Name, form: Form) -> Result<(Line, FileStat, bool)> {
+    describe_by(root, name, form, digest_of)
+}
+
+/// The sha256 of a file's content, in hexadecimal.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn digest_of(file: &File) -> Result<String> {
+    let mut content = Digesting::new(file);
+    io::copy(&mut content, &mut io::sink())?;
+    Ok(content.finish().1.hex())
+}
+
+/// The same, where `digest` knows the sha256 of a file's content.
+///
+/// # Errors
+/// As for [`describe`], and those of `digest`.
+pub fn describe_by(
+    root: BorrowedFd<'_>,
+    name: &Name,
+    form: Form,
+    digest: impl FnOnce(&File) -> Result<String>,
+) -> Result<(Line, FileStat, bool)> {
     let seen = open(root, name, OFlag::O_PATH)?;
     let stat = fd::stat(&seen)?;
     let mode = stat.st_mode & 0o7777;
@@ -61,10 +84,8 @@ pub fn describe(root: BorrowedFd<'_>, name: &Name, form: Form) -> Result<(Line, 
         SFlag::S_IFREG => {
             let file = File::from(open(root, name, OFlag::O_RDONLY)?);
             let attributes = attributes::get(file.as_fd())?;
-            let mut content = Digesting::new(&file);
-            io::copy(&mut content, &mut io::sink())?;
             let line = owned(Line::new(name, "file")).with("size", stat.st_size);
-            with_all(line.with("sha256digest", content.finish().1.hex()), &attributes)
+            with_all(line.with("sha256digest", digest(&file)?), &attributes)
         }
         SFlag::S_IFDIR => {
             let directory = open(root, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;

@@ -36,13 +36,16 @@ pub struct LayerRecord {
     pub bytes: u64,
     /// How many entries it has.
     pub entries: u64,
+    /// The digest of `tree.verity`, when the layer is sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verity: Option<Digest>,
 }
 
 impl LayerRecord {
     /// A record of this version.
     pub fn new(diff_id: Digest, parent: Option<Digest>, blob: Descriptor, form: Form) -> Self {
         let (tree, bytes, entries) = (Digest::of(b""), 0, 0);
-        Self { version: VERSION, diff_id, parent, blob, tree, form, bytes, entries }
+        Self { version: VERSION, diff_id, parent, blob, tree, form, bytes, entries, verity: None }
     }
 }
 

@@ -7,8 +7,9 @@
 //! │                                 annotation org.opencontainers.image.ref.name (`web:latest`)
 //! ├── blobs/sha256/HEX              manifests, configurations, layers as they came; 0444
 //! ├── layers/sha256/HEX/            an unpacked layer, HEX being its chain id
-//! │   ├── layer.json                {"version":1, diffId, parent, blob, tree, form, bytes, entries}
+//! │   ├── layer.json                {"version":1, diffId, parent, blob, tree, form, bytes, entries, …}
 //! │   ├── tree.mtree                what each file was when it was written
+//! │   ├── tree.verity               of a sealed layer: what the kernel holds each file to
 //! │   └── fs/                       the tree, as overlayfs wants a lower layer
 //! ├── build/HEX.json                what a RUN gave the last time: {blob, diffId}
 //! ├── bundles/HEX.json              {"bundle":"/path","layers":[chain ids]}: what gc must keep
@@ -34,6 +35,7 @@ pub mod index;
 pub mod layers;
 pub mod lock;
 pub mod scratch;
+pub mod seal;
 pub mod verify;
 
 use crate::error::{Context, Error, Result};

@@ -5,6 +5,7 @@ use std::path::Path;
 use rustix::process::Signal;
 
 use crate::call::{Call, Ran, wait_until};
+use crate::needs::Need;
 use crate::world::World;
 use crate::{Test, programs, test};
 
@@ -18,6 +19,10 @@ pub(super) fn tests() -> Vec<Test> {
         test("an_archive_runs_and_the_command_is_replaced", an_archive_runs),
         test("a_killed_run_of_an_image_is_deleted", a_killed_run_of_an_image_is_deleted),
         test("what_is_no_image_leaves_nothing", what_is_no_image_leaves_nothing),
+        test("a_sealed_image_cannot_be_changed", a_sealed_image_cannot_be_changed)
+            .needs(Need::Program("mkfs.ext4"))
+            .needs(Need::SealedFiles),
+        test("what_cannot_be_sealed_is_told", what_cannot_be_sealed_is_told),
     ]
 }
 
@@ -202,4 +207,65 @@ fn what_is_no_image_leaves_nothing(world: &World) {
     let ran = ran.run().exits(1);
     assert!(ran.errors.contains("start") && ran.errors.contains("no-such-program"), "{ran:?}");
     assert_eq!(left(world), (0, 0));
+}
+
+/// On an ext4 of its own in a file. The damage is done to the disk, below the file system: the
+/// kernel must not give it to anybody.
+fn a_sealed_image_cannot_be_changed(world: &World) {
+    let root = shell_image(world);
+    let text = "what nobody may change\n".to_owned() + &"-".repeat(9000);
+    std::fs::write(format!("{root}/text"), text).expect("write a file");
+    let script = r#"modprobe loop 2>/dev/null || true
+        cd "$1"; tools="$2 --store disk/store"
+        truncate -s 32M disk.img; mkfs.ext4 -q -b 4096 -O verity disk.img; mkdir disk
+        mount -o loop disk.img disk
+        $tools import shell-root sealed --cmd true --quiet
+        $tools verify --seal
+        $tools verify --seal
+        file=$(echo disk/store/layers/sha256/*/fs/text)
+        echo more 2>/dev/null >> "$file" && echo written
+        $tools verify
+        cp "$file" copy; rm "$file"; cp -p copy "$file"
+        $tools verify && echo unnoticed
+        mv "$file" hidden; $tools rm sealed --quiet; $tools gc --quiet
+        $tools import shell-root sealed --cmd true --quiet
+        $tools verify --seal
+        umount disk
+        for at in $(grep -abo 'what nobody may change' disk.img | cut -d: -f1); do
+            printf X | dd of=disk.img bs=1 seek=$at conv=notrunc status=none
+        done
+        mount -o loop disk.img disk
+        cat "$file" > read 2>/dev/null && echo given
+        umount disk"#;
+    let at = world.dir.to_str().expect("UTF-8");
+    let program = programs::rootfs_tools();
+    let ran = world
+        .program("/usr/bin/unshare")
+        .args(&["--mount", "sh", "-c", script, "sh", at, program.to_str().expect("UTF-8")])
+        .run();
+    let told = format!("{}{}", ran.output, ran.errors);
+    assert_eq!(told.matches("sealed:latest: as it was").count(), 4, "{told}");
+    assert!(told.contains("text: another "), "{told}");
+    for bad in ["written", "unnoticed", "given"] {
+        assert!(!told.contains(bad), "{bad}: {told}");
+    }
+}
+
+/// Where the file system has no fs-verity it is said, and nothing is half sealed.
+fn what_cannot_be_sealed_is_told(world: &World) {
+    let root = world.path("empty");
+    std::fs::create_dir(&root).expect("make a directory");
+    std::fs::write(root.join("file"), "x").expect("write a file");
+    let store =
+        Path::new("/dev/shm").join(format!("minirun-seal-{}", world.cgroup.replace('/', "-")));
+    let tool = |arguments: &[&str]| {
+        let all = ["--store", store.to_str().expect("UTF-8")];
+        world.program(programs::rootfs_tools()).args(&all).args(arguments).run()
+    };
+    tool(&["import", root.to_str().expect("UTF-8"), "plain", "--cmd", "true"]).exits(0);
+    let ran = tool(&["verify", "--seal"]);
+    let after = tool(&["verify"]);
+    std::fs::remove_dir_all(&store).expect("remove the store");
+    assert!(ran.errors.contains("has no fs-verity"), "{ran:?}");
+    assert_eq!(after.exits(0).output, "plain:latest: as it was\n");
 }
