@@ -42,6 +42,7 @@ pub mod pidfd;
 pub mod poll;
 pub mod prctl;
 pub mod proc;
+pub mod program;
 pub mod rlimit;
 pub mod sched;
 pub mod seal;

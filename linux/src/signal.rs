@@ -1,6 +1,7 @@
 //! Signals as events instead of interruptions, signalfd(2).
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -47,11 +48,29 @@ impl AsFd for Signals {
     }
 }
 
+/// Signals, the lowest bit for number 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Set(u64);
+
+/// The signals that this process ignores, and hands down to every program that it becomes,
+/// proc_pid_status(5). All of them where procfs cannot say.
+pub fn ignored() -> Set {
+    let text = crate::fd::read_kernel_file(Path::new("/proc/self/status")).unwrap_or_default();
+    let mask = text.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    Set(mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX))
+}
+
 /// Gives every signal its default meaning and blocks none: what a program expects at its start.
 ///
 /// Rust ignores SIGPIPE and ignored signals survive execve(2), so that without this `yes | head`
 /// would never end in a container.
 pub fn reset_all() -> Result<()> {
+    reset(Set(u64::MAX))
+}
+
+/// The same, where it is known which are [`ignored`]: those with a handler get their default
+/// meaning by execve(2) itself.
+pub fn reset(ignored: Set) -> Result<()> {
     /// One past the last signal number, `_NSIG`.
     const SIGNALS_END: i32 = 65;
     /// The kernel's `struct sigaction` (not libc's): `SIG_DFL`, no flags, an empty mask.
@@ -59,7 +78,7 @@ pub fn reset_all() -> Result<()> {
     /// The size of its mask, in bytes.
     const MASK_SIZE: usize = 8;
     let (default, no_old) = (DEFAULT.as_ptr(), std::ptr::null::<u64>());
-    for number in 1..SIGNALS_END {
+    for number in (1..SIGNALS_END).filter(|number| ignored.0 >> (number - 1) & 1 == 1) {
         // Not through libc, which keeps 32 and 33 for its threads: they would stay ignored.
         // SAFETY: the kernel reads one structure, of no more than these 32 bytes, and writes
         // nothing; the numbers that cannot be set answer with EINVAL.

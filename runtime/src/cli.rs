@@ -6,7 +6,6 @@
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -36,15 +35,20 @@ impl Global {
     }
 }
 
-/// Runs the program: parses, does, reports.
-pub fn main() -> ExitCode {
+/// The exit status of a command that did what it was asked for.
+const SUCCESS: u8 = 0;
+/// That of one that failed, where the command has none of its own.
+const FAILURE: u8 = 1;
+
+/// Runs the program: parses, does, reports. Gives its exit status.
+pub fn main() -> u8 {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let verb = chosen_verb(&arguments);
     if verb.is_some_and(|verb| verb.enters_containers)
         && let Err(error) = seal_program(&arguments)
     {
         Log::default().error(&error);
-        return ExitCode::FAILURE;
+        return FAILURE;
     }
     let mut command = program(verb);
     let arguments = with_two_dashes(arguments, verb);
@@ -56,17 +60,17 @@ pub fn main() -> ExitCode {
         Ok(parts) => parts,
         Err(error) => {
             Log::default().error(&error);
-            return ExitCode::FAILURE;
+            return FAILURE;
         }
     };
     let Some(verb) = VERBS.iter().find(|verb| verb.name == name) else {
-        return ExitCode::FAILURE;
+        return FAILURE;
     };
     match (verb.run)(&global, matches) {
-        Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(255)),
+        Ok(status) => u8::try_from(status).unwrap_or(255),
         Err(error) => {
             global.log.error(&hints::explain(error));
-            ExitCode::from(verb.failure_status)
+            verb.failure_status
         }
     }
 }
@@ -220,16 +224,16 @@ fn with_two_dashes(arguments: Vec<OsString>, verb: Option<&Verb>) -> Vec<OsStrin
 }
 
 /// Help and versions go to stdout and are no failure; errors are, with runc's status.
-fn usage(error: &clap::Error) -> ExitCode {
+fn usage(error: &clap::Error) -> u8 {
     if let Some(option) = option_without_value(error) {
         // Podman asks in this way whether there is an option, and looks for these words.
         drop(writeln!(std::io::stderr(), "minirun: flag needs an argument: {option}"));
-        return ExitCode::FAILURE;
+        return FAILURE;
     }
     drop(error.print());
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => SUCCESS,
+        _ => FAILURE,
     }
 }
 

@@ -1,7 +1,4 @@
 //! The program `minirun`.
+#![no_main]
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    minirun::main()
-}
+linux::begin!(minirun::main);

@@ -25,8 +25,10 @@ pub(crate) struct Host<'a> {
 impl<'a> Host<'a> {
     /// Makes it.
     pub(crate) fn new(world: &'a World) -> Self {
+        // A new network takes over whether the machine forwards; this host does not yet.
         let script = "mount -t tmpfs run /run && mount -t tmpfs lib /var/lib && \
-                      ip link set lo up && echo ready && exec sleep 100000";
+                      echo 0 >/proc/sys/net/ipv4/ip_forward && ip link set lo up && \
+                      echo ready && exec sleep 100000";
         let mut host = Self { world, processes: Vec::new() };
         let holder = world.program("unshare").args(&["--net", "--mount", "sh", "-c", script]);
         host.keep(holder.spawn());

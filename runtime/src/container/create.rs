@@ -10,7 +10,7 @@ use std::path::Path;
 use linux::clone::{Birth, Child};
 use linux::namespace::Kind;
 use linux::shared::SharedNumber;
-use linux::{OFlag, path, pidfd, socket};
+use linux::{OFlag, path, pidfd, signal, socket};
 
 use super::agent::Agent;
 use super::group::{Manager, Wanted};
@@ -223,7 +223,9 @@ impl Half<'_> {
             Some(cgroup) => cgroup.join_files()?,
             None => Vec::new(),
         };
-        let mut view = self.options.manager.host()?.map_or_else(View::none, |host| {
+        // Without a group of its own it sees that of its creator, as the root where it has a
+        // cgroup namespace.
+        let mut view = cgroup::Host::get()?.map_or_else(View::none, |host| {
             let record = wanted.map(|wanted| &wanted.record);
             View::new(host, record, plan.namespaces.has(Kind::Cgroup))
         });
@@ -247,6 +249,7 @@ impl Half<'_> {
             current,
             foreground: self.options.foreground,
             preserved: self.options.preserve_fds,
+            ignored: signal::ignored(),
             new_keyring: !self.options.no_new_keyring,
             pivot: !self.options.no_pivot,
             may_make_devices: !plan.namespaces.has(Kind::User),

@@ -22,7 +22,9 @@ use linux::namespace::{Kind, Namespaces};
 use linux::proc::TrustedProc;
 use linux::sched::Processors;
 use linux::shared::SharedNumber;
-use linux::{Errno, OFlag, Pid, credentials, fd, mount, namespace, path, pidfd, prctl, terminal};
+use linux::{
+    Errno, OFlag, Pid, credentials, fd, mount, namespace, path, pidfd, prctl, signal, terminal,
+};
 
 use super::agent::Agent;
 use super::handshake::{Heard, Line, Message};
@@ -64,7 +66,8 @@ pub(crate) fn enter(
     let (line, inner) = Line::pair().map_err(Error::kernel("make the line"))?;
     let current = SharedNumber::new().map_err(Error::kernel("make the shared page"))?;
     let files = cgroup.as_ref().map(Cgroup::join_files).transpose()?.unwrap_or_default();
-    let outside = Outside { process, init, view, options, current, files };
+    let ignored = signal::ignored();
+    let outside = Outside { process, init, view, options, ignored, current, files };
     let first =
         on_first_processors(process, || outside.be_born(cgroup, Pid::from_raw(pid), &inner))?;
     drop(inner);
@@ -206,6 +209,7 @@ struct Outside<'a> {
     init: &'a OwnedFd,
     view: View,
     options: &'a Options,
+    ignored: signal::Set,
     current: SharedNumber,
     files: Vec<OwnedFd>,
 }
@@ -370,6 +374,7 @@ impl Outside<'_> {
                 may_set_groups: self.view.may_set_groups,
                 dies_with_parent: self.options.foreground,
                 preserved: self.options.preserve_fds,
+                ignored: self.ignored,
                 program,
             },
             line,

@@ -26,16 +26,6 @@ pub(crate) enum Manager {
     Disabled,
 }
 
-impl Manager {
-    /// The cgroups that a container may see, if it may see any.
-    pub(crate) fn host(self) -> Result<Option<&'static Host>> {
-        match self {
-            Self::Disabled => Ok(None),
-            _ => Ok(Host::get()?),
-        }
-    }
-}
-
 /// A group that is going to be made.
 #[derive(Debug)]
 pub(crate) struct Wanted {

@@ -10,7 +10,7 @@ use linux::namespace::{Kind, Namespaces};
 use linux::path::Root;
 use linux::proc::TrustedProc;
 use linux::shared::SharedNumber;
-use linux::{namespace, poll, prctl, terminal};
+use linux::{namespace, poll, prctl, signal, terminal};
 
 use super::handshake::{Heard, Line, Message};
 use super::take_off::{TakeOff, drop_power, shown_program};
@@ -51,6 +51,8 @@ pub(crate) struct Inside<'a> {
     pub(crate) foreground: bool,
     /// How many descriptors after the standard streams the program keeps.
     pub(crate) preserved: u32,
+    /// Signals that the creator ignores, and init with it.
+    pub(crate) ignored: signal::Set,
     /// Whether the container gets a session keyring of its own.
     pub(crate) new_keyring: bool,
     /// Whether the root is changed by pivot_root(2).
@@ -382,6 +384,7 @@ impl Inside<'_> {
                 may_set_groups: self.may_set_groups,
                 dies_with_parent: self.foreground,
                 preserved: self.preserved,
+                ignored: self.ignored,
                 program: built.program,
             },
             line,

@@ -5,8 +5,8 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use linux::clone::Strings;
-use linux::prctl;
 use linux::proc::TrustedProc;
+use linux::{prctl, signal};
 
 use super::handshake::Line;
 use super::inside::failure;
@@ -22,6 +22,8 @@ pub(crate) struct TakeOff<'a> {
     pub(crate) may_set_groups: bool,
     pub(crate) dies_with_parent: bool,
     pub(crate) preserved: u32,
+    /// Signals that the process was born to ignore.
+    pub(crate) ignored: signal::Set,
     pub(crate) program: PathBuf,
 }
 
@@ -66,7 +68,7 @@ pub(crate) fn drop_power(
                 // Changing the user has switched it off.
                 prctl::die_with_parent(true)?;
             }
-            handover::leave_nothing(last.preserved)
+            handover::leave_nothing(last.preserved, last.ignored)
         },
     )?;
     let program = || shown_program(process);

@@ -111,6 +111,8 @@ fn one(
             )));
         }
         ("cgroup" | "cgroup2", None) => Source::Cgroup,
+        // Without an IPC namespace of its own the container sees the host's queues: engines that
+        // share the host's IPC mean that.
         ("mqueue", None) => Source::Mqueue,
         (kind, None) => {
             let name = mount.source().as_ref().map(|source| source.display().to_string());
@@ -132,10 +134,6 @@ fn one(
     let owners = owners(index, mount, &options, users)?;
     if owners.is_some() && !matches!(source, Source::Bind(..)) {
         return Err(wrong("only a bind mount can be idmapped".into()));
-    }
-    if source == Source::Mqueue && !users.0.has(Kind::Ipc) {
-        // Without a namespace of its own the container would see the host's queues.
-        return Err(wrong("mqueue needs an ipc namespace in linux.namespaces".into()));
     }
     Ok(Mount { destination, source, options, owners })
 }

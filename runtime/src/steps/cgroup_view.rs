@@ -73,7 +73,7 @@ impl View {
         Self { born_inside, layout: host.layout(), namespaced, trees }
     }
 
-    /// The view of a container that is run without cgroups.
+    /// The view on a host without cgroups.
     pub(crate) fn none() -> Self {
         Self { born_inside: true, layout: Layout::Unified, namespaced: true, trees: Vec::new() }
     }
@@ -88,7 +88,7 @@ impl View {
     ) -> Result<(), Cause> {
         if self.layout == Layout::Unified {
             let Some(tree) = self.trees.first() else {
-                return Err(Cause::new("cgroups are switched off by --cgroup-manager disabled")
+                return Err(Cause::new("this host has no cgroups")
                     .remedy("remove the cgroup mount from mounts"));
             };
             return attach(&self.one(tree)?, attributes, target);

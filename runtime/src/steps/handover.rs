@@ -132,10 +132,10 @@ fn home_of(passwd: &str, user: u32) -> Option<&str> {
 }
 
 /// Makes every descriptor but the standard streams and `preserved` more close itself at execve, and
-/// gives every signal its default meaning.
-pub(crate) fn leave_nothing(preserved: u32) -> Result<(), Cause> {
+/// gives the signals that our caller ignored their default meaning.
+pub(crate) fn leave_nothing(preserved: u32, ignored: signal::Set) -> Result<(), Cause> {
     fd::close_on_exec_from(3 + i32::try_from(preserved).unwrap_or(0))?;
-    Ok(signal::reset_all()?)
+    Ok(signal::reset(ignored)?)
 }
 
 /// Becomes the program. Returns only with the reason why not.

@@ -3,6 +3,7 @@
 //!
 //! The bounds are generous; the figures are printed, so that a change shows before it hurts.
 
+use crate::call::wait_until;
 use crate::needs::Need;
 use crate::world::World;
 use crate::{Test, programs, test};
@@ -12,6 +13,9 @@ pub(super) fn tests() -> Vec<Test> {
         test("size_of_the_program", size_of_the_program).needs(Need::ReleaseBuild),
         test("crates", crates).needs(Need::Program("cargo")).needs(Need::Workspace),
         test("system_calls_of_a_run", system_calls_of_a_run).needs(Need::Program("strace")),
+        test("system_calls_of_create_start_delete", system_calls_of_create_start_delete)
+            .needs(Need::Program("strace"))
+            .needs(Need::ReleaseBuild),
         test("memory_of_a_run", memory_of_a_run).needs(Need::ReleaseBuild),
         test("nothing_is_loaded", nothing_is_loaded),
     ]
@@ -53,15 +57,47 @@ fn system_calls_of_a_run(world: &World) {
         .run();
     assert_eq!(ran.status, 0, "{ran:?}");
     let text = std::fs::read_to_string(log).expect("a trace");
-    // Up to the program of the container: what it does is its own business.
-    let end = text.lines().position(|line| line.contains("execve(\"/bin/probe\""));
-    let calls = |lines: &mut dyn Iterator<Item = &str>| {
-        lines.filter(|line| line.contains('(') && !line.contains(" resumed>")).count() as u64
-    };
-    let until = calls(&mut text.lines().take(end.expect("the program was started")));
+    let until = calls_of_minirun(&text);
     // Version 1 has a tree for each controller, and each wants its own.
     let bound = if Need::CgroupV2.is_met() { 900 } else { 1300 };
     within("system calls until the program runs", until, bound);
+}
+
+/// How many calls a trace holds, up to the program of the container: what it does is its own
+/// business.
+fn calls_of_minirun(trace: &str) -> u64 {
+    let ours = trace.lines().take_while(|line| !line.contains("execve(\"/bin/probe\""));
+    ours.filter(|line| line.contains('(') && !line.contains(" resumed>")).count() as u64
+}
+
+/// What an engine makes of a container: three programs, and init between them.
+fn system_calls_of_create_start_delete(world: &World) {
+    let bundle = world.bundle("c").args(&["/bin/probe", "exit", "0"]);
+    let traced = |arguments: &[&str]| {
+        let log = world.path(arguments[0]);
+        let (minirun, root) = (programs::minirun(), world.root());
+        world
+            .program(programs::find("strace").expect("strace"))
+            .args(&["-f", "-qq", "-o", log.to_str().expect("UTF-8")])
+            .args(&[minirun.to_str().expect("UTF-8"), "--root", root.to_str().expect("UTF-8")])
+            .args(arguments)
+    };
+    // strace stays until the end of init, which it also watches.
+    let creating = traced(&["create", "-b", bundle.path(), "c"]).spawn();
+    assert!(wait_until(|| world.run(&["state", "c"]).output.contains("\"created\"")));
+    traced(&["start", "c"]).run().ok();
+    creating.wait().ok();
+    assert!(wait_until(|| world.status("c") == "stopped"));
+    traced(&["delete", "c"]).run().ok();
+    let count = |name: &str| {
+        let trace = std::fs::read_to_string(world.path(name)).expect("a trace");
+        calls_of_minirun(&trace)
+    };
+    let counts = ["create", "start", "delete"].map(count);
+    let [create, start, delete] = counts;
+    eprintln!("budget: create {create}, start {start}, delete {delete}");
+    let bound = if Need::CgroupV2.is_met() { 700 } else { 950 };
+    within("system calls of create, start and delete", counts.iter().sum(), bound);
 }
 
 fn memory_of_a_run(world: &World) {

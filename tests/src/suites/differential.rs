@@ -66,6 +66,7 @@ const CHANGES: &[Change] = &[
     ("names", |b| b.set("/hostname", json!("blue"))),
     ("no network namespace", |b| b.without_namespace("network")),
     ("no ipc namespace", |b| b.without_namespace("ipc").without_mount("/dev/mqueue")),
+    ("the host's queues", |b| b.without_namespace("ipc")),
     ("no cgroup namespace", |b| b.without_namespace("cgroup").without_mount("/sys/fs/cgroup")),
     ("parameter", |b| b.set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1"}))),
     ("oom score", |b| b.set("/process/oomScoreAdj", json!(77))),

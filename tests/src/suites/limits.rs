@@ -339,6 +339,10 @@ fn disabled(world: &World) {
     };
     call(&[]).ok().prints("runs\n");
     call(&["--memory", "64m"]).fails("--cgroup-manager disabled");
+    // What Podman asks for with `--cgroups=disabled`: the tree is mounted all the same.
+    let shown = world.bundle("d").shell("test -n \"$(ls /sys/fs/cgroup)\" && echo shown");
+    let ran = world.run(&["--cgroup-manager", "disabled", "run", shown.path()]);
+    ran.ok().prints("shown\n");
     for tree in ["", "/memory", "/unified"] {
         let group = format!("/sys/fs/cgroup{tree}{}/c", world.cgroup);
         assert!(!std::path::Path::new(&group).exists(), "{group}");

@@ -3,10 +3,11 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::bundle::Bundle;
-use crate::call::{Ran, wait_until};
+use crate::call::{Call, Ran, wait_until};
 use crate::host::Host;
 use crate::needs::Need;
 use crate::programs;
@@ -32,6 +33,7 @@ pub(super) fn tests() -> Vec<Test> {
         user("check", check),
         user("a_network_by_default", a_network_by_default).needs(Need::Program("pasta")),
         user("pasta", pasta).needs(Need::Program("pasta")),
+        user("pasta_publishes", pasta_publishes).needs(Need::Program("pasta")),
         user("slirp4netns", slirp4netns).needs(Need::Program("slirp4netns")),
     ]
 }
@@ -225,29 +227,67 @@ fn slirp4netns(world: &World) {
 
 /// The container speaks to a machine that only its host reaches, and nothing stays.
 fn through_a_program(world: &World, program: &str) {
+    let (host, _) = host_for_users(world);
+    let who = "http://192.0.2.2:7000/cgi-bin/who";
+    let bundle = bundle_of_user(world, "c");
+    let bundle = bundle.shell(&format!("wget -q -O - {who} && cat /etc/hostname"));
+    // pasta is what users get who do not ask.
+    for variable in [program, ""] {
+        if variable.is_empty() && program != "pasta" {
+            continue;
+        }
+        let call = by_user(&host, world, &["run", bundle.path()]);
+        // The machine outside sees the host, which is who speaks.
+        call.env("MINIRUN_NET", variable).run().ok().prints("192.0.2.1\nminirun\n");
+        assert!(wait_until(|| host.processes_named(program).is_empty()), "{program} is left");
+        assert_eq!(std::fs::read_dir(world.root()).expect("it is there").count(), 0);
+    }
+}
+
+/// A host on which users have networks, and a process of the machine outside.
+fn host_for_users(world: &World) -> (Host<'_>, i32) {
     let mut host = Host::new(world);
-    host.outside();
+    let outside = host.outside();
     // pasta takes the addresses of the interface with the default route; nobody has to be there.
     host.call("ip", &["route", "add", "default", "via", "192.0.2.254"]).run().ok();
     // Some machines keep the device to root; distributions do not.
     let device = "mkdir -p /dev/net && mount -t tmpfs none /dev/net && \
                   mknod -m 666 /dev/net/tun c 10 200";
     host.call("sh", &["-c", device]).run().ok();
-    let who = "http://192.0.2.2:7000/cgi-bin/who";
-    let bundle = bundle_of_user(world, "c");
-    let bundle = bundle.shell(&format!("wget -q -O - {who} && cat /etc/hostname"));
+    (host, outside)
+}
+
+/// minirun of the user on that host.
+fn by_user(host: &Host<'_>, world: &World, arguments: &[&str]) -> Call {
     let (minirun, root) = (programs::minirun(), world.root());
+    let program = [minirun.to_str().expect("UTF-8"), "--root", root.to_str().expect("UTF-8")];
     let user = ["--reuid=1000", "--regid=1000", "--clear-groups"];
-    let run = [minirun.to_str().expect("UTF-8"), "--root", root.to_str().expect("UTF-8"), "run"];
-    // pasta is what users get who do not ask.
-    for variable in [program, ""] {
-        if variable.is_empty() && program != "pasta" {
-            continue;
-        }
-        let call = host.call("setpriv", &user).args(&run).args(&[bundle.path()]);
-        // The machine outside sees the host, which is who speaks.
-        call.env("MINIRUN_NET", variable).run().ok().prints("192.0.2.1\nminirun\n");
-        assert!(wait_until(|| host.processes_named(program).is_empty()), "{program} is left");
-        assert_eq!(std::fs::read_dir(&root).expect("it is there").count(), 0);
-    }
+    host.call("setpriv", &user).args(&program).args(arguments)
+}
+
+/// A port of the host leads into the container, and pasta ends when minirun could not end it.
+fn pasta_publishes(world: &World) {
+    let (host, outside) = host_for_users(world);
+    let server = ["/bin/busybox", "httpd", "-f", "-p", "7000", "-h", "/www"];
+    let bundle = bundle_of_user(world, "c").file("www/index.html", "here", 0o644).args(&server);
+    let run = ["run", "--net", "pasta", "-p", "8080:7000"];
+    let port_answers = || {
+        let busybox = programs::busybox();
+        let url = "http://192.0.2.1:8080/index.html";
+        let ask = ["-t", &outside.to_string(), "--net", busybox.to_str().expect("UTF-8")];
+        let asked = world.program("nsenter").args(&ask).args(&["wget", "-q", "-O", "-", url]).run();
+        asked.status == 0 && asked.output == "here"
+    };
+    let is_over = || host.processes_named("pasta").is_empty() && !port_answers();
+    by_user(&host, world, &run).args(&["-d", bundle.path()]).run().ok();
+    assert!(wait_until(port_answers), "nobody answers");
+    by_user(&host, world, &["delete", "--force", "c"]).run().ok();
+    assert!(wait_until(is_over), "pasta is left");
+
+    let running = by_user(&host, world, &run).args(&[bundle.path()]).spawn();
+    assert!(wait_until(port_answers), "nobody answers");
+    running.signal(Signal::KILL);
+    running.wait();
+    by_user(&host, world, &["delete", "--force", "c"]).run().ok();
+    assert!(wait_until(is_over), "pasta is left");
 }

@@ -2,13 +2,16 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use super::call;
 use crate::peers::Peer;
 use crate::work::Workshop;
+
+/// How long Docker's daemon may take to start, also in an emulated guest.
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// One way to start a container.
 #[derive(Debug)]
@@ -122,7 +125,11 @@ fn docker(minirun: &Path, directory: &Path, bundle: &Path) -> Result<(Daemon, Ve
         command.args(["--host", &socket]);
         command
     };
+    let begun = Instant::now();
     while call(client().arg("version")).is_err() {
+        if begun.elapsed() > PATIENCE {
+            bail!("dockerd does not answer after {PATIENCE:?}");
+        }
         if let Some(status) = daemon.0.try_wait()? {
             let log = std::fs::read_to_string(directory.join("docker.log")).unwrap_or_default();
             bail!("dockerd: {status}: {}", log.lines().last().unwrap_or_default());

@@ -66,7 +66,7 @@ pub(super) fn podman(world: &World) {
     let config = format!(
         "[network]\nnetwork_backend = \"netavark\"\n[engine]\n\
          runtime_supports_json = [\"crun\", \"runc\", \"minirun\"]\n\
-         runtime_supports_nocgroups = [\"crun\", \"minirun\"]\n\
+         runtime_supports_nocgroup = [\"crun\", \"minirun\"]\n\
          [engine.runtimes]\nminirun = [\"{}\"]\n",
         programs::minirun().display()
     );

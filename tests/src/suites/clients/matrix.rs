@@ -99,7 +99,10 @@ fn attempt(
             .run()
     };
     let ran = shell(&operation.lines);
-    shell("$RM $N >/dev/null 2>&1; $RM $N-2 >/dev/null 2>&1; true");
+    // A client costs a second in a guest: what has no name removes itself.
+    if ["$N", "up "].iter().any(|named| operation.lines.contains(named)) {
+        shell("$RM $N $N-2 >/dev/null 2>&1");
+    }
     let expected = operation.expected.replace("$N", container);
     if ran.output.trim_end() == expected {
         return Ok(());

@@ -32,10 +32,10 @@ pub(super) fn tests() -> Vec<Test> {
         test(name, alone).needs(Need::Systemd).needs(Need::Program(program))
     };
     vec![
-        engine("containerd", "ctr", containerd),
         engine("docker_swarm", "dockerd", swarm::heals),
-        engine("docker_remapped", "dockerd", docker_remapped),
+        engine("containerd", "ctr", containerd),
         engine("docker", "dockerd", docker),
+        engine("docker_remapped", "dockerd", docker_remapped),
         engine("podman", "podman", podman),
     ]
 }

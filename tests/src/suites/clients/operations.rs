@@ -26,9 +26,7 @@ await() {
 }
 status() { ctr task ls | grep "^$N " | while read -r name pid status; do echo "$status"; done; }
 remove_task() {
-    ctr task kill -s KILL $N
-    await '' status
-    ctr task delete $N
+    ctr task delete -f $N
     ctr container delete $N
 }
 "#;
