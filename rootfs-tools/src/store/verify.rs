@@ -3,11 +3,13 @@
 
 use super::Store;
 use super::index::Image;
+use super::seal::Roots;
 use crate::digest::{Digest, Digesting};
 use crate::error::{Context, Result};
 use crate::layer::listing::Line;
 use crate::layer::name::Name;
-use crate::layer::scan::{self, describe, kind_of};
+use crate::layer::scan::{self, describe, describe_by, digest_of, kind_of};
+use crate::layer::whiteout::Form;
 use linux::{OFlag, entry, fd};
 use nix::sys::stat::SFlag;
 use std::collections::BTreeSet;
@@ -52,6 +54,10 @@ pub fn layer(store: &Store, chain_id: &Digest) -> Result<Vec<String>> {
     if content.finish().1 != record.tree {
         return Ok(vec!["its record tree.mtree was changed".into()]);
     }
+    let roots = match store.roots(chain_id, &record) {
+        Ok(roots) => roots,
+        Err(error) => return Ok(vec![error.chain()]),
+    };
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
     let root = linux::path::open(&store.tree_path(chain_id), flags)?;
     let mut wrong = Vec::new();
@@ -62,7 +68,7 @@ pub fn layer(store: &Store, chain_id: &Digest) -> Result<Vec<String>> {
         let difference = match line.kind() {
             "opaque" => opaque(root.as_fd(), &name, record.form),
             "hardlink" => hard_link(root.as_fd(), &name, &line),
-            _ => same(root.as_fd(), &name, &line, record.form),
+            _ => same(root.as_fd(), &name, &line, (record.form, &roots)),
         };
         match difference {
             Ok(None) => {}
@@ -80,30 +86,31 @@ pub fn layer(store: &Store, chain_id: &Digest) -> Result<Vec<String>> {
     Ok(wrong)
 }
 
-/// Compares a file with its line.
+/// Compares a file with its line. The content of a sealed one the kernel vouches for.
 fn same(
     root: BorrowedFd<'_>,
     name: &Name,
     line: &Line,
-    form: crate::layer::whiteout::Form,
+    (form, roots): (Form, &Roots),
 ) -> Result<Option<String>> {
-    let (found, _, _) = describe(root, name, form)?;
+    let (found, _, _) =
+        describe_by(root, name, form, |file| match roots.holds(&line.name, file)? {
+            None => digest_of(file),
+            Some(true) => Ok(line.word("sha256digest").unwrap_or_default().to_owned()),
+            Some(false) => Ok("not sealed, or sealed anew".to_owned()),
+        })?;
     if found == *line {
         return Ok(None);
     }
     let differs = line.words.iter().filter(|(key, value)| found.word(key) != Some(value));
-    let named: Vec<_> = differs.map(|(key, _)| key.as_ref()).collect();
+    let named: Vec<_> = differs.map(|(key, _)| &**key).collect();
     if named.is_empty() {
         return Ok(Some("it has attributes that it had not".into()));
     }
     Ok(Some(format!("another {}", named.join(", "))))
 }
 
-fn opaque(
-    root: BorrowedFd<'_>,
-    name: &Name,
-    form: crate::layer::whiteout::Form,
-) -> Result<Option<String>> {
+fn opaque(root: BorrowedFd<'_>, name: &Name, form: Form) -> Result<Option<String>> {
     let (_, _, opaque) = describe(root, name, form)?;
     Ok((!opaque).then(|| "it does not hide the layers below any more".into()))
 }
