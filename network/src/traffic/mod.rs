@@ -18,7 +18,10 @@
 //!
 //! # Without `sch_netem`
 //! Loss is done by the packet filter instead (`numgen random`), a rate by `tbf`; delay, doubling
-//! and reordering need the module, and are refused without it.
+//! and reordering need the module, and are refused without it. Handing packets to a process
+//! (`nft … queue bypass`) would do most of it and end by itself with that process, but a kernel
+//! that was built without netem tends to be without `nft_queue` too; a relay between two devices
+//! would cut the container off when it is killed.
 
 mod apply;
 mod fault;

@@ -10,7 +10,7 @@ use super::create::preserved;
 use super::{Verb, container, flag, id_argument, path_of, path_value, text_of, value};
 use crate::cli::Global;
 use crate::container::agent::Agent;
-use crate::container::create::{send_descriptor, send_terminal, write_pid_file};
+use crate::container::receivers::{send_descriptor, send_terminal, write_pid_file};
 use crate::container::state::{Home, Status};
 use crate::container::{exec, foreground, open_cgroup};
 use crate::error::{Error, Result};

@@ -16,6 +16,7 @@ use super::agent::Agent;
 use super::group::{Manager, Wanted};
 use super::handshake::{Heard, Line, Message};
 use super::inside::Inside;
+use super::receivers::{send_descriptor, send_terminal, write_pid_file};
 use super::state::{Home, Init, Lock, State};
 use super::{birth, cleanup, readiness};
 use crate::cgroup::{self, Cgroup};
@@ -480,30 +481,4 @@ fn shown_limits(plan: &Plan) -> String {
         }
         None => "resources as configured".into(),
     }
-}
-
-/// Writes a number without a newline, complete or not at all, as callers read it.
-pub(crate) fn write_pid_file(file: &Path, pid: i32) -> Result<()> {
-    let name = file.file_name().unwrap_or_default().display();
-    let temporary = file.with_file_name(format!(".{name}"));
-    let failed = || Error::file(format!("write pid file {}", file.display()));
-    std::fs::write(&temporary, pid.to_string()).map_err(failed())?;
-    std::fs::rename(&temporary, file).map_err(failed())
-}
-
-/// Sends a terminal's master to a console socket, with its name, as runc does.
-pub(crate) fn send_terminal(path: &Path, master: &OwnedFd) -> Result<()> {
-    send_descriptor(path, b"/dev/ptmx", master, "--console-socket")
-}
-
-/// Sends one descriptor to a socket of a caller.
-pub(crate) fn send_descriptor(
-    path: &Path,
-    name: &[u8],
-    descriptor: &OwnedFd,
-    option: &str,
-) -> Result<()> {
-    let doing = || Error::kernel(format!("send a descriptor to {option} {}", path.display()));
-    let stream = socket::connect_to(path).map_err(doing())?;
-    socket::send(&stream, name, &[descriptor.as_fd()]).map_err(doing())
 }

@@ -25,10 +25,10 @@ use linux::path::Root;
 use linux::{Errno, OFlag, Pid, fd, path, pidfd};
 
 use super::checkpoint::{self, Asked};
-use super::cleanup;
 use super::create::{self, Options};
 use super::group::Wanted;
 use super::state::{Home, Init, Lock, State};
+use super::{cleanup, receivers};
 use crate::cgroup::{self, Cgroup};
 use crate::criu::images::Images;
 use crate::criu::message::{InheritFd, JoinNamespace, Kind, Pair};
@@ -321,10 +321,10 @@ impl Half<'_> {
         self.state.writable = self.plan.rootfs.overlay.as_ref().and_then(|o| o.writable.clone());
         self.home.save(&self.state)?;
         if let Some(file) = self.options.pid_file {
-            create::write_pid_file(file, child.pid.as_raw())?;
+            receivers::write_pid_file(file, child.pid.as_raw())?;
         }
         if let (Some(path), Some(master)) = (self.options.console_socket, &self.terminal) {
-            create::send_terminal(path, master)?;
+            receivers::send_terminal(path, master)?;
             self.terminal = None;
         }
         Ok(())

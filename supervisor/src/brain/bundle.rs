@@ -78,8 +78,8 @@ pub(crate) fn joins_network(config: &str) -> bool {
     list.into_iter().flatten().any(|entry| entry["type"] == "network" && entry["path"].is_string())
 }
 
-/// Shows a file to the container at a place in `/etc`, if it has an `/etc` and nothing of its own is
-/// mounted there.
+/// Shows a file to the container at a place in `/etc`, if it has an `/etc` and nothing of its own
+/// is mounted there.
 pub(crate) fn with_file(config: &str, file: &Path, target: &str) -> Result<String> {
     let mut config: Value = serde_json::from_str(config)?;
     let root = config["root"]["path"].as_str().unwrap_or_default();

@@ -96,7 +96,7 @@ fn system_calls_of_create_start_delete(world: &World) {
     let counts = ["create", "start", "delete"].map(count);
     let [create, start, delete] = counts;
     eprintln!("budget: create {create}, start {start}, delete {delete}");
-    let bound = if Need::CgroupV2.is_met() { 700 } else { 950 };
+    let bound = if Need::CgroupV2.is_met() { 700 } else { 1100 };
     within("system calls of create, start and delete", counts.iter().sum(), bound);
 }
 

@@ -216,6 +216,10 @@ fn container_paths_are_never_used_as_text(file: &File) -> Vec<String> {
 const OF_THE_HOST: &[(&str, &str)] = &[
     // The directories of the writable layer, in the bundle.
     ("runtime/src/steps/rootfs.rs", "create_dir_all(&path)"),
+    // The host's resctrl file system, which no container sees.
+    ("runtime/src/steps/resctrl.rs", "fs::remove_dir(dir)"),
+    ("runtime/src/steps/resctrl.rs", "fs::create_dir(path)"),
+    ("runtime/src/steps/resctrl.rs", "fs::write(file, text)"),
     // What this process stands in.
     ("linux/src/mount.rs", "pivot_root(\".\", \".\")"),
     ("linux/src/mount.rs", "umount2(\".\""),

@@ -1,0 +1,166 @@
+//! What a service may say here: what has an effect, what is refused, what is warned about.
+//!
+//! Everything that is not listed is refused at its place in the file.
+
+use anyhow::{Result, anyhow};
+use minisup_compose::model::{self, Deploy, Mode, Rollout};
+
+use super::Place;
+
+/// The keys of a service that have an effect here, or need none.
+const KEYS: [&str; 63] = [
+    "annotations",
+    "attach",
+    "blkio_config",
+    "cap_add",
+    "cap_drop",
+    "cgroup",
+    "command",
+    "configs",
+    "container_name",
+    "cpu_period",
+    "cpu_quota",
+    "cpu_shares",
+    "cpuset",
+    "depends_on",
+    "deploy",
+    "device_cgroup_rules",
+    "devices",
+    "dns",
+    "dns_opt",
+    "dns_search",
+    "domainname",
+    "entrypoint",
+    "environment",
+    "expose",
+    "extra_hosts",
+    "group_add",
+    "healthcheck",
+    "hostname",
+    "image",
+    "init",
+    "ipc",
+    "labels",
+    "logging",
+    "mem_swappiness",
+    "memswap_limit",
+    "network_mode",
+    "networks",
+    "oom_kill_disable",
+    "oom_score_adj",
+    "pid",
+    "platform",
+    "ports",
+    "post_start",
+    "pre_stop",
+    "privileged",
+    "profiles",
+    "pull_policy",
+    "read_only",
+    "runtime",
+    "secrets",
+    "security_opt",
+    "shm_size",
+    "stdin_open",
+    "stop_grace_period",
+    "stop_signal",
+    "sysctls",
+    "tmpfs",
+    "ulimits",
+    "user",
+    "userns_mode",
+    "uts",
+    "volumes",
+    "working_dir",
+];
+/// The keys of `deploy` that have an effect here, or need none.
+const DEPLOY_KEYS: [&str; 9] = [
+    "endpoint_mode",
+    "labels",
+    "mode",
+    "placement",
+    "replicas",
+    "resources",
+    "restart_policy",
+    "rollback_config",
+    "update_config",
+];
+
+impl Place<'_> {
+    /// Refuses what the service says and this supervisor cannot do.
+    pub(super) fn check(&self, service: &model::Service) -> Result<()> {
+        let said = serde_json::to_value(service)?;
+        let keys = |value: &serde_json::Value| -> Vec<String> {
+            value.as_object().into_iter().flat_map(|map| map.keys().cloned()).collect()
+        };
+        let unknown = |key: &&String| !KEYS.contains(&key.as_str()) && !key.starts_with("x-");
+        let mut missing: Vec<String> = keys(&said).iter().filter(unknown).cloned().collect();
+        let deploy = keys(&said["deploy"]);
+        missing.extend(
+            deploy
+                .iter()
+                .filter(|key| !DEPLOY_KEYS.contains(&key.as_str()))
+                .map(|key| format!("deploy.{key}")),
+        );
+        self.check_extension(&service.minisup)?;
+        if service.runtime.as_ref().is_some_and(|name| name != "minirun") {
+            let remedy = "leave it out, and give `up --runtime` for the whole project";
+            return Err(self.refuse("runtime", "one runtime serves all of a project", remedy));
+        }
+        self.check_networks(service)?;
+        if !matches!(service.deploy.mode, Mode::Replicated | Mode::Global) {
+            missing.push("deploy.mode".to_string());
+        }
+        match missing.first() {
+            None => Ok(()),
+            Some(key) => Err(self.refuse(key, "is not supported yet", "leave it out")),
+        }
+    }
+
+    /// Refuses networks that would keep services apart: all of a project are in one.
+    fn check_networks(&self, service: &model::Service) -> Result<()> {
+        let remedy = "leave it out: the services of a project share one network";
+        for (name, attached) in &service.networks {
+            let key = format!("networks.{name}");
+            if name != "default" {
+                let message = "separate networks are not supported yet";
+                return Err(self.refuse(&key, message, remedy));
+            }
+            if attached.ipv4_address.is_some() || attached.ipv6_address.is_some() {
+                let message = "fixed addresses are not supported yet";
+                return Err(self.refuse(&key, message, "services find each other by name"));
+            }
+            if let Some(network) = self.project.networks.get(name)
+                && (network.external
+                    || network.driver != model::Driver::Bridge
+                    || network.mtu.is_some()
+                    || network.enable_ipv6 == Some(true)
+                    || !network.ipam.config.is_empty())
+            {
+                let message =
+                    "only `internal` and `labels` of the default network are supported yet";
+                let path = format!("networks.{name}");
+                return Err(anyhow!("{}", self.project.error_at(&path, message, remedy)));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is understood and does nothing.
+    pub(super) fn without_effect(&self, service: &model::Service) -> Vec<String> {
+        let bare = |asked: &Rollout| Rollout { parallelism: 1, order: None, ..asked.clone() };
+        let deploy = &service.deploy;
+        let mut found = Vec::new();
+        let mut warn = |key: &str, message: &str| {
+            let remedy = "an update that fails stands still";
+            found.push(self.project.warning_at(&self.path(key), message, remedy).to_string());
+        };
+        if bare(&deploy.update_config) != bare(&Rollout::default()) {
+            warn("deploy.update_config", "only parallelism and order have an effect yet");
+        }
+        if deploy.rollback_config != Deploy::default().rollback_config {
+            warn("deploy.rollback_config", "has no effect yet");
+        }
+        found
+    }
+}
