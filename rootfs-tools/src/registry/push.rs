@@ -56,7 +56,10 @@ pub fn push(
     let pushed = send_all(store, &client, &image, &others, progress)?;
     let manifest = store.read_document(&image.descriptor)?;
     let url = client.url(&format!("manifests/{tag}"));
-    let headers = [("Content-Type", image.descriptor.media_type.as_str())];
+    // Not in chunks: not every registry takes a manifest whose length it is not told.
+    let length = manifest.len().to_string();
+    let kind = ("Content-Type", image.descriptor.media_type.as_str());
+    let headers = [kind, ("Content-Length", length.as_str())];
     let response = client.send(Method::PUT, &url, &headers, || {
         Ok(SendBody::from_owned_reader(std::io::Cursor::new(manifest.clone())))
     })?;

@@ -94,6 +94,8 @@ fn answer(weak: &Weak, mut stream: TcpStream) -> std::io::Result<()> {
             _ => say("404 Not Found", ""),
         };
     }
+    // A connection that is closed before everything was read is broken for who still writes.
+    std::io::copy(&mut input.take(length as u64), &mut std::io::sink())?;
     match method {
         "head" => say("404 Not Found", ""),
         "post" => {
