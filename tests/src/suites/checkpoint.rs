@@ -43,10 +43,10 @@ pub(super) fn tests() -> Vec<Test> {
 
 /// A container that counts in a file of its root.
 fn counter(world: &World, name: &str) -> Bundle {
-    // One that is left running has the same files as the one that is restored.
-    let script =
-        "i=0; while :; do i=$((i+1)); echo $i >/tmp/new; mv /tmp/new /tmp/count 2>/dev/null
-        sleep 0.05; done";
+    // CRIU takes a file that the container has not mounted for a standard stream only, and a shell
+    // that redirects one has it twice. One that is left running has the same files as another.
+    let script = "exec >/dev/null 2>&1; i=0; while :; do i=$((i+1))
+        echo $i >/tmp/new; mv /tmp/new /tmp/count; sleep 0.05; done";
     world.bundle(name).shell(script).set("/root/readonly", json!(false))
 }
 
@@ -204,10 +204,7 @@ fn volumes(world: &World) {
 /// On an overlay the checkpoint keeps what the program has written, until the container that was
 /// made of it is deleted.
 fn its_writable_layer(world: &World) {
-    // A stream that is a file must be on one of the container's file systems for CRIU.
-    let script = "exec </dev/null >/dev/null 2>&1
-        i=0; while :; do i=$((i+1)); echo $i >/tmp/new; mv /tmp/new /tmp/count; sleep 0.05; done";
-    let bundle = counter(world, "c").shell(script);
+    let bundle = counter(world, "c");
     let lower = bundle.dir.join("lower");
     std::fs::rename(bundle.dir.join("rootfs"), &lower).expect("make a layer");
     std::fs::create_dir(bundle.dir.join("rootfs")).expect("make the mount point");

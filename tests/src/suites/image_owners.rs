@@ -37,7 +37,7 @@ fn image(world: &World) {
 }
 
 fn in_namespace(world: &World, first: &str, script: &str) -> String {
-    let arguments = ["--userns", first, "team/shell:v1", "sh", "-c", script];
+    let arguments = ["--name", "owned", "--userns", first, "team/shell:v1", "sh", "-c", script];
     run_image(world, &arguments).run().ok().output
 }
 
@@ -148,7 +148,8 @@ fn layers_that_cannot_be_mapped(world: &World) {
         .program("/usr/bin/unshare")
         .args(&["--mount", "sh", "-c", script, "sh", world.dir.to_str().expect("UTF-8")])
         .args(&[minirun.to_str().expect("UTF-8"), "--root", root.to_str().expect("UTF-8")])
-        .args(&["run", "--store", &at("store"), "--userns", "300000", "team/shell:v1"])
+        .args(&["run", "--store", &at("store"), "--name", "owned-by-nobody", "--userns", "300000"])
+        .args(&["team/shell:v1"])
         .env("ROOTFS_TOOLS", programs::rootfs_tools().to_str().expect("UTF-8"))
         .run();
     ran.fails("cannot be idmapped").says("ext4, xfs or btrfs");

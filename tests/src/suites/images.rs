@@ -173,7 +173,8 @@ fn an_image_runs_without_a_bundle(world: &World) {
 
 fn an_archive_runs(world: &World) {
     shell_image(world);
-    let file = world.path("shell.tar");
+    // Its name is the container's, and no other test's.
+    let file = world.path("archived.tar");
     let file = file.to_str().expect("UTF-8");
     tools(world, &["export", "team/shell:v1", file]).exits(0);
     let ran = run_from(world, "other-store", &[file, "echo", "again"]).run().exits(0);
