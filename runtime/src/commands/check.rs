@@ -109,6 +109,15 @@ fn describe(plan: &Plan) -> String {
     text
 }
 
+/// Whether the kernel has the file system as a module, which it loads when somebody mounts it.
+fn comes_with_the_first_mount(kind: &str) -> bool {
+    let read = |file: String| std::fs::read_to_string(file).unwrap_or_default();
+    let release = read("/proc/sys/kernel/osrelease".into());
+    let aliases = read(format!("/lib/modules/{}/modules.alias", release.trim()));
+    let wanted = format!("alias fs-{kind} ");
+    aliases.lines().any(|line| line.starts_with(&wanted))
+}
+
 /// What would stop the container here, as far as a look can tell.
 fn problems(global: &Global, plan: &Plan) -> Result<Vec<String>> {
     let mut problems = Vec::new();
@@ -120,7 +129,9 @@ fn problems(global: &Global, plan: &Plan) -> Result<Vec<String>> {
     }
     let known = std::fs::read_to_string("/proc/filesystems")
         .map_err(Error::file("read /proc/filesystems"))?;
-    let has = |kind: &str| known.split_whitespace().any(|name| name == kind);
+    let has = |kind: &str| {
+        known.split_whitespace().any(|name| name == kind) || comes_with_the_first_mount(kind)
+    };
     if plan.rootfs.overlay.is_some() && !has("overlay") {
         problems.push("the overlay file system (modprobe overlay)".into());
     }
