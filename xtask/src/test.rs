@@ -7,9 +7,11 @@
 //! guest 6.1     the same program, unchanged, in QEMU with that kernel and cgroup v2
 //! guest 6.12    and once more with systemd, for what users are delegated
 //! ```
-//! The last line is the sum: `N passed, N failed, N skipped`. What was skipped was named where it
-//! was skipped, with what it needs.
+//! Near the end is the sum: `N passed, N failed, N skipped`. What was skipped was named where it
+//! was skipped, with what it needs. What failed is shown once more behind the sum, because a log is
+//! read from its end.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -188,26 +190,37 @@ fn guest(which: (&str, &str, &str), artefacts: &Path) -> Result<Outcome> {
 }
 
 /// What one program of tests reported.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default)]
 struct Outcome {
     passed: u64,
     failed: u64,
     skipped: u64,
     /// It ended with a failure.
     broken: bool,
+    /// What it said of tests that failed.
+    complaints: Vec<String>,
+    /// Whether it is saying such things.
+    complains: bool,
+    /// Its last lines, for a program that ends without a word.
+    last: VecDeque<String>,
 }
+
+/// How many of a program's last lines are kept.
+const LAST: usize = 25;
 
 /// Runs a program of tests, shows what it says, each line behind `prefix`, and counts.
 fn watch(prefix: &str, command: &mut Command) -> Result<Outcome> {
     let shown = format!("{command:?}");
-    let mut child =
-        command.stdout(Stdio::piped()).spawn().with_context(|| format!("run {shown}"))?;
-    let output = child.stdout.take().context("its standard output")?;
+    let (output, end) = std::io::pipe().context("make a pipe")?;
+    command.stdout(end.try_clone().context("a second end of the pipe")?).stderr(end);
+    let mut child = command.spawn().with_context(|| format!("run {shown}"))?;
+    // The ends that the command keeps would be waited for.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut outcome = Outcome::default();
     for line in BufReader::new(output).split(b'\n') {
         let line = line.with_context(|| format!("read what {shown} says"))?;
         let line = String::from_utf8_lossy(&line);
-        outcome.count(&line);
+        outcome.hear(&line);
         writeln!(std::io::stdout(), "{prefix}{line}").context("write to standard output")?;
     }
     outcome.broken = !child.wait().with_context(|| format!("wait for {shown}"))?.success();
@@ -215,6 +228,19 @@ fn watch(prefix: &str, command: &mut Command) -> Result<Outcome> {
 }
 
 impl Outcome {
+    /// Takes in a line of the program.
+    fn hear(&mut self, line: &str) {
+        self.complains |= line == "failures:";
+        if self.complains && !line.is_empty() {
+            self.complaints.push(line.to_string());
+        }
+        self.last.extend([line.to_string()]);
+        if self.last.len() > LAST {
+            self.last.pop_front();
+        }
+        self.count(line);
+    }
+
     /// Counts a line such as `test result: ok. 4 passed; 0 failed; 1 ignored; …`.
     fn count(&mut self, line: &str) {
         let Some((_, counts)) =
@@ -222,6 +248,7 @@ impl Outcome {
         else {
             return;
         };
+        self.complains = false;
         for part in counts.split("; ") {
             let mut words = part.split(' ');
             let number = words.next().and_then(|word| word.parse::<u64>().ok());
@@ -239,7 +266,11 @@ impl Outcome {
 #[derive(Debug, Default)]
 struct Sum {
     lines: Vec<String>,
-    all: Outcome,
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+    /// What failed, with what was said of it.
+    failures: Vec<String>,
 }
 
 impl Sum {
@@ -247,18 +278,23 @@ impl Sum {
         if outcome.broken && outcome.failed == 0 {
             // It did not get as far as to say which test.
             outcome.failed = 1;
+            outcome.complaints = outcome.last.into();
         }
-        let Outcome { passed, failed, skipped, .. } = outcome;
+        let Outcome { passed, failed, skipped, complaints, .. } = outcome;
         self.lines
             .push(format!("{part:<18} {passed:>5} passed {failed:>3} failed {skipped:>3} skipped"));
-        self.all.passed += passed;
-        self.all.failed += failed;
-        self.all.skipped += skipped;
+        self.passed += passed;
+        self.failed += failed;
+        self.skipped += skipped;
+        if failed > 0 {
+            self.failures.push(format!("\n== failed: {part}"));
+            self.failures.extend(complaints);
+        }
     }
 
     fn skip(&mut self, part: &str, why: &str) {
         self.lines.push(format!("{part:<18} skipped: {why}"));
-        self.all.skipped += 1;
+        self.skipped += 1;
     }
 
     fn tell(&self) -> Result<()> {
@@ -266,11 +302,14 @@ impl Sum {
         for line in &self.lines {
             println!("{line}");
         }
-        let Outcome { passed, failed, skipped, .. } = self.all;
+        let Self { passed, failed, skipped, .. } = self;
         println!("{passed} passed, {failed} failed, {skipped} skipped");
+        for line in &self.failures {
+            println!("{line}");
+        }
         match failed {
             0 => Ok(()),
-            _ => bail!("{failed} tests failed; each is shown above, where it says `failures:`"),
+            _ => bail!("{failed} tests failed"),
         }
     }
 }
@@ -287,5 +326,24 @@ mod tests {
             .count("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out");
         outcome.count("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured");
         assert_eq!((outcome.passed, outcome.failed, outcome.skipped), (15, 2, 1));
+    }
+
+    #[test]
+    fn failures_are_said_again() {
+        let mut sum = Sum::default();
+        let mut outcome = Outcome::default();
+        let said = ["test a ... ok", "failures:", "", "---- b ----", "it broke", "failures:"];
+        said.iter().for_each(|line| outcome.hear(line));
+        outcome.hear("test result: FAILED. 1 passed; 1 failed; 0 ignored");
+        outcome.hear("something else");
+        outcome.broken = true;
+        sum.add("unit", outcome);
+        let again = ["\n== failed: unit", "failures:", "---- b ----", "it broke", "failures:"];
+        assert_eq!(sum.failures[..5], again);
+        let mut dumb = Outcome { broken: true, ..Outcome::default() };
+        (0..99).for_each(|number| dumb.hear(&format!("line {number}")));
+        sum.add("guest", dumb);
+        assert_eq!(sum.failed, 2);
+        assert_eq!(sum.failures.last().map(String::as_str), Some("line 98"));
     }
 }

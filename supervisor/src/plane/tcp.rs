@@ -45,7 +45,7 @@ async fn connect(address: SocketAddr, port: &Port) -> Option<(TcpStream, InFligh
     port.service.budget.request(begun);
     let deadline = begun + Duration::from_millis(rules.queue_ms);
     let limit = Duration::from_millis(rules.connect_ms);
-    let mut tried = Vec::new();
+    let mut tried = turn::Tried::default();
     loop {
         let now = Instant::now();
         let (backend, in_flight) =
@@ -58,7 +58,7 @@ async fn connect(address: SocketAddr, port: &Port) -> Option<(TcpStream, InFligh
             }
             Err(_) => {
                 backend.refused(Instant::now());
-                tried.push(backend.id.clone());
+                tried.passed(&backend.id);
                 if Instant::now() >= deadline {
                     return None;
                 }

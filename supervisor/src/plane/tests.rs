@@ -125,6 +125,22 @@ async fn what_is_safe_is_repeated_and_nothing_else() {
     .await;
 }
 
+/// A killed process keeps its listening socket until the kernel has taken it apart, and takes
+/// connections that nobody will serve.
+#[tokio::test]
+#[ignore = "needs root"]
+async fn a_dying_instance_is_given_time() {
+    on_this_thread(async {
+        let dead_until = std::time::Instant::now() + Duration::from_millis(600);
+        let answer = move |_, _: &str| (std::time::Instant::now() > dead_until).then(|| ok("new"));
+        let (port, _) = application(answer).await;
+        let stage = Stage::new(port, Protocol::Http, Balance::default()).await;
+        let answer = stage.say(GET).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    })
+    .await;
+}
+
 /// On a machine that is too busy every instance looks dead.
 #[tokio::test]
 #[ignore = "needs root"]

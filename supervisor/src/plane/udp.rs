@@ -148,14 +148,14 @@ impl Desk {
     /// A session from its first datagram to its end, at as many instances as it takes.
     async fn keep(&self, key: Key, session: &Session) {
         let service = &self.port.service;
-        let mut tried = Vec::new();
+        let mut tried = turn::Tried::default();
         loop {
             let deadline = session.heard.get() + Duration::from_millis(service.rules().queue_ms);
             let chosen = turn::next(service, &mut tried, Instant::now(), deadline).await;
             let Ok((backend, in_flight)) = chosen else { return };
             let reached = netns::datagrams(backend.namespace.as_fd(), self.port.publish.port);
             let Ok(socket) = reached.await else {
-                tried.push(backend.id.clone());
+                tried.passed(&backend.id);
                 continue;
             };
             let way = Rc::new(Way {
@@ -176,7 +176,7 @@ impl Desk {
                 End::Quiet => return,
                 End::Refused => {
                     way.backend.refused(Instant::now());
-                    tried.push(way.backend.id.clone());
+                    tried.passed(&way.backend.id);
                     let latest = way.latest.take();
                     if !latest.is_empty() {
                         session.early.borrow_mut().insert(0, latest);

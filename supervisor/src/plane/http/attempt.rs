@@ -11,7 +11,7 @@ use super::request::Request;
 use super::{Client, Duplex, Next};
 use crate::plane::backend::{Backend, InFlight};
 use crate::plane::buffer::Buffer;
-use crate::plane::turn::{self, NoTurn};
+use crate::plane::turn::{self, NoTurn, Tried};
 use crate::plane::{Port, reach};
 
 /// Why there is no answer from an instance. Nothing has reached the client yet.
@@ -20,6 +20,8 @@ pub(super) enum Lack {
     Unsent,
     /// It was sent, and its answer will never come.
     Lost,
+    /// The same, on a connection that had been idle: the instance may just have closed it.
+    Stale,
     /// It is silent and in doubt, and another may answer sooner.
     Left,
     /// The answer took longer than is allowed.
@@ -41,7 +43,7 @@ impl<S: Duplex> Client<'_, S> {
     pub(super) async fn exchange(&mut self, mut request: Request) -> Next {
         let rules = self.port.service.rules();
         let deadline = request.begun + Duration::from_millis(rules.queue_ms);
-        let mut tried = Vec::new();
+        let mut tried = Tried::default();
         let service = &self.port.service;
         loop {
             let now = if tried.is_empty() { request.begun } else { Instant::now() };
@@ -63,10 +65,17 @@ impl<S: Duplex> Client<'_, S> {
             };
             match lack {
                 Lack::Over => return Next::End,
-                Lack::Unsent => backend.refused(Instant::now()),
-                Lack::Lost => {
+                Lack::Unsent => {
+                    backend.refused(Instant::now());
+                    tried.passed(&backend.id);
+                }
+                Lack::Lost | Lack::Stale => {
                     request.losses += 1;
                     let now = Instant::now();
+                    match lack {
+                        Lack::Stale => tried.passed(&backend.id),
+                        _ => tried.lost(&backend.id, now),
+                    }
                     backend.lost(now);
                     // Its other connections are most likely dead, too.
                     backend.pool.clear();
@@ -78,13 +87,15 @@ impl<S: Duplex> Client<'_, S> {
                         return self.fail(&mut request, "502 Bad Gateway", text).await;
                     }
                 }
-                Lack::Left => request.left += 1,
+                Lack::Left => {
+                    request.left += 1;
+                    tried.passed(&backend.id);
+                }
                 Lack::Late => {
                     let text = "the replica did not answer in time\n";
                     return self.fail(&mut request, "504 Gateway Timeout", text).await;
                 }
             }
-            tried.push(backend.id.clone());
             if Instant::now() >= deadline {
                 let text = "no replica became ready in time\n";
                 return self.fail(&mut request, "503 Service Unavailable", text).await;
@@ -124,6 +135,11 @@ impl<S: Duplex> Client<'_, S> {
     ) -> Result<Next, Lack> {
         loop {
             let mut server = connect(self.port, backend, self.address, request).await?;
+            let pooled = server.pooled;
+            let stale = |lack| match lack {
+                Lack::Lost if pooled => Lack::Stale,
+                lack => lack,
+            };
             // A connection that was closed while it was idle refuses the first byte: nothing was
             // sent then, and the next one is tried, at last a new one.
             match server.stream.write(&request.bytes).await {
@@ -131,16 +147,16 @@ impl<S: Duplex> Client<'_, S> {
                     let rest = &request.bytes[sent..];
                     if !rest.is_empty() && server.stream.write_all(rest).await.is_err() {
                         // It may have answered before it stopped to read.
-                        return self.answer(server, in_flight, request, true).await;
+                        return self.answer(server, in_flight, request, true).await.map_err(stale);
                     }
                 }
-                Err(_) if server.pooled => continue,
+                Err(_) if pooled => continue,
                 Err(_) => return Err(Lack::Unsent),
             }
             if request.is_whole() {
-                return self.answer(server, in_flight, request, false).await;
+                return self.answer(server, in_flight, request, false).await.map_err(stale);
             }
-            return self.stream_both_ways(server, in_flight, request).await;
+            return self.stream_both_ways(server, in_flight, request).await.map_err(stale);
         }
     }
 }

@@ -29,6 +29,8 @@ pub(super) enum Lack {
     Unsent,
     /// It was sent, and its answer will never come.
     Lost,
+    /// The same, on a connection that had been used before: the instance may just have closed it.
+    Stale,
     /// It is silent and in doubt, and another may answer sooner.
     Left,
 }
@@ -49,12 +51,12 @@ pub(super) async fn attempt(
     may_leave: bool,
 ) -> Result<Response<Answer>, Lack> {
     let begun = Instant::now();
-    let mut sender = loop {
+    let (mut sender, pooled) = loop {
         let (mut sender, pooled) = connect(port, backend).await?;
         // An idle connection may be closed by the time it is used: hyper says so, and hands the
         // request back unsent; then the next one is tried, at last a new one.
         if sender.ready().await {
-            break sender;
+            break (sender, pooled);
         }
         if !pooled {
             return Err(Lack::Unsent);
@@ -68,6 +70,7 @@ pub(super) async fn attempt(
     let request = Request::from_parts(work.head.clone(), body);
     let answer = match wait(port, backend, may_leave, sender.send(request)).await {
         Ok(answer) => answer,
+        Err(Failed::Lost) if pooled => return Err(Lack::Stale),
         Err(Failed::Lost) => return Err(Lack::Lost),
         Err(Failed::Left) => return Err(Lack::Left),
         Err(Failed::Returned(request)) => {

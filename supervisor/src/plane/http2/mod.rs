@@ -30,7 +30,7 @@ use super::access_log::Line;
 use super::ahead::Ahead;
 use super::buffer::Buffer;
 use super::http::Duplex;
-use super::turn::{self, NoTurn};
+use super::turn::{self, NoTurn, Tried};
 use crate::model::Protocol;
 use attempt::{Lack, attempt};
 use body::Answer;
@@ -124,7 +124,7 @@ async fn find(
 ) -> (Response<Answer>, Option<minisup_core::name::InstanceId>) {
     let rules = port.service.rules();
     let deadline = begun + Duration::from_millis(rules.queue_ms);
-    let (mut tried, mut losses, mut left) = (Vec::new(), 0, 0);
+    let (mut tried, mut losses, mut left) = (Tried::default(), 0, 0);
     loop {
         let now = Instant::now();
         if now >= deadline {
@@ -147,11 +147,21 @@ async fn find(
         let may_leave = work.repeatable && left < turn::MOST_LEFT;
         match attempt(port, &backend, in_flight, &mut work, may_leave).await {
             Ok(answer) => return (answer, Some(backend.id.clone())),
-            Err(Lack::Unsent) => backend.refused(Instant::now()),
-            Err(Lack::Left) => left += 1,
-            Err(Lack::Lost) => {
+            Err(Lack::Unsent) => {
+                backend.refused(Instant::now());
+                tried.passed(&backend.id);
+            }
+            Err(Lack::Left) => {
+                left += 1;
+                tried.passed(&backend.id);
+            }
+            Err(lack @ (Lack::Lost | Lack::Stale)) => {
                 losses += 1;
                 let now = Instant::now();
+                match lack {
+                    Lack::Stale => tried.passed(&backend.id),
+                    _ => tried.lost(&backend.id, now),
+                }
                 backend.lost(now);
                 let may = losses <= rules.retries && work.repeatable;
                 let in_flight = port.service.in_flight();
@@ -165,7 +175,6 @@ async fn find(
             let text = "the replica died while reading the request\n";
             return (plain(StatusCode::BAD_GATEWAY, text), Some(backend.id.clone()));
         }
-        tried.push(backend.id.clone());
     }
 }
 
