@@ -110,7 +110,9 @@ fn frozen() {
 
 fn killed() {
     let group = Group::with("killed", r#"{"pids":{"limit":50}}"#);
-    let child = group.shell("f() { while :; do f & done; }; f 2>/dev/null");
+    // Ten that fork without end and never reach the limit: a shell that cannot fork gives up.
+    let ten = "f() { while :; do (:) & wait; done; }; for i in 0 1 2 3 4 5 6 7 8 9; do f & done";
+    let child = group.shell(&format!("{ten}; wait"));
     while group.processes().unwrap().len() < 10 {
         std::thread::yield_now();
     }
