@@ -47,7 +47,7 @@ const NEEDED: &[(&str, &str)] = &[
 ];
 
 /// Tests that `cargo test` leaves out because of what they need: the package, what is built of it,
-/// its name, the tests.
+/// its name (the library has none), the tests.
 const DEMANDING: [(&str, &str, &str, &str); 3] = [
     ("minirun", "--test", "seccomp_differential", ""),
     ("network", "--test", "hosts", "rootless"),
@@ -55,7 +55,7 @@ const DEMANDING: [(&str, &str, &str, &str); 3] = [
 ];
 /// The same, of those that need root besides.
 const PRIVILEGED: [(&str, &str, &str, &str); 2] =
-    [("minisup", "--bin", "minisup", "plane::"), ("minisup", "--test", "names", "")];
+    [("minisup", "--lib", "", "plane::"), ("minisup", "--test", "names", "")];
 
 pub(crate) fn run() -> Result<()> {
     let mut sum = Sum::default();
@@ -70,8 +70,10 @@ pub(crate) fn run() -> Result<()> {
     let privileged = PRIVILEGED.iter().filter(|_| effective_user() == 0);
     for (package, kind, target, name) in DEMANDING.iter().chain(privileged) {
         let mut tests = Command::new(cargo_program());
-        tests.current_dir(workspace()).args(["test", "--package", package, kind, target]);
-        sum.add(target, watch("", tests.args([name, "--", "--ignored"]))?);
+        tests.current_dir(workspace()).args(["test", "--package", package, kind]);
+        tests.args([target, name].iter().filter(|word| !word.is_empty()));
+        let part = if target.is_empty() { package } else { target };
+        sum.add(part, watch("", tests.args(["--", "--ignored"]))?);
     }
     if effective_user() == 0 {
         heading("native");

@@ -4,7 +4,7 @@
 //! generators. The descriptions are those that the programs parse with, so they cannot differ.
 //!
 //! ```text
-//! target/man/minirun.1  minirun-run.1  …  rootfs-tools.1  …
+//! target/man/minirun.1  minirun-run.1  …  rootfs-tools.1  …  minisup.1  …
 //! target/completions/minirun.bash  _minirun  minirun.fish  …
 //! ```
 
@@ -19,9 +19,13 @@ fn main() -> Result<()> {
     let target = Path::new(&target);
     let (man, completions) = (target.join("man"), target.join("completions"));
     for directory in [&man, &completions] {
+        if directory.exists() {
+            fs::remove_dir_all(directory)
+                .with_context(|| format!("empty {}", directory.display()))?;
+        }
         fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
     }
-    for mut command in [minirun::command(), rootfs_tools::commands::command()] {
+    for mut command in [minirun::command(), rootfs_tools::commands::command(), minisup::command()] {
         let name = command.get_name().to_owned();
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             clap_complete::generate_to(shell, &mut command, &name, &completions)?;
@@ -41,7 +45,9 @@ fn pages(command: &Command, name: &str, directory: &Path) -> Result<()> {
     page.render(&mut text)?;
     let file = directory.join(format!("{name}.1"));
     fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
-    for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+    // `help` would get a page for each verb once more.
+    let shown = |verb: &&Command| !verb.is_hide_set() && verb.get_name() != "help";
+    for verb in command.get_subcommands().filter(shown) {
         pages(verb, &format!("{name}-{}", verb.get_name()), directory)?;
     }
     Ok(())
