@@ -125,8 +125,12 @@ pub(crate) struct Roles {
 /// A host port that leads to a port of every replica.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Publish {
-    /// The address to listen at.
+    /// The address to listen at. With `among`, its port is 0 until one was found.
     pub(crate) host: SocketAddr,
+    /// The ports of which any free one will do, from the first to the last; `(0, 0)` is whichever
+    /// the kernel gives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) among: Option<(u16, u16)>,
     /// The port inside the container.
     pub(crate) port: u16,
     /// What is spoken there.
@@ -163,6 +167,32 @@ impl Publish {
     /// Where it is taken.
     pub(crate) fn door(&self) -> Door {
         Door { at: self.host, transport: self.protocol.transport() }
+    }
+
+    /// Whether its port has still to be found.
+    pub(crate) fn is_open(&self) -> bool {
+        self.host.port() == 0
+    }
+
+    /// Whether what does for one does for the other, whatever port was found.
+    pub(crate) fn asks_like(&self, other: &Publish) -> bool {
+        let asked = |publish: &Publish| match publish.among {
+            Some(_) => Publish { host: (publish.host.ip(), 0).into(), ..publish.clone() },
+            None => publish.clone(),
+        };
+        asked(self) == asked(other)
+    }
+
+    /// Where it is published, in words.
+    pub(crate) fn outside(&self) -> String {
+        let ip = self.host.ip();
+        match self.among {
+            Some((0, _)) if self.is_open() => format!("a free port of {ip}"),
+            Some((first, last)) if self.is_open() => {
+                format!("a free port of {first}-{last} of {ip}")
+            }
+            _ => self.door().to_string(),
+        }
     }
 }
 
@@ -246,6 +276,9 @@ impl ServiceSpec {
             attach: true,
             ..self.clone()
         };
+        // Containers do not know where they are published; how they are probed may follow from it.
+        constant.health = self.health();
+        constant.publish.clear();
         constant.settings.aliases.clear();
         constant.settings.direct = false;
         let text = serde_json::to_vec(&constant).unwrap_or_default();
@@ -363,7 +396,7 @@ impl Stack {
     pub(crate) fn check_ports(&self) -> Result<()> {
         let mut taken: BTreeMap<Door, &str> = BTreeMap::new();
         for (name, spec) in &self.services {
-            for publish in &spec.publish {
+            for publish in spec.publish.iter().filter(|publish| !publish.is_open()) {
                 if let Some(other) = taken.insert(publish.door(), name) {
                     bail!("{} is published by {other} and by {name}", publish.door());
                 }
@@ -399,6 +432,7 @@ mod tests {
             needs: BTreeMap::new(),
             publish: vec![Publish {
                 host: ([0, 0, 0, 0], 8080).into(),
+                among: None,
                 port: 3000,
                 protocol: Protocol::Auto,
             }],
@@ -443,6 +477,15 @@ mod tests {
         let balanced = ServiceSpec { balance, ..spec() };
         assert_eq!(one.revision(), balanced.revision());
         let other = ServiceSpec { env: vec!["A=1".into()], ..spec() };
+        let mut moved = spec();
+        moved.publish[0].host.set_port(8081);
+        moved
+            .publish
+            .push(Publish { host: ([0, 0, 0, 0], 8082).into(), ..spec().publish[0].clone() });
+        assert_eq!(one.revision(), moved.revision(), "containers do not see the host's ports");
+        let other_port = Publish { port: 3001, ..spec().publish[0].clone() };
+        let probed = ServiceSpec { publish: vec![other_port], ..spec() };
+        assert_ne!(one.revision(), probed.revision(), "the port that is probed is another");
         assert_eq!(one.revision(), more.revision());
         assert_ne!(one.revision(), other.revision());
         assert_eq!(one.revision().as_str().len(), 12);
@@ -454,6 +497,23 @@ mod tests {
         let stack = Stack { services: BTreeMap::from(two), ..Stack::default() };
         let error = stack.check_ports().unwrap_err().to_string();
         assert_eq!(error, "0.0.0.0:8080 is published by a and by b");
+    }
+
+    #[test]
+    fn a_free_port_is_asked_for_and_not_named() {
+        let Some(named) = spec().publish.pop() else { unreachable!() };
+        let open =
+            Publish { host: ([0, 0, 0, 0], 0).into(), among: Some((8000, 8010)), ..named.clone() };
+        let found = Publish { host: ([0, 0, 0, 0], 8003).into(), ..open.clone() };
+        assert!(open.is_open() && !found.is_open() && found.asks_like(&open));
+        assert!(!named.asks_like(&open));
+        assert!(!Publish { port: 1, ..found.clone() }.asks_like(&open));
+        assert_eq!(open.outside(), "a free port of 8000-8010 of 0.0.0.0");
+        assert_eq!(found.outside(), "0.0.0.0:8003");
+        let two = Publish { among: Some((0, 0)), ..open };
+        let both = ServiceSpec { publish: vec![two.clone(), two], ..spec() };
+        let stack = Stack { services: BTreeMap::from([("a".into(), both)]), ..Stack::default() };
+        assert!(stack.check_ports().is_ok(), "two free ports are two ports");
     }
 
     #[test]

@@ -62,13 +62,29 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     Ok(total.round() as u64)
 }
 
-/// Reads `[ADDRESS:]HOST_PORT:CONTAINER_PORT[/udp]`.
+/// A published port as it is written on the command line.
+#[derive(Clone, Debug)]
+pub(crate) struct Published {
+    /// Where; the port is 0 when any free one of `among` will do.
+    pub(crate) door: Door,
+    /// The first and the last of them; `(0, 0)` is whichever the kernel gives.
+    pub(crate) among: Option<(u16, u16)>,
+    /// The port inside the container.
+    pub(crate) inside: u16,
+}
+
+/// Reads `[[ADDRESS:]HOST_PORT:]CONTAINER_PORT[/udp]`. Without a port of the host, or with a range
+/// of them, any free one will do.
 ///
 /// # Errors
 /// What is wrong, and what would be right.
-pub(crate) fn publish(text: &str) -> Result<(Door, u16), String> {
-    let wrong =
-        || format!("{text:?} is not a published port; write 8080:3000 or 127.0.0.1:8080:3000");
+pub(crate) fn publish(text: &str) -> Result<Published, String> {
+    let wrong = || {
+        format!(
+            "{text:?} is not a published port; write 8080:3000, 127.0.0.1:8080:3000, \
+             8080-8090:3000 (any free one of these) or 3000 (any free port)"
+        )
+    };
     let (ports, transport) = match text.rsplit_once('/') {
         None => (text, Transport::Tcp),
         Some((ports, "tcp")) => (ports, Transport::Tcp),
@@ -80,7 +96,11 @@ pub(crate) fn publish(text: &str) -> Result<(Door, u16), String> {
             ));
         }
     };
-    let (rest, inside) = ports.rsplit_once(':').ok_or_else(wrong)?;
+    let port = |text: &str| match text.parse::<u16>() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(wrong()),
+    };
+    let (rest, inside) = ports.rsplit_once(':').unwrap_or(("", ports));
     let (address, outside) = match rest.rsplit_once(':') {
         Some((address, port)) => {
             let address = address.trim_start_matches('[').trim_end_matches(']');
@@ -88,12 +108,16 @@ pub(crate) fn publish(text: &str) -> Result<(Door, u16), String> {
         }
         None => (IpAddr::V4(Ipv4Addr::UNSPECIFIED), rest),
     };
-    let port = |text: &str| match text.parse::<u16>() {
-        Ok(port) if port > 0 => Ok(port),
-        _ => Err(wrong()),
+    let (outside, among) = match outside.split_once('-') {
+        _ if outside.is_empty() => (0, Some((0, 0))),
+        Some((first, last)) if port(first)? <= port(last)? => {
+            (0, Some((port(first)?, port(last)?)))
+        }
+        Some(_) => return Err(wrong()),
+        None => (port(outside)?, None),
     };
-    let at = SocketAddr::new(address, port(outside)?);
-    Ok((Door { at, transport }, port(inside)?))
+    let door = Door { at: SocketAddr::new(address, outside), transport };
+    Ok(Published { door, among, inside: port(inside)? })
 }
 
 #[cfg(test)]
@@ -123,12 +147,18 @@ mod tests {
 
     #[test]
     fn ports() {
-        let read = |text| publish(text).map(|(door, port)| format!("{door} {port}"));
+        let read = |text| publish(text).map(|read| format!("{} {}", read.door, read.inside));
         assert_eq!(read("8080:3000").as_deref(), Ok("0.0.0.0:8080 3000"));
         assert_eq!(read("127.0.0.1:80:81/tcp").as_deref(), Ok("127.0.0.1:80 81"));
         assert_eq!(read("[::1]:80:81").as_deref(), Ok("[::1]:80 81"));
         assert_eq!(read("53:5353/udp").as_deref(), Ok("0.0.0.0:53/udp 5353"));
-        for bad in ["80", "0:1", "a:b", "1:2:3", "8080:3000/sctp", "70000:1"] {
+        assert_eq!(read("3000/udp").as_deref(), Ok("0.0.0.0:0/udp 3000"));
+        assert_eq!(read("127.0.0.1::3000").as_deref(), Ok("127.0.0.1:0 3000"));
+        assert_eq!(publish("8000-8010:3000").map(|read| read.among), Ok(Some((8000, 8010))));
+        assert_eq!(publish("3000").map(|read| read.among), Ok(Some((0, 0))));
+        for bad in
+            ["", "0", ":", "9-8:1", "8-:1", "0:1", "a:b", "1:2:3", "8080:3000/sctp", "70000:1"]
+        {
             assert!(publish(bad).is_err(), "{bad}");
         }
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use rustix::process::Signal;
 
 use crate::bundle::Bundle;
-use crate::call::{Call, Running, wait_until};
+use crate::call::{Call, Ran, Running, wait_until};
 use crate::programs;
 use crate::world::World;
 
@@ -162,7 +162,12 @@ impl<'a> Host<'a> {
 
     /// Whatever minirun has made on this host and not removed.
     pub(crate) fn traces(&self) -> Vec<String> {
-        let words = |program, arguments: &[&str]| self.call(program, arguments).run().ok().output;
+        let words = |program, arguments: &[&str]| {
+            let asked = || self.call(program, arguments).run();
+            // What changes while the kernel lists it is asked for again.
+            let again = |ran: &Ran| ran.errors.contains("Dump was interrupted");
+            std::iter::repeat_with(asked).find(|ran| !again(ran)).expect("a list").ok().output
+        };
         let links = words("ip", &["-o", "link"]);
         let names = links.lines().filter_map(|line| line.split(": ").nth(1));
         let ours = |name: &&str| ["mr", "mi"].iter().any(|start| name.starts_with(start));

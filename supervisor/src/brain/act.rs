@@ -22,7 +22,7 @@ use super::{News, bundle, probe};
 use crate::discovery::server;
 use crate::keeper::client::Keeper;
 use crate::layout::Layout;
-use crate::model::{ServiceSpec, Stack};
+use crate::model::ServiceSpec;
 use crate::plane::protocol::Order;
 use crate::settings::{Hook, Network};
 
@@ -247,68 +247,6 @@ impl Brain {
             .endpoints
             .retain(|id| routes.services.values().any(|instances| instances.contains_key(id)));
         self.link.tell(&Order::Routes(routes), None);
-    }
-
-    /// Binds what is published. A port that is taken is the user's to know, before anything runs.
-    pub(crate) fn listen(&mut self, stack: &Stack) -> Result<()> {
-        let mut new = Vec::new();
-        for publish in stack.services.values().flat_map(|spec| &spec.publish) {
-            let door = publish.door();
-            let key = format!("listen/{door}");
-            if self.keeper.get(&key).is_none() && !new.iter().any(|(name, _)| *name == key) {
-                let opened = door.open().with_context(|| format!("cannot listen at {door}"))?;
-                new.push((key, opened));
-            }
-        }
-        for (key, listener) in new {
-            self.keeper.put(&key, listener);
-        }
-        Ok(())
-    }
-
-    /// After a start: what the keeper does not have any more is bound anew.
-    pub(crate) fn listen_again(&mut self) {
-        let stack = self.stack.clone();
-        if let Err(error) = self.listen(&stack) {
-            eprintln!("minisup brain: {error:#}");
-        }
-    }
-
-    fn offer_listeners(&mut self) {
-        for (service, spec) in self.stack.services.clone() {
-            for publish in spec.publish {
-                let door = publish.door();
-                if self.link.listeners.contains(&door) {
-                    continue;
-                }
-                if let Some(socket) = self.keeper.get(&format!("listen/{door}")) {
-                    let order = Order::Listener { service: service.clone(), publish };
-                    self.link.tell(&order, Some(&socket));
-                    self.link.listeners.insert(door);
-                }
-            }
-        }
-    }
-
-    /// Gives up the ports that are not published any more, and has changed ones told anew.
-    pub(crate) fn close_unpublished(&mut self) {
-        let wanted: Vec<String> = self
-            .stack
-            .services
-            .values()
-            .flat_map(|spec| &spec.publish)
-            .map(|publish| format!("listen/{}", publish.door()))
-            .collect();
-        for name in self.keeper.names("listen/") {
-            if !wanted.contains(&name) {
-                self.keeper.release(&name);
-                if let Ok(door) = name.trim_start_matches("listen/").parse() {
-                    self.link.tell(&Order::Close { door }, None);
-                }
-            }
-        }
-        self.link.listeners.clear();
-        self.publish();
     }
 }
 

@@ -363,13 +363,13 @@ impl Brain {
     }
 
     /// Makes a project so, after everything that can be refused has been looked at.
-    fn apply(&mut self, stack: Stack) -> Reply {
+    fn apply(&mut self, mut stack: Stack) -> Reply {
         let project = stack.to_core();
         let texts = stack.services.values().map(|spec| super::bundle::read(&spec.bundle));
         if let Some(error) = texts.filter_map(Result::err).next() {
             return Reply::refused(format!("{error:#}"));
         }
-        if let Err(error) = stack.check_ports().and_then(|()| self.listen(&stack)) {
+        if let Err(error) = stack.check_ports().and_then(|()| self.listen(&mut stack)) {
             return Reply::refused(format!("{error:#}"));
         }
         let before = std::mem::replace(&mut self.stack, stack);

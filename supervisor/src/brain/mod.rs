@@ -24,6 +24,7 @@ mod engine;
 mod exec;
 mod grpc;
 mod link;
+mod listen;
 pub(crate) mod log;
 pub(crate) mod meter;
 mod observe;

@@ -8,7 +8,7 @@ use minisup_core::spec::{Condition, Order, Reserve};
 use serde_json::Value;
 
 use crate::brain::api::StateView;
-use crate::model::{ServiceSpec, Stack};
+use crate::model::{Publish, ServiceSpec, Stack};
 
 /// What `up` would do.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -55,7 +55,7 @@ fn added(plan: &mut Plan, name: &str, new: &ServiceSpec) {
     plan.change(format!("+ {name}: {} new", replicas(new.replicas)));
     plan.note(format!("made from {}", new.bundle.display()));
     for publish in &new.publish {
-        plan.note(format!("{} is published and leads to port {}", publish.door(), publish.port));
+        plan.note(format!("{} is published and leads to port {}", publish.outside(), publish.port));
     }
     for (on, need) in &new.needs {
         plan.note(match need.condition {
@@ -77,7 +77,8 @@ fn changed(
     let is_new = old.revision() != new.revision();
     // What was scaled by command stays so while the file's number does not change.
     let count = if old.replicas == new.replicas { running } else { new.replicas };
-    if !is_new && count == running {
+    let moves = moves(old, new);
+    if !is_new && count == running && moves.is_empty() {
         plan.lines.push(format!("  {name}: no change"));
         return;
     }
@@ -87,8 +88,13 @@ fn changed(
             plan.note(difference);
         }
         impact(plan, new, count);
-    } else {
+    } else if count != running {
         plan.change(format!("~ {name}: from {running} to {}", replicas(count)));
+    } else {
+        plan.change(format!("~ {name}: published elsewhere, its containers stay"));
+    }
+    if !is_new {
+        moves.into_iter().for_each(|line| plan.note(line));
     }
     if count < running {
         plan.note(format!("{} drain and stop, the highest numbers first", running - count));
@@ -145,6 +151,21 @@ fn differences(old: &ServiceSpec, new: &ServiceSpec) -> Vec<String> {
         }
     }
     found
+}
+
+/// Where it is published and was not before, and the other way round.
+fn moves(old: &ServiceSpec, new: &ServiceSpec) -> Vec<String> {
+    let missing = |of: &ServiceSpec, among: &ServiceSpec| -> Vec<Publish> {
+        let known = |publish: &Publish| among.publish.iter().any(|one| one.asks_like(publish));
+        of.publish.iter().filter(|publish| !known(publish)).cloned().collect()
+    };
+    let opened = missing(new, old).into_iter().map(|publish| {
+        format!("{} is published and leads to port {}", publish.outside(), publish.port)
+    });
+    let closed = missing(old, new).into_iter().map(|publish| {
+        format!("{} is closed; open connections go on to their end", publish.outside())
+    });
+    opened.chain(closed).collect()
 }
 
 /// Which variables differ, by their names.

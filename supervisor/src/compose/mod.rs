@@ -263,9 +263,10 @@ impl Place<'_> {
         if port.mode == PortMode::Host {
             return Err(self.refuse("ports", "mode: host is not supported yet", "leave it out"));
         }
-        let Some(outside) = port.published.filter(|range| range.first == range.last) else {
-            let remedy = "write HOST_PORT:CONTAINER_PORT";
-            return Err(self.refuse("ports", "any free port is not supported yet", remedy));
+        let (outside, among) = match port.published {
+            Some(range) if range.first == range.last => (range.first, None),
+            Some(range) => (0, Some((range.first, range.last))),
+            None => (0, Some((0, 0))),
         };
         let protocol = match port.app_protocol.as_deref() {
             _ if port.protocol == model::Protocol::Udp => Protocol::Udp,
@@ -280,7 +281,8 @@ impl Place<'_> {
             }
         };
         let address = port.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        Ok(Publish { host: SocketAddr::new(address, outside.first), port: port.target, protocol })
+        let host = SocketAddr::new(address, outside);
+        Ok(Publish { host, among, port: port.target, protocol })
     }
 
     /// The check of the file; what it leaves out comes from that of the image.

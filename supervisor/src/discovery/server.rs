@@ -70,7 +70,8 @@ impl<I: Instances + 'static> Discovery<I> {
                 let socket = netns::within(network, || door.open())?;
                 let socket =
                     socket.with_context(|| format!("cannot listen at {door} for {service}"))?;
-                let publish = Publish { host: door.at, port: door.at.port(), protocol };
+                let publish =
+                    Publish { host: door.at, among: None, port: door.at.port(), protocol };
                 place.insert((protocol, listen(&service, publish, socket)?));
             }
         }

@@ -36,7 +36,7 @@ impl Stage {
         table.add_endpoint(id.clone(), own, None);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let at = listener.local_addr().unwrap();
-        let publish = Publish { host: at, port, protocol };
+        let publish = Publish { host: at, among: None, port, protocol };
         let port = Rc::new(Port { service: table.service("web"), publish, published: true });
         tokio::task::spawn_local(listen::accept(listener, port));
         let stage = Stage { table, at, id };

@@ -1,10 +1,11 @@
 //! Keys of Compose files, as the containers see them.
 
 use std::collections::BTreeSet;
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::time::Duration;
 
-use crate::project::Project;
+use crate::project::{Project, kill};
+use crate::traffic::Client;
 use crate::world::World;
 use crate::{Test, programs, test};
 
@@ -14,6 +15,7 @@ pub(super) fn tests() -> Vec<Test> {
         test("namespaces_and_rights", namespaces_and_rights),
         test("other_names_are_asked_elsewhere", other_names_are_asked_elsewhere),
         test("followers_are_replaced_too", followers_are_replaced_too),
+        test("free_ports_are_found_and_kept", free_ports_are_found_and_kept),
         test("refusals_have_their_place", refusals_have_their_place),
     ]
 }
@@ -200,6 +202,47 @@ fn followers_are_replaced_too(world: &World) {
     file.up().exits(0);
     let rows = || file.0.ok(&["ps", "--format", "{{.Instance}}"]);
     file.0.wait_for("both replaced", || rows() == "db.1.2\nweb.1.2\n");
+    file.0.down();
+}
+
+fn free_ports_are_found_and_kept(world: &World) {
+    let text = |ports: &str| format!("services: {{web: {{image: ., ports: [{ports}]}}}}\n");
+    // The lower port of the range is somebody else's.
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let first = taken.local_addr().expect("it is bound").port();
+    let ports = format!("\"127.0.0.1::3000\", \"127.0.0.1:{first}-{}:3000\"", first + 9);
+    let file = File::new(world, "ports", &text(&ports));
+    let ports = || -> Vec<u16> {
+        let view: serde_json::Value =
+            serde_json::from_str(&file.0.ok(&["registry", "--json"])).expect("JSON");
+        let published = view["services"]["web"]["publish"].as_array().expect("a list").clone();
+        let host = |one: &serde_json::Value| one["host"].as_str()?.rsplit(':').next()?.parse().ok();
+        published.iter().map(|one| host(one).expect("a port")).collect()
+    };
+    let summary = file.up().exits(0);
+    let found = ports();
+    assert!((first + 1..=first + 9).contains(&found[1]), "{found:?} beside {first}");
+    for port in &found {
+        assert!(summary.output.contains(&format!("127.0.0.1:{port}")), "{summary:?}");
+        Client::connect(*port).and_then(|mut client| client.get("/")).expect("an answer");
+    }
+    let before = file.0.pids();
+    file.up().exits(0);
+    let brain = file.0.role("brain");
+    kill("-KILL", brain.as_ref().expect("it runs"));
+    file.0.wait_for("another brain", || {
+        file.0.role("brain") != brain && file.0.minisup(&["ps"]).status == 0
+    });
+    assert_eq!(ports(), found, "what was found stays");
+    // Where a service is published is nothing to its containers.
+    file.write(&text(&format!("\"127.0.0.1:{}:3000\"", file.0.port)));
+    let compose = file.0.bundle().join("compose.yaml");
+    let plan = file.0.minisup(&["plan", "--file", compose.to_str().expect("UTF-8")]);
+    assert!(plan.output.contains("published elsewhere, its containers stay"), "{plan:?}");
+    file.up().exits(0);
+    assert_eq!(file.0.pids(), before);
+    Client::connect(file.0.port).and_then(|mut client| client.get("/")).expect("an answer");
+    assert!(Client::connect(found[0]).is_err(), "the old port is closed");
     file.0.down();
 }
 

@@ -119,7 +119,7 @@ fn settings(directory: &Path) -> String {
         "Dir::State \"{at}/state\";\nDir::State::lists \"{at}/lists\";\n\
          Dir::State::status \"{at}/state/status\";\nDir::Cache \"{at}\";\n\
          Dir::Etc::sourcelist \"{at}/sources.list\";\nDir::Etc::sourceparts \"/dev/null\";\n\
-         Acquire::Languages \"none\";\n"
+         Acquire::Languages \"none\";\nAcquire::Retries \"3\";\n"
     )
 }
 

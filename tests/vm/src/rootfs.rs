@@ -255,6 +255,7 @@ fn install(profile: Profile, root: &Path) -> Result<()> {
             .args(["-m", "--propagation", "private", "mmdebstrap", "--quiet", "--mode=root"])
             .args(["--variant=essential", "--skip=chroot/mount/sys"])
             .arg("--aptopt=Acquire::Languages \"none\"")
+            .arg("--aptopt=Acquire::Retries \"3\"")
             .args(excluded)
             .arg(format!("--include={}", profile.packages().join(",")))
             .arg(SUITE)

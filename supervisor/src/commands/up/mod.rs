@@ -47,9 +47,10 @@ pub(crate) struct Up {
     /// How many replicas [1]; with a Compose file SERVICE=NUMBER, instead of the file's
     #[arg(long, value_name = "NUMBER|SERVICE=NUMBER")]
     replicas: Vec<String>,
-    /// Publish a port of the replicas at a port of the host, balanced: 8080:3000, 53:53/udp
+    /// Publish a port of the replicas at a port of the host, balanced: 8080:3000, 53:53/udp; 3000
+    /// takes any free port, 8080-8090:3000 a free one of these
     #[arg(requires = "bundle", conflicts_with = "file", long, short, value_parser = quantity::publish)]
-    publish: Vec<(crate::door::Door, u16)>,
+    publish: Vec<quantity::Published>,
     /// A port of the replicas that other services of the project reach: 5432
     #[arg(requires = "bundle", conflicts_with = "file", long)]
     pub(super) expose: Vec<u16>,

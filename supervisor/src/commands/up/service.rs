@@ -9,9 +9,9 @@ use minisup_core::spec::Order;
 
 use super::Up;
 use crate::balance::Balance;
-use crate::door::Door;
 use crate::image::Made;
 use crate::model::{Health, Probe, Protocol, Publish, Roles, ServiceSpec};
+use crate::quantity::Published;
 use crate::settings::Settings;
 
 /// What a service is called that is made of `source`: a bundle, an archive or an image's name.
@@ -39,9 +39,10 @@ pub(super) fn service(up: &Up, made: Made) -> Result<ServiceSpec> {
         "tcp" => Protocol::Tcp,
         _ => Protocol::Auto,
     };
-    let publish = |(door, port): &(Door, u16)| {
-        let udp = door.transport == Transport::Udp;
-        Publish { host: door.at, port: *port, protocol: if udp { Protocol::Udp } else { protocol } }
+    let publish = |wanted: &Published| {
+        let udp = wanted.door.transport == Transport::Udp;
+        let protocol = if udp { Protocol::Udp } else { protocol };
+        Publish { host: wanted.door.at, among: wanted.among, port: wanted.inside, protocol }
     };
     if let Some(wrong) = up.env.iter().find(|variable| !variable.contains('=')) {
         bail!("--env {wrong}: write NAME=value");
