@@ -1,7 +1,5 @@
 //! What the core asks for, done. Each action starts a task and is answered by news.
 
-use std::os::fd::OwnedFd;
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -18,6 +16,7 @@ use super::exec::{self, Ended};
 use super::log::{self, Log};
 use super::meter::Meter;
 use super::runtime::Runtime;
+use super::streams::Streams;
 use super::{News, bundle, probe};
 use crate::discovery::server;
 use crate::keeper::client::Keeper;
@@ -259,20 +258,11 @@ impl Launch {
         self.runtime.delete(&id).await.context("cannot clean up before the start")?;
         let bundle = self.layout.bundle(&name);
         let cable = self.write_bundle(&bundle)?;
-        let (out, their_out) = pipe()?;
-        let (err, their_err) = pipe()?;
-        self.keeper.put(&format!("stdout/{name}"), out);
-        self.keeper.put(&format!("stderr/{name}"), err);
-        let input = match self.spec.settings.stdin_open {
-            true => {
-                // Nobody writes into it, and as long as it is kept it does not end.
-                let (theirs, input) = pipe()?;
-                self.keeper.put(&format!("stdin/{name}"), input);
-                Stdio::from(theirs)
-            }
-            false => Stdio::null(),
-        };
-        let pid = self.runtime.create(&id, &bundle, input, their_out, their_err).await?;
+        let streams = Streams::make(&self.spec.settings, &name, &bundle, &self.keeper)?;
+        let (pid, terminal) = self.runtime.create(&id, &bundle, streams).await?;
+        if let Some(terminal) = terminal {
+            self.keeper.put(&format!("stdout/{name}"), terminal);
+        }
         let running = Running::hold(pid)?;
         if let Some(Err(error)) = cable.map(|cable| cable.lay(&running)) {
             eprintln!("minisup brain: {name} is not in the project's network: {error:#}");
@@ -340,9 +330,4 @@ async fn run_hooks(
         }
     }
     Ok(())
-}
-
-fn pipe() -> Result<(OwnedFd, OwnedFd)> {
-    let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
-    Ok((OwnedFd::from(reader), OwnedFd::from(writer)))
 }

@@ -49,8 +49,11 @@ pub(crate) fn config(text: &str, spec: &ServiceSpec, place: &Place<'_>) -> Resul
         top.insert("hostname".into(), json!(instance.slot.to_string()));
     }
     spec.settings.write(top)?;
+    if spec.settings.terminal {
+        terminals(top);
+    }
     let process = object(top, "process");
-    process.insert("terminal".into(), json!(false));
+    process.insert("terminal".into(), json!(spec.settings.terminal));
     if let Some(command) = &spec.command {
         process.insert("args".into(), json!(command));
     }
@@ -69,6 +72,18 @@ pub(crate) fn config(text: &str, spec: &ServiceSpec, place: &Place<'_>) -> Resul
     limit(linux, spec);
     spec.settings.write_init(top)?;
     Ok(serde_json::to_string_pretty(&config)?)
+}
+
+/// Mounts a devpts of the container's own, in which its terminal is made, unless one is there.
+fn terminals(config: &mut Map<String, Value>) {
+    let mounts = config.entry("mounts").or_insert_with(|| json!([]));
+    let Value::Array(mounts) = mounts else { return };
+    if mounts.iter().all(|mount| mount["destination"] != "/dev/pts") {
+        mounts.push(json!({
+            "destination": "/dev/pts", "type": "devpts", "source": "devpts",
+            "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+        }));
+    }
 }
 
 /// Whether the container joins a network namespace that exists.

@@ -30,6 +30,7 @@ pub(crate) mod meter;
 mod observe;
 mod probe;
 mod runtime;
+mod streams;
 pub(crate) mod traffic;
 
 use std::rc::Rc;

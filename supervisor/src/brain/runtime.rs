@@ -14,6 +14,8 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use tokio::process::Command;
 
+use super::streams::{self, Streams};
+
 /// The longest a runtime command may take before it is given up.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -45,15 +47,13 @@ impl Runtime {
         self.root.join(id).exists()
     }
 
-    /// Creates a container; the answer is its first process.
-    pub(crate) async fn create(
+    /// Creates a container; the answer is its first process, and its terminal if it has one.
+    pub(super) async fn create(
         &self,
         id: &str,
         bundle: &Path,
-        input: Stdio,
-        out: OwnedFd,
-        err: OwnedFd,
-    ) -> Result<i32> {
+        streams: Streams,
+    ) -> Result<(i32, Option<OwnedFd>)> {
         let (log, pid_file) = (bundle.join("runtime.log"), bundle.join("pid"));
         let mut command = Command::new(&self.program);
         command
@@ -65,11 +65,10 @@ impl Runtime {
             .arg(bundle)
             .arg("--pid-file")
             .arg(&pid_file)
-            .arg(id)
-            .stdin(input)
-            .stdout(out)
-            .stderr(err)
+            .current_dir(bundle)
             .kill_on_drop(true);
+        let terminal = streams.hand_to(&mut command);
+        command.arg(id);
         let mut child =
             command.spawn().with_context(|| format!("cannot run {}", self.program.display()))?;
         drop(command); // and with it our ends of the container's pipes
@@ -77,8 +76,10 @@ impl Runtime {
         if !waited.with_context(|| format!("create took more than {LIMIT:?}"))??.success() {
             bail!("{}", complaint(&log));
         }
+        let terminal = terminal.map(streams::take_terminal).transpose()?;
         let pid = std::fs::read_to_string(&pid_file).context("the runtime wrote no pid file")?;
-        pid.trim().parse().context("the runtime's pid file holds no number")
+        let pid = pid.trim().parse().context("the runtime's pid file holds no number")?;
+        Ok((pid, terminal))
     }
 
     /// Starts the workload of a created container.

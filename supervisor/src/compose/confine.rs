@@ -47,6 +47,7 @@ impl Place<'_> {
         };
         settings.init = service.init.unwrap_or(false);
         settings.stdin_open = service.stdin_open;
+        settings.terminal = service.tty;
         settings.cpu_quota =
             service.cpu_quota.map(|quota| (quota, service.cpu_period.unwrap_or(100_000)));
         let of_v1 = [

@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use minisup_compose::minisup::LbProtocol;
 use minisup_compose::model::{
-    self, Condition, Deploy, Healthcheck, MountKind, PortMode, PublishedPort, PullPolicy,
-    RestartCondition, Test,
+    self, Condition, Deploy, Healthcheck, MountKind, PublishedPort, PullPolicy, RestartCondition,
+    Test,
 };
 use minisup_compose::{Disk, Loader, find};
 use minisup_core::restart::{RestartOn, RestartPolicy};
@@ -260,9 +260,6 @@ impl Place<'_> {
     }
 
     fn publish(&self, port: &PublishedPort, default: LbProtocol) -> Result<Publish> {
-        if port.mode == PortMode::Host {
-            return Err(self.refuse("ports", "mode: host is not supported yet", "leave it out"));
-        }
         let (outside, among) = match port.published {
             Some(range) if range.first == range.last => (range.first, None),
             Some(range) => (0, Some((range.first, range.last))),

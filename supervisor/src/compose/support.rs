@@ -3,12 +3,12 @@
 //! Everything that is not listed is refused at its place in the file.
 
 use anyhow::{Result, anyhow};
-use minisup_compose::model::{self, Deploy, Mode, Rollout};
+use minisup_compose::model::{self, Deploy, Mode, PortMode, Rollout};
 
 use super::Place;
 
 /// The keys of a service that have an effect here, or need none.
-const KEYS: [&str; 63] = [
+const KEYS: [&str; 64] = [
     "annotations",
     "attach",
     "blkio_config",
@@ -66,6 +66,7 @@ const KEYS: [&str; 63] = [
     "stop_signal",
     "sysctls",
     "tmpfs",
+    "tty",
     "ulimits",
     "user",
     "userns_mode",
@@ -148,18 +149,23 @@ impl Place<'_> {
 
     /// What is understood and does nothing.
     pub(super) fn without_effect(&self, service: &model::Service) -> Vec<String> {
+        const STILL: &str = "an update that fails stands still";
         let bare = |asked: &Rollout| Rollout { parallelism: 1, order: None, ..asked.clone() };
         let deploy = &service.deploy;
         let mut found = Vec::new();
-        let mut warn = |key: &str, message: &str| {
-            let remedy = "an update that fails stands still";
+        let mut warn = |key: &str, message: &str, remedy: &str| {
             found.push(self.project.warning_at(&self.path(key), message, remedy).to_string());
         };
         if bare(&deploy.update_config) != bare(&Rollout::default()) {
-            warn("deploy.update_config", "only parallelism and order have an effect yet");
+            let message = "only parallelism and order have an effect yet";
+            warn("deploy.update_config", message, STILL);
         }
         if deploy.rollback_config != Deploy::default().rollback_config {
-            warn("deploy.rollback_config", "has no effect yet");
+            warn("deploy.rollback_config", "has no effect yet", STILL);
+        }
+        if service.ports.iter().any(|port| port.mode == PortMode::Host) {
+            let remedy = "the client's address is in X-Forwarded-For, or comes with `send_proxy`";
+            warn("ports", "on one host `mode: host` is a port like any other", remedy);
         }
         found
     }

@@ -95,6 +95,8 @@ pub(crate) struct Settings {
     pub(crate) init: bool,
     /// An open standard input, in which nothing ever comes.
     pub(crate) stdin_open: bool,
+    /// A terminal instead of three pipes. Nobody types on it; what is shown on it is logged.
+    pub(crate) terminal: bool,
     /// What is kept of its output.
     pub(crate) log: LogRules,
     /// Run in the container when it has started, one after the other.

@@ -16,6 +16,7 @@ pub(super) fn tests() -> Vec<Test> {
         test("other_names_are_asked_elsewhere", other_names_are_asked_elsewhere),
         test("followers_are_replaced_too", followers_are_replaced_too),
         test("free_ports_are_found_and_kept", free_ports_are_found_and_kept),
+        test("a_terminal_outlives_the_brain", a_terminal_outlives_the_brain),
         test("refusals_have_their_place", refusals_have_their_place),
     ]
 }
@@ -246,6 +247,28 @@ fn free_ports_are_found_and_kept(world: &World) {
     file.0.down();
 }
 
+fn a_terminal_outlives_the_brain(world: &World) {
+    let script = "test -t 0 && test -t 1 && test -t 2 && echo three; tty; \
+                  while [ ! -e /tmp/go ]; do sleep 0.1; done; echo later; exec sleep 1000";
+    let text = format!(
+        "services: {{web: {{image: ., tty: true, tmpfs: [/tmp], command: [sh, -c, '{script}']}}}}\n"
+    );
+    let file = File::new(world, "tty", &text);
+    file.up().exits(0);
+    let logs = || file.0.ok(&["logs"]);
+    file.0.wait_for("its first words", || logs().contains("three") && logs().contains("/dev/"));
+    let brain = file.0.role("brain");
+    kill("-KILL", brain.as_ref().expect("it runs"));
+    file.0.wait_for("another brain", || {
+        file.0.role("brain") != brain && file.0.minisup(&["ps"]).status == 0
+    });
+    let before = file.0.pids();
+    file.sh("web", "touch /tmp/go");
+    file.0.wait_for("what it says after that", || logs().contains("later"));
+    assert_eq!(file.0.pids(), before, "no hang-up reached it");
+    file.0.down();
+}
+
 fn refusals_have_their_place(world: &World) {
     let file = File::new(world, "refused", "");
     for (line, message) in [
@@ -256,7 +279,6 @@ fn refusals_have_their_place(world: &World) {
         ("network_mode: \"service:db\"", "not supported yet"),
         ("pid: \"service:db\"", "not supported yet"),
         ("networks: [back]", "separate networks are not supported yet"),
-        ("tty: true", "is not supported yet"),
         ("cgroup_parent: /x", "is not supported yet"),
         ("runtime: kata", "one runtime serves all"),
         ("security_opt: [\"seccomp=./no-such.json\"]", "no-such.json"),
