@@ -244,17 +244,11 @@ impl Outside<'_> {
     fn enter_and_clone(&self, line: &Line) -> Result<(), Failure> {
         let mut journal = Journal::init(line, self.current);
         journal.step(Step::Settle, || "in its cgroup".into(), || self.settle(line))?;
+        let proc = self.needs_proc().then(TrustedProc::mount);
         let container = || "the container's namespaces".into();
         journal.step(Step::Enter, container, || self.enter())?;
-        let trusted = self.needs_proc();
-        // Taken after the namespaces and before the PID namespace: it shows the wrong processes,
-        // and
-        // `self` still works, because it is about whoever looks.
-        let child = journal.step(
-            Step::Clone,
-            || "the process".into(),
-            || self.clone_inside(line, trusted),
-        )?;
+        let inside = || self.clone_inside(line, proc);
+        let child = journal.step(Step::Clone, || "the process".into(), inside)?;
         let pid = child.pid.as_raw();
         journal.step(
             Step::Enter,
@@ -299,15 +293,25 @@ impl Outside<'_> {
         Ok(())
     }
 
+    /// Whether the process writes a label to a file of its own in /proc.
+    ///
+    /// A /proc is mounted for that before the namespaces are entered: it shows the wrong processes,
+    /// and `self` is whoever looks all the same. In a user namespace the kernel allows no new /proc
+    /// beside one of which parts are hidden, and every engine hides some.
     fn needs_proc(&self) -> bool {
         self.process.apparmor.is_some() || self.process.selinux.is_some()
     }
 
-    fn clone_inside(&self, line: &Line, trusted: bool) -> Result<Child, Cause> {
+    fn clone_inside(
+        &self,
+        line: &Line,
+        proc: Option<linux::Result<TrustedProc>>,
+    ) -> Result<Child, Cause> {
+        // A user may mount one only inside.
+        let proc = proc.map(|outside| outside.or_else(|_| TrustedProc::mount())).transpose()?;
         if self.view.namespaces.contains(Kind::Pid) {
             namespace::enter(self.init.as_fd(), Kind::Pid)?;
         }
-        let proc = if trusted { Some(TrustedProc::mount()?) } else { None };
         let birth = Birth { sibling: true, ..Birth::default() };
         Ok(spawn(birth, || self.become_process(line, proc))?)
     }

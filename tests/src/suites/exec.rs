@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::lifecycle::waiting;
+use super::namespaces::mapped;
 use crate::needs::Need;
 use crate::world::World;
 use crate::{Test, test};
@@ -13,6 +14,7 @@ pub(super) fn tests() -> Vec<Test> {
         test("process_file", process_file),
         test("failures", failures),
         test("users_are_read_strictly", users_are_read_strictly),
+        test("labels_in_a_user_namespace", labels_in_a_user_namespace).needs(Need::Root),
         test("in_a_group_below", in_a_group_below),
         test("group_that_the_container_divided", group_that_the_container_divided)
             .needs(Need::CgroupV2),
@@ -84,6 +86,19 @@ fn failures(world: &World) {
     world.run(&["exec", "--cap", "CAP_NOPE", "c", "true"]).exits(255).says("unknown capability");
     world.run(&["exec", "-e", "NOVALUE", "c", "true"]).exits(255).says("not NAME=value");
     assert_eq!(world.status("c"), "running");
+    world.run(&["delete", "-f", "c"]).ok();
+}
+
+/// A label is written to a file in /proc, and in a user namespace the kernel allows no second /proc
+/// beside one of which parts are hidden. Docker asks for both when it maps users.
+fn labels_in_a_user_namespace(world: &World) {
+    let bundle = mapped(world, "c")
+        .args(&["sleep", "1000"])
+        .set("/linux/maskedPaths", json!(["/proc/keys", "/proc/sysrq-trigger"]));
+    world.run(&["run", "-d", bundle.path()]).ok();
+    let ran = world.run(&["exec", "--apparmor", "no-such-profile", "c", "true"]);
+    assert!(ran.errors.contains("no-such-profile"), "{}", ran.errors);
+    world.run(&["exec", "c", "id", "-u"]).ok().prints("0\n");
     world.run(&["delete", "-f", "c"]).ok();
 }
 

@@ -99,7 +99,7 @@ fn joined_pid_namespace(world: &World) {
 }
 
 /// A bundle with a user namespace that maps to 100000 and up, and with a root that it owns.
-fn mapped(world: &World, name: &str) -> Bundle {
+pub(super) fn mapped(world: &World, name: &str) -> Bundle {
     let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
     let bundle = world
         .bundle(name)

@@ -13,7 +13,7 @@
 pub(super) const SHELL: &str = r#"
 up() { $E run -d --name $N $R "$@" >/dev/null; }
 field() { $E inspect -f "{{$1}}" $N; }
-on_terminal() { script -qec "$1" /dev/null | tr -d '\r'; }
+on_terminal() { script -qec "$1" /dev/null | tr -d '\r' | sed 's/^\^@//'; } # ctr closes its input
 await() {
     wanted=$1
     shift
