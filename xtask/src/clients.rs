@@ -11,7 +11,8 @@ use anyhow::{Context, Result, bail};
 use crate::test::artefacts;
 
 /// The tests of the suite `clients`.
-const ENGINES: [&str; 5] = ["containerd", "docker_swarm", "docker_remapped", "podman", "docker"];
+const ENGINES: [&str; 6] =
+    ["containerd", "docker_swarm", "docker_remapped", "docker_images", "podman", "docker"];
 
 /// How long one engine may take, in seconds.
 const SECONDS: &str = "14400";
@@ -21,7 +22,7 @@ pub(crate) fn run(names: &[&str]) -> Result<()> {
     if let Some(unknown) = names.iter().find(|name| !ENGINES.contains(name)) {
         bail!("there are no tests of {unknown}; there are {}", ENGINES.join(", "));
     }
-    let artefacts = artefacts(&["minirun"])?;
+    let artefacts = artefacts(&["minirun", "rootfs-tools"])?;
     let mut behind = Vec::new();
     for name in if names.is_empty() { &ENGINES[..] } else { names } {
         let mut guest = Command::new(artefacts.join("vm"));

@@ -79,10 +79,10 @@ pub fn of_image(
     process.insert("env".into(), json!(env));
     process.insert("cwd".into(), json!(cwd));
     process.insert("terminal".into(), json!(false));
-    let mut ids = json!({ "uid": user.uid, "gid": user.gid });
-    if !user.additional.is_empty() {
-        ids["additionalGids"] = json!(user.additional);
-    }
+    // Its own group as well: a program that changes its group (a set-group-ID file) would leave it
+    // otherwise, and with it what files deny to that group (CVE-2022-36109).
+    let groups: Vec<u32> = std::iter::once(user.gid).chain(user.additional).collect();
+    let ids = json!({ "uid": user.uid, "gid": user.gid, "additionalGids": groups });
     process.insert("user".into(), ids);
     sort_capabilities(process);
     let root = object(&mut config, "root")?;

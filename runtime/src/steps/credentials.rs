@@ -66,7 +66,8 @@ fn set_groups(user: &User, may_set_groups: bool) -> Result<(), Cause> {
     if may_set_groups {
         return Ok(credentials::set_groups(&user.groups)?);
     }
-    if user.groups.is_empty() {
+    // Its own group it has in any case.
+    if user.groups.iter().all(|group| *group == user.group) {
         return Ok(());
     }
     Err(Cause::new("additionalGids cannot be set in this user namespace").remedy(

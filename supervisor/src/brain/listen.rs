@@ -43,9 +43,12 @@ impl Brain {
     fn keep_found(&self, stack: &mut Stack) {
         for (name, spec) in &mut stack.services {
             let Some(before) = self.stack.services.get(name) else { continue };
+            let mut found: Vec<&Publish> = before.publish.iter().collect();
             for publish in spec.publish.iter_mut().filter(|publish| publish.is_open()) {
-                let found = before.publish.iter().find(|old| old.asks_like(publish));
-                publish.host = found.map_or(publish.host, |old| old.host);
+                // Each is given once: a service may ask for two free ports in the same words.
+                if let Some(place) = found.iter().position(|old| old.asks_like(publish)) {
+                    publish.host = found.swap_remove(place).host;
+                }
             }
         }
     }

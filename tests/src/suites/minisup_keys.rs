@@ -211,7 +211,8 @@ fn free_ports_are_found_and_kept(world: &World) {
     // The lower port of the range is somebody else's.
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let first = taken.local_addr().expect("it is bound").port();
-    let ports = format!("\"127.0.0.1::3000\", \"127.0.0.1:{first}-{}:3000\"", first + 9);
+    let range = format!("\"127.0.0.1:{first}-{}:3000\"", first + 9);
+    let ports = format!("\"127.0.0.1::3000\", {range}, \"127.0.0.1::3000\"");
     let file = File::new(world, "ports", &text(&ports));
     let ports = || -> Vec<u16> {
         let view: serde_json::Value =

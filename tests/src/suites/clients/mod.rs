@@ -8,10 +8,12 @@
 //! matrix.rs         each operation with each runtime: the table
 //! engines.rs        the engines themselves: configured, started, given an image
 //! swarm.rs          Docker Swarm on minirun
+//! images.rs         images that Docker made
 //! ```
 //! They run in a guest (`cargo xtask clients`), where nothing else uses the engines.
 
 mod engines;
+mod images;
 mod matrix;
 mod operations;
 mod swarm;
@@ -36,6 +38,7 @@ pub(super) fn tests() -> Vec<Test> {
         engine("containerd", "ctr", containerd),
         engine("docker", "dockerd", docker),
         engine("docker_remapped", "dockerd", docker_remapped),
+        engine("docker_images", "dockerd", images::saved_and_loaded),
         engine("podman", "podman", podman),
     ]
 }
