@@ -20,6 +20,7 @@ mod model;
 mod netns;
 mod plane;
 mod programs;
+mod publish;
 mod quantity;
 mod ready;
 mod secrets;
