@@ -67,14 +67,23 @@ impl Cache {
     /// # Errors
     /// When the cache cannot be read.
     pub fn entries(&self) -> Result<Vec<(String, u64)>> {
-        let mut entries = Vec::new();
-        for entry in fs::read_dir(&self.root)? {
-            let entry = entry?;
-            entries
-                .push((entry.file_name().to_string_lossy().into_owned(), on_disk(&entry.path())?));
-        }
-        entries.sort();
-        Ok(entries)
+        let sized = |name: String| {
+            let bytes = on_disk(&self.path(&name))?;
+            Ok((name, bytes))
+        };
+        self.names()?.into_iter().map(sized).collect()
+    }
+
+    /// The names of the entries, sorted. Nothing below them is looked at: somebody else may be
+    /// fetching package lists there.
+    fn names(&self) -> Result<Vec<String>> {
+        let entries = fs::read_dir(&self.root)
+            .with_context(|| format!("cannot read {}", self.root.display()))?;
+        let name =
+            |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+        let mut names = entries.map(name).collect::<Result<Vec<_>>>()?;
+        names.sort();
+        Ok(names)
     }
 
     /// Removes the parts of which `keep` says no; gives their names.
@@ -84,7 +93,7 @@ impl Cache {
     pub(crate) fn retain(&self, keep: impl Fn(&str) -> bool) -> Result<Vec<String>> {
         let _lock = self.lock()?;
         let mut removed = Vec::new();
-        for (name, _) in self.entries()? {
+        for name in self.names()? {
             // Who holds or waits for the lock has this very file open.
             if !name.ends_with(LOCK) && !keep(&name) {
                 self.remove(&name)?;
@@ -160,7 +169,7 @@ impl Cache {
 
     /// What a killed build left. Only called with the lock: nobody else is building.
     fn remove_abandoned(&self) -> Result<()> {
-        for (name, _) in self.entries()? {
+        for name in self.names()? {
             if name.starts_with(".new-") {
                 self.remove(&name)?;
             }
@@ -198,16 +207,24 @@ fn remove_any(path: &Path) -> io::Result<()> {
         .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
+/// What a file or a tree takes. What goes away meanwhile takes nothing.
 fn on_disk(path: &Path) -> Result<u64> {
     use std::os::unix::fs::MetadataExt;
-    let meta = fs::symlink_metadata(path)?;
+    let Some(meta) = there(fs::symlink_metadata(path))? else { return Ok(0) };
     let mut bytes = meta.blocks() * 512;
     if meta.is_dir() {
-        for entry in fs::read_dir(path)? {
+        for entry in there(fs::read_dir(path))?.into_iter().flatten() {
             bytes += on_disk(&entry?.path())?;
         }
     }
     Ok(bytes)
+}
+
+fn there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
+    }
 }
 
 /// A name derived from everything that went into a part.
@@ -290,6 +307,27 @@ mod tests {
         assert_eq!(fs::read_to_string(cache.path("r")).unwrap(), "", "the old one stays");
         cache.renewed("r", |path| Ok(fs::write(path, "new")?)).unwrap();
         assert_eq!(fs::read_to_string(cache.path("r")).unwrap(), "new");
+        remove_any(&cache.root).unwrap();
+    }
+
+    #[test]
+    fn what_comes_and_goes_beside_a_build_does_not_disturb_it() {
+        let cache = cache("beside");
+        let lists = cache.path("apt");
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let beside = std::thread::spawn(move || {
+            while stopped.try_recv().is_err_and(|e| e == std::sync::mpsc::TryRecvError::Empty) {
+                fs::create_dir(&lists).unwrap();
+                (0..20).for_each(|name| fs::write(lists.join(name.to_string()), "").unwrap());
+                fs::remove_dir_all(&lists).unwrap();
+            }
+        });
+        for _ in 0..500 {
+            cache.renewed("r", |path| Ok(fs::write(path, "")?)).unwrap();
+            cache.entries().unwrap();
+        }
+        drop(stop);
+        beside.join().unwrap();
         remove_any(&cache.root).unwrap();
     }
 }
