@@ -176,17 +176,6 @@ fn name_of((kernel, profile, _): (&str, &str, &str)) -> String {
 }
 
 fn guest(which: (&str, &str, &str), artefacts: &Path) -> Result<Outcome> {
-    let first = start(which, artefacts)?;
-    if !first.is_dumb() {
-        return Ok(first);
-    }
-    // Its packages were not there, or it did not boot, or it broke down: no test has failed, and
-    // a kernel that breaks down over one does so again.
-    println!("xtask: {} ended without a result and is started once more", name_of(which));
-    start(which, artefacts)
-}
-
-fn start(which: (&str, &str, &str), artefacts: &Path) -> Result<Outcome> {
     let (kernel, profile, filter) = which;
     let mut command = Command::new(artefacts.join("vm"));
     command
@@ -241,11 +230,6 @@ fn watch(prefix: &str, command: &mut Command) -> Result<Outcome> {
 }
 
 impl Outcome {
-    /// Whether it ended with a failure before it could say how any test went.
-    fn is_dumb(&self) -> bool {
-        self.broken && self.passed + self.failed == 0
-    }
-
     /// Takes in a line of the program.
     fn hear(&mut self, line: &str) {
         self.complains |= line == "failures:";
