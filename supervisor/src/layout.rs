@@ -98,6 +98,11 @@ impl Layout {
         Ok(())
     }
 
+    /// Whether there is anything of the project, whether it runs or not.
+    pub(crate) fn exists(&self) -> bool {
+        self.run.exists() || self.state.exists()
+    }
+
     /// Removes everything of a project that does not run any more.
     pub(crate) fn remove(&self) {
         // What cannot be removed is found again and reported by the next `up`.
@@ -112,6 +117,10 @@ impl Layout {
 
     pub(crate) fn run(&self) -> &Path {
         &self.run
+    }
+
+    pub(crate) fn brain(&self) -> PathBuf {
+        self.run.join("brain.lock")
     }
 
     pub(crate) fn api(&self) -> PathBuf {

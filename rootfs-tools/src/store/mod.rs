@@ -41,7 +41,7 @@ pub mod verify;
 use crate::error::{Context, Error, Result};
 use crate::layer::whiteout::Form;
 use lock::Lock;
-use scratch::Scratch;
+use scratch::{Scratch, ScratchFile};
 use serde::Deserialize;
 use std::fs::{self, DirBuilder, File};
 use std::io::Write;
@@ -164,16 +164,14 @@ impl Store {
     /// The same for a file that may be of this boot only.
     pub(crate) fn replace_for(&self, name: &str, bytes: &[u8], life: Lifetime) -> Result<()> {
         let replace = || -> Result<()> {
-            let scratch = self.scratch()?;
-            let temporary = scratch.path().join("file");
-            let mut file = File::create_new(&temporary)?;
-            file.write_all(bytes)?;
+            let mut temporary = ScratchFile::new(&self.root.join("tmp"))?;
+            temporary.file.write_all(bytes)?;
             let target = self.root.join(name);
             if life == Lifetime::ThisBoot {
-                return Ok(fs::rename(&temporary, &target)?);
+                return temporary.place(&target);
             }
-            file.sync_all()?;
-            fs::rename(&temporary, &target)?;
+            temporary.file.sync_all()?;
+            temporary.place(&target)?;
             sync_directory(target.parent().unwrap_or(&self.root))
         };
         replace().context(|| format!("write {name} of the store"))

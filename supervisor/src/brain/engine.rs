@@ -22,7 +22,7 @@ use super::link::Link;
 use super::meter::Meter;
 use super::runtime::Runtime;
 use super::traffic::{Asked, Counting};
-use super::{News, observe, until};
+use super::{End, News, observe, until};
 use crate::clock;
 use crate::discovery::switch::{Addresses, Switch};
 use crate::keeper::client::{Inventory, Keeper, Word};
@@ -74,6 +74,7 @@ pub(crate) struct Brain {
     /// What the data plane has counted.
     pub(crate) traffic: Counting,
     left: bool,
+    keeper_gone: bool,
 }
 
 impl Brain {
@@ -109,6 +110,7 @@ impl Brain {
             addresses: Addresses::default(),
             traffic: Counting::default(),
             left: false,
+            keeper_gone: false,
         }
     }
 
@@ -316,15 +318,18 @@ impl Brain {
         self.feed(&Input::Exited { instance, cause });
     }
 
-    /// The keeper has been killed: its successor gets everything and starts our own successor.
+    /// The keeper has been killed: its successor gets everything and starts our own successor, so
+    /// that containers started from now on are its descendants again.
     fn replace_keeper(&mut self) {
         eprintln!("minisup brain: the keeper is gone; another one is started");
+        self.keeper_gone = true;
+        self.left = true;
+    }
+
+    /// Why this brain has left.
+    pub(super) fn end(&self) -> End {
         let plane = (self.plane_pid != 0).then_some(self.plane_pid);
-        match self.keeper.replace(&self.layout.project, plane) {
-            Ok(()) => self.left = true,
-            // Containers and data plane go on; the next `up` starts another keeper.
-            Err(error) => eprintln!("minisup brain: {error:#}"),
-        }
+        if self.keeper_gone { End::KeeperGone { plane } } else { End::Down }
     }
 
     /// Everything is down: nothing is left but to go.

@@ -12,11 +12,13 @@
 //! same: read the history, see what runs, go on. Everything slow happens in tasks that send
 //! their result back as news; only the loop touches the state.
 
+pub(crate) use baton::Baton;
 pub(crate) use bundle::read as read_bundle;
 
 mod act;
 pub(crate) mod api;
 pub(crate) mod autopsy;
+mod baton;
 mod bundle;
 mod connect;
 mod container;
@@ -45,7 +47,7 @@ use tokio::task::LocalSet;
 
 use crate::clock;
 use crate::door::Door;
-use crate::keeper::client::{Keeper, Word};
+use crate::keeper::client::{Inventory, Keeper, Word};
 use crate::layout::Layout;
 use crate::plane::protocol::{Line, Report};
 use container::Running;
@@ -95,12 +97,28 @@ pub(crate) fn run(project: &str, keeper_fd: i32) -> Result<()> {
     linux::rlimit::raise_open_files()?;
     let layout = Layout::of(project)?;
     layout.make()?;
+    let mut baton = Baton::take(&layout.brain())?;
+    let (keeper, inventory) = Keeper::attach(keeper_fd)?;
+    baton.settle()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, live(layout, keeper_fd))
+    let end = LocalSet::new().block_on(&runtime, live(layout, keeper.clone(), inventory))?;
+    // Nobody may connect any more to one that answers no more.
+    drop(runtime);
+    match end {
+        End::Down => Ok(()),
+        End::KeeperGone { plane } => keeper.hand_over(project, plane, &mut baton),
+    }
 }
 
-async fn live(layout: Layout, keeper_fd: i32) -> Result<()> {
-    let (keeper, inventory) = Keeper::attach(keeper_fd)?;
+/// Why a brain goes.
+enum End {
+    /// Nothing is left of the project.
+    Down,
+    /// The keeper was killed; this data plane is there.
+    KeeperGone { plane: Option<i32> },
+}
+
+async fn live(layout: Layout, keeper: Keeper, inventory: Inventory) -> Result<End> {
     let (sender, mut news) = mpsc::unbounded_channel();
     let mut brain = Brain::new(layout.clone(), keeper.clone(), &inventory, sender.clone());
     tokio::task::spawn_local(hear_keeper(keeper, sender.clone()));
@@ -116,7 +134,7 @@ async fn live(layout: Layout, keeper_fd: i32) -> Result<()> {
         let deadline = brain.next_deadline();
         tokio::select! {
             word = news.recv() => match word {
-                None => return Ok(()),
+                None => return Ok(End::Down),
                 Some(word) => brain.hear(word),
             },
             () = tokio::time::sleep(deadline) => brain.feed(&Input::Tick),
@@ -126,7 +144,7 @@ async fn live(layout: Layout, keeper_fd: i32) -> Result<()> {
         if brain.has_left() {
             // Whoever asked for this is still owed an answer.
             tokio::time::sleep(Duration::from_millis(20)).await;
-            return Ok(());
+            return Ok(brain.end());
         }
     }
 }

@@ -11,7 +11,11 @@ use super::project;
 pub(crate) async fn run(named: Option<&str>, volumes: bool) -> Result<()> {
     let client = project(named).await?;
     if !client.answers().await {
-        bail!("project {} does not run", client.layout.project);
+        if !client.layout.exists() {
+            bail!("project {} does not run", client.layout.project);
+        }
+        // Its supervisor was killed, or the machine was: what it left must end as well.
+        client.start().await?;
     }
     let names = client.state().await?.stack.volumes;
     client.command(&Command::Down).await?;

@@ -5,12 +5,17 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
-use linux::{fd, socket};
+use anyhow::{Context, Result, bail};
+use linux::{fd, poll, socket};
 use minisup_core::restart::ExitCause;
 
 use super::MESSAGE;
+use crate::brain::Baton;
+
+/// The pause before another keeper is started when one could not be.
+const START_PAUSE: Duration = Duration::from_secs(1);
 
 /// The line, and what is kept at its other end. Clones share it.
 #[derive(Clone, Debug)]
@@ -54,6 +59,9 @@ impl Keeper {
         loop {
             let mut buffer = [0; MESSAGE];
             let message = socket::receive(&*keeper.line, &mut buffer)?;
+            if message.length == 0 {
+                bail!("the keeper was killed before it had told what there is");
+            }
             let text = String::from_utf8_lossy(&buffer[..message.length]).into_owned();
             match text.split_once(' ') {
                 Some(("have", name)) => {
@@ -130,10 +138,32 @@ impl Keeper {
         let _ = socket::send(&*self.line, b"bye", &[]);
     }
 
-    /// The keeper has died: starts another and hands over everything. The caller exits then, and
-    /// the new keeper starts a brain of its own, so that containers started from now on are its
-    /// descendants again.
-    pub(crate) fn replace(&self, project: &str, plane: Option<i32>) -> Result<()> {
+    /// The keeper has died: hands everything over to another, and returns when the brain that
+    /// this one starts has all of it. Whichever of the two is killed before, there is one more.
+    pub(crate) fn hand_over(
+        &self,
+        project: &str,
+        plane: Option<i32>,
+        baton: &mut Baton,
+    ) -> Result<()> {
+        loop {
+            baton.give_up()?;
+            match self.start_another(project, plane) {
+                // It lets our line go when its brain has everything; or it has been killed.
+                Ok(line) => drop(poll::wait_readable(&line, None)),
+                Err(error) => {
+                    eprintln!("minisup brain: {error:#}");
+                    std::thread::sleep(START_PAUSE);
+                }
+            }
+            if !baton.comes_back()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Starts a keeper and gives it everything; our end of the line to it.
+    fn start_another(&self, project: &str, plane: Option<i32>) -> Result<OwnedFd> {
         let (ours, theirs) = socket::pair()?;
         fd::keep_on_exec(theirs.as_fd())?;
         let mut command = Command::new("/proc/self/exe");
@@ -151,7 +181,8 @@ impl Keeper {
         for (name, fd) in self.copies().iter() {
             socket::send(&ours, format!("put {name}").as_bytes(), &[fd.as_fd()])?;
         }
-        Ok(())
+        socket::send(&ours, b"over", &[])?;
+        Ok(ours)
     }
 }
 

@@ -13,8 +13,8 @@
 //! loop, one poll, no threads.
 //!
 //! When the keeper itself is killed, the brain notices at once, starts another one, hands it
-//! everything it holds and exits, so that the tree is right again ([`client`]). The containers and
-//! the data plane notice nothing.
+//! everything it holds, and exits when the brain of the new one has all of it, so that the tree is
+//! right again ([`client`]). The containers and the data plane notice nothing.
 
 pub(crate) mod client;
 
@@ -54,6 +54,8 @@ struct Keeper {
     plane: Ward,
     /// Our end of the brain's line.
     line: Option<OwnedFd>,
+    /// The line to a brain that handed over to us, until our own brain has everything.
+    heritage: Option<OwnedFd>,
     kept: BTreeMap<String, OwnedFd>,
     ended: VecDeque<(Pid, Exit)>,
     leaving: bool,
@@ -77,26 +79,32 @@ pub(crate) fn run(project: &str, heritage: Option<i32>, plane: Option<i32>) -> R
         brain: ward("brain"),
         plane: Ward { inherited, ..ward("plane") },
         line: None,
+        heritage: None,
         kept: BTreeMap::new(),
         ended: VecDeque::new(),
         leaving: false,
     };
     if let Some(number) = heritage {
-        keeper.inherit(fd::inherited(number)?)?;
+        let line = fd::inherited(number)?;
+        // Its end tells the old brain that ours has everything, so nobody else may hold it.
+        fd::close_on_exec(line.as_fd())?;
+        keeper.inherit(line)?;
     }
     keeper.serve()
 }
 
 impl Keeper {
-    /// Takes everything from a brain whose keeper has died, until it exits.
+    /// Takes everything from a brain whose keeper has died. It waits at the other end of the line
+    /// until our own brain has everything.
     fn inherit(&mut self, line: OwnedFd) -> Result<()> {
         loop {
             let mut buffer = [0; MESSAGE];
             let message = socket::receive(&line, &mut buffer)?;
-            if message.length == 0 {
+            let text = String::from_utf8_lossy(&buffer[..message.length]).into_owned();
+            if message.length == 0 || text == "over" {
+                self.heritage = Some(line);
                 return Ok(());
             }
-            let text = String::from_utf8_lossy(&buffer[..message.length]).into_owned();
             self.take(&text, message.fds);
         }
     }
@@ -236,6 +244,7 @@ impl Keeper {
                 }
                 let plane = self.plane.pid();
                 self.tell(&format!("end {plane}"), &[]);
+                self.heritage = None;
             }
             "forget" => self.ended.retain(|(pid, _)| pid.to_string() != rest),
             "bye" => self.leaving = true,

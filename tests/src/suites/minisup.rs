@@ -9,6 +9,8 @@ pub(super) fn tests() -> Vec<Test> {
     vec![
         test("up_serves_and_down_leaves_nothing", up_serves_and_down_leaves_nothing),
         test("no_request_is_lost_whatever_is_killed", no_request_is_lost_whatever_is_killed),
+        test("keepers_may_die_one_after_another", keepers_may_die_one_after_another),
+        test("down_ends_what_the_killed_have_left", down_ends_what_the_killed_have_left),
         test("a_single_replica_may_die", a_single_replica_may_die),
         test("a_frozen_replica_is_replaced", a_frozen_replica_is_replaced),
         test("scaling_drains", scaling_drains),
@@ -60,6 +62,51 @@ fn no_request_is_lost_whatever_is_killed(world: &World) {
     assert!(traffic.end() > 100);
     assert_eq!(project.pids().len(), 3, "none lost, none doubled");
     project.down();
+}
+
+/// Each as soon as it is seen: most are killed before their brain has everything.
+fn keepers_may_die_one_after_another(world: &World) {
+    let project = Project::new(world, "keepers");
+    project.up(2);
+    let before = project.pids();
+    let traffic = Traffic::begin(project.port, 5);
+    let mut last = None;
+    for _ in 0..40 {
+        project.wait_for("another keeper", || {
+            let now = project.role("keeper");
+            now.is_some() && now != last
+        });
+        last = project.role("keeper");
+        last.iter().for_each(|keeper| kill("-KILL", keeper));
+    }
+    project.wait_for("an answer", || project.minisup(&["ps"]).status == 0);
+    assert_eq!(project.pids(), before, "the same containers, none lost, none doubled");
+    let mut client = Client::connect(project.port).expect("connect");
+    assert!(client.get("/").expect("an answer").starts_with("web v1 on web."));
+    assert!(traffic.end() > 20);
+    let logs = project.ok(&["logs"]);
+    assert!(logs.contains("web: listening on"), "the containers can still write: {logs}");
+    project.down();
+}
+
+fn down_ends_what_the_killed_have_left(world: &World) {
+    let project = Project::new(world, "left");
+    project.up(2);
+    // The keeper alone would be mended by the brain, and the brain by the keeper.
+    for role in ["keeper", "brain"] {
+        let pid = project.role(role).expect("it runs");
+        kill("-STOP", &pid);
+    }
+    for role in ["keeper", "brain"] {
+        let pid = project.role(role).expect("it is stopped");
+        kill("-KILL", &pid);
+    }
+    project.wait_for("the end of both", || {
+        project.role("keeper").is_none() && project.role("brain").is_none()
+    });
+    project.minisup(&["ps"]).fails("does not run");
+    project.down();
+    project.minisup(&["down"]).fails("does not run");
 }
 
 fn a_single_replica_may_die(world: &World) {
