@@ -4,7 +4,8 @@
 //! side) and `container/inside.rs` (the child's side): each is a table of contents. What a line of
 //! theirs does is in `steps/`, one file per kernel idea, and each of those opens with its lesson.
 //!
-//! The library serves the binary `minirun` and, for its default configuration, rootfs-tools.
+//! The library serves the binary `minirun` and, for its default configuration and the form of
+//! [`ready`], rootfs-tools.
 
 pub mod cgroup;
 mod cli;
@@ -16,6 +17,7 @@ mod explain;
 mod hints;
 mod json;
 pub mod plan;
+pub mod ready;
 mod report;
 pub mod seccomp;
 pub mod spec;

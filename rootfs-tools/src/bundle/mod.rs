@@ -16,6 +16,8 @@ use crate::reference::Reference;
 use crate::source::{Selection, layout};
 use crate::store::index::Image;
 use crate::store::{Lifetime, Store};
+use minirun::ready::{self, Ready, Stamp};
+use nix::unistd::{getegid, geteuid};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -31,6 +33,9 @@ pub struct Wish {
     pub ephemeral: bool,
     /// Arguments for the entry point of the image, instead of the image's.
     pub command: Vec<String>,
+    /// As what the findings about the image are kept for the next container: what the image was
+    /// called, and what the names of the store were before that was looked up.
+    pub ready: Option<(String, Stamp)>,
 }
 
 /// Makes a bundle of an image, and returns its directory in full.
@@ -39,6 +44,7 @@ pub struct Wish {
 /// When the directory is not empty, or a layer is missing and cannot be unpacked again.
 pub fn create(store: &Store, name: &Reference, directory: &Path, wish: &Wish) -> Result<PathBuf> {
     let mut image = store.image(name)?;
+    let cmd = image.config.config.cmd.clone();
     if !wish.command.is_empty() {
         image.config.config.cmd.clone_from(&wish.command);
     }
@@ -50,14 +56,36 @@ pub fn create(store: &Store, name: &Reference, directory: &Path, wish: &Wish) ->
         let upper = wish.ephemeral.then(|| store.writable_path(&directory));
         let config =
             runtime_config::of_image(&image, &trees, store.form(), &view, upper.as_deref())?;
+        let layers = chain.iter().map(Digest::to_string).collect();
         let life = if wish.ephemeral { Lifetime::ThisBoot } else { Lifetime::Lasting };
         prepare(&directory, wish.force)?;
         // First the store learns who needs the layers, then somebody does.
         store.add_bundle(&directory, chain, life)?;
         write(&directory, &config, life)?;
+        if let Some((asked, index)) = &wish.ready {
+            let ready = Ready {
+                version: env!("CARGO_PKG_VERSION").into(),
+                user: (geteuid().as_raw(), getegid().as_raw()),
+                store: store.root().to_owned(),
+                index: *index,
+                layers,
+                entrypoint: image.config.config.entrypoint.clone(),
+                cmd,
+                config: serde_json::from_slice(&config)?,
+            };
+            keep(store, asked, &ready)?;
+        }
         Ok(directory)
     };
     make().context(|| format!("bundle of image `{}`", image.name))
+}
+
+/// Keeps what was found out about an image, for the next container of it.
+fn keep(store: &Store, asked: &str, ready: &Ready) -> Result<()> {
+    match ready::file_of(asked) {
+        Some(file) => store.replace_for(&file, &serde_json::to_vec(ready)?, Lifetime::ThisBoot),
+        None => Ok(()),
+    }
 }
 
 /// The directories of an image's layers, the topmost first, all of them unpacked.

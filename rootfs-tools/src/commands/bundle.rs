@@ -3,6 +3,7 @@
 use super::import;
 use super::output::Output;
 use clap::Args;
+use minirun::ready::Stamp;
 use rootfs_tools::bundle::{self, Wish};
 use rootfs_tools::{Reference, Result, Store};
 use serde_json::json;
@@ -29,9 +30,12 @@ pub(crate) struct Bundle {
 
 impl Bundle {
     pub(crate) fn run(&self, store: &Store, output: Output) -> Result<()> {
-        let name = self.name(store, output)?;
+        // Before the name is looked up: it may change meanwhile.
+        let index = Stamp::of(store.root());
+        let (name, is_stored) = self.name(store, output)?;
         let (force, ephemeral, command) = (self.force, self.ephemeral, self.command.clone());
-        let wish = Wish { force, ephemeral, command };
+        let ready = index.filter(|_| ephemeral && is_stored).map(|at| (self.image.clone(), at));
+        let wish = Wish { force, ephemeral, command, ready };
         let directory = bundle::create(store, &name, &self.directory, &wish)?;
         output.done(
             || format!("{}: {name}", directory.display()),
@@ -39,15 +43,15 @@ impl Bundle {
         )
     }
 
-    /// A name of the store wins over a file of that name in the current directory: the store does
-    /// not change with it.
-    fn name(&self, store: &Store, output: Output) -> Result<Reference> {
+    /// The image, and whether the store knew it. A name of the store wins over a file of that name
+    /// in the current directory: the store does not change with it.
+    fn name(&self, store: &Store, output: Output) -> Result<(Reference, bool)> {
         let path = Path::new(&self.image);
         let known = self.image.parse::<Reference>().ok().filter(|name| store.image(name).is_ok());
         match known {
-            Some(name) => Ok(name),
-            None if path.exists() => import::archive(store, path, output),
-            None => self.image.parse(),
+            Some(name) => Ok((name, true)),
+            None if path.exists() => Ok((import::archive(store, path, output)?, false)),
+            None => Ok((self.image.parse()?, false)),
         }
     }
 }

@@ -63,6 +63,8 @@ impl Store {
         if !pretend {
             scratch::clear(&self.root.join("partial/sha256"))?;
             scratch::clear(&self.root.join("tmp"))?;
+            // Of which images are gone, or are called otherwise now: the next start finds it out.
+            scratch::clear(&self.root.join("ready"))?;
         }
         Ok(collected)
     }

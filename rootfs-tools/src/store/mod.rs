@@ -14,6 +14,7 @@
 //! ├── build/HEX.json                what a RUN gave the last time: {blob, diffId}
 //! ├── bundles/HEX.json              {"bundle":"/path","layers":[chain ids]}: what gc must keep
 //! ├── writable/HEX/                 what the container of `minirun run IMAGE` writes; HEX as above
+//! ├── ready/NAME                    what the next container of an image needs (minirun::ready)
 //! ├── partial/sha256/HEX            blobs that a pull has begun; resumed or collected
 //! ├── tmp/                          everything half made, by the process that makes it
 //! ├── lock                          flock: shared to work, exclusive to collect
@@ -49,7 +50,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// The directories of a store, parents first.
-const DIRECTORIES: [&str; 10] = [
+const DIRECTORIES: [&str; 11] = [
     "blobs",
     "blobs/sha256",
     "build",
@@ -57,6 +58,7 @@ const DIRECTORIES: [&str; 10] = [
     "layers/sha256",
     "bundles",
     "writable",
+    "ready",
     "partial",
     "partial/sha256",
     "tmp",

@@ -4,12 +4,14 @@
 //! container has a name already, and `delete --force` removes it with all that is in it.
 //! rootfs-tools holds the lock as well, as its standard input: nobody removes a directory that it
 //! still writes to. It is a program of its own, because images need code that containers do not.
+//! The second container of an image starts without it ([`ready`]).
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::container::state::{Home, StateRoot};
 use crate::error::{Error, Result};
+use crate::ready;
 
 /// An image that is to be run.
 #[derive(Debug)]
@@ -48,10 +50,13 @@ pub(super) fn name_of(image: &str) -> &str {
 impl Image<'_> {
     /// Makes the state directory of the container `id`, and in it the bundle.
     pub(super) fn make_bundle(&self, root: &StateRoot, id: &str) -> Result<(Home, PathBuf)> {
-        let program = program()?;
         let home = root.make(id)?;
         let lock = home.lock_anew()?;
         let bundle = home.path().join("bundle");
+        if ready::make_bundle(self.store, self.name, self.command, &bundle).is_some() {
+            return Ok((home, bundle));
+        }
+        let program = program().inspect_err(|_| drop(home.remove()))?;
         let mut command = Command::new(&program);
         command.arg("bundle").arg("--ephemeral");
         if let Some(store) = self.store {

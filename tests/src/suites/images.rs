@@ -16,6 +16,7 @@ pub(super) fn tests() -> Vec<Test> {
         test("the_leaking_application_is_killed", the_leaking_application_is_killed),
         test("containers_of_one_image_share_its_layers", containers_of_one_image_share_its_layers),
         test("an_image_runs_without_a_bundle", an_image_runs_without_a_bundle),
+        test("the_second_container_needs_no_tools", the_second_container_needs_no_tools),
         test("an_archive_runs_and_the_command_is_replaced", an_archive_runs),
         test("a_killed_run_of_an_image_is_deleted", a_killed_run_of_an_image_is_deleted),
         test("what_is_no_image_leaves_nothing", what_is_no_image_leaves_nothing),
@@ -168,6 +169,41 @@ fn an_image_runs_without_a_bundle(world: &World) {
     // The second one began from nothing again, and nothing of the first is there.
     let ran = run_image(world, &["--name", "other", "team/shell:v1", "ls", "/new"]).run().exits(1);
     assert!(ran.errors.contains("No such file"), "{}", ran.errors);
+    assert_eq!(left(world), (0, 0));
+}
+
+/// What rootfs-tools found out the first time does until the names of the store change.
+fn the_second_container_needs_no_tools(world: &World) {
+    let directory = shell_image(world);
+    let alone = |arguments: &[&str]| {
+        let absent = world.path("no-such-program");
+        let call = run_image(world, &[&["--name", "second", "team/shell:v1"], arguments].concat());
+        call.env("ROOTFS_TOOLS", absent.to_str().expect("UTF-8")).run()
+    };
+    assert!(alone(&[]).errors.contains("no-such-program"), "nothing is known yet");
+    run_image(world, &["--name", "first", "team/shell:v1", "true"]).run().exits(0);
+    assert_eq!(alone(&[]).exits(0).output, "from the image\n");
+    assert_eq!(alone(&["echo", "given"]).exits(0).output, "given\n");
+    // While it runs its layers are needed, whatever the image is called.
+    let running =
+        run_image(world, &["--name", "long", "team/shell:v1", "sh", "-c", "echo up; sleep 100"]);
+    let running = running.env("ROOTFS_TOOLS", "/no/such/program").spawn();
+    running.wait_for("up");
+    tools(world, &["rm", "team/shell:v1"]).exits(0);
+    tools(world, &["gc"]).exits(0);
+    let layers = || std::fs::read_dir(world.path("store/layers/sha256")).expect("layers").count();
+    assert_eq!(layers(), 1);
+    assert!(alone(&[]).errors.contains("no-such-program"), "the name is gone");
+    world.run(&["delete", "--force", "long"]).exits(0);
+    running.wait();
+    tools(world, &["gc"]).exits(0);
+    assert_eq!(layers(), 0);
+    // The same name for another image.
+    std::fs::write(Path::new(&directory).join("another"), "x").expect("write a file");
+    shell_image(world);
+    assert!(alone(&["ls", "/another"]).errors.contains("no-such-program"));
+    run_image(world, &["--name", "third", "team/shell:v1", "ls", "/another"]).run().exits(0);
+    alone(&["ls", "/another"]).exits(0);
     assert_eq!(left(world), (0, 0));
 }
 
