@@ -1,4 +1,5 @@
-//! Programs that the kernel runs for us, bpf(2): here, the one that decides about devices.
+//! Programs that the kernel runs for us, bpf(2): those that decide about devices, and those that
+//! see the packets of an interface.
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -9,7 +10,7 @@ use crate::trace::{answer, observe};
 
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_PROG_ATTACH: libc::c_int = 8;
-const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_CGROUP_DEVICE: u32 = 6;
 const BPF_F_ALLOW_MULTI: u32 = 2;
 
@@ -37,6 +38,18 @@ impl Instruction {
         [self.code, self.registers, c, d, e, f, g, h]
     }
 }
+
+/// What a program is for: its number, its name in linux/bpf.h, and the name under which the kernel
+/// lists it.
+#[derive(Debug, Clone, Copy)]
+struct Purpose {
+    number: u32,
+    shown: &'static str,
+    name: &'static [u8],
+}
+
+const DEVICES: Purpose = Purpose { number: 15, shown: "CGROUP_DEVICE", name: b"minirun_devices" };
+const PACKETS: Purpose = Purpose { number: 3, shown: "SCHED_CLS", name: b"minirun_packets" };
 
 /// `union bpf_attr`, larger than any kernel's and zeroed.
 ///
@@ -66,7 +79,7 @@ impl Attributes {
 
     fn call(&mut self, command: libc::c_int) -> nix::Result<i32> {
         // SAFETY: the attributes are 256 live, writable bytes, and that size is passed. What they
-        // point to is borrowed by the two callers below for longer than the call.
+        // point to is borrowed by the callers below for longer than the call.
         #[expect(unsafe_code, reason = "no crate wraps bpf(2)")]
         let value = unsafe {
             libc::syscall(libc::SYS_bpf, command, (&raw mut self.0).cast::<u8>(), self.0.len())
@@ -80,36 +93,48 @@ impl Attributes {
 /// `EPERM` without `CAP_BPF` and `CAP_NET_ADMIN` (or `CAP_SYS_ADMIN`) in the first user namespace.
 /// When the verifier refuses the program, the error holds what it says.
 pub fn load_device_program(program: &[Instruction]) -> Result<OwnedFd> {
-    let mut result = load(program, &mut []);
+    load(DEVICES, program)
+}
+
+/// Loads a program of the type that sees packets at an interface, bpf(2) with `BPF_PROG_LOAD`.
+/// Errors as with [`load_device_program`].
+pub fn load_packet_program(program: &[Instruction]) -> Result<OwnedFd> {
+    load(PACKETS, program)
+}
+
+fn load(purpose: Purpose, program: &[Instruction]) -> Result<OwnedFd> {
+    let mut result = try_load(purpose, program, &mut []);
     let mut log = Vec::new();
     if matches!(result, Err(Errno::EINVAL | Errno::EACCES)) {
         log = vec![0; LOG_BYTES];
-        result = load(program, &mut log);
+        result = try_load(purpose, program, &mut log);
     }
-    let result = result.map(|number| {
-        // SAFETY: the call has just returned a new descriptor that nobody else knows.
-        #[expect(unsafe_code, reason = "taking ownership of a new descriptor")]
-        let fd = unsafe { OwnedFd::from_raw_fd(number) };
-        fd
-    });
-    let shown = || format!("BPF_PROG_LOAD, CGROUP_DEVICE, {} instructions", program.len());
-    observe("bpf", shown, result).map_err(|error| error.with_kernel_log(verdict(&log)))
+    let shown = || format!("BPF_PROG_LOAD, {}, {} instructions", purpose.shown, program.len());
+    observe("bpf", shown, result.map(adopt)).map_err(|error| error.with_kernel_log(verdict(&log)))
 }
 
-fn load(program: &[Instruction], log: &mut [u8]) -> nix::Result<i32> {
+fn try_load(purpose: Purpose, program: &[Instruction], log: &mut [u8]) -> nix::Result<i32> {
     let length = u32::try_from(program.len()).map_err(|_| Errno::E2BIG)?;
     let mut attributes = Attributes::new();
     attributes
-        .number(0, BPF_PROG_TYPE_CGROUP_DEVICE)
+        .number(0, purpose.number)
         .number(4, length)
         .pointer(8, program.as_ptr())
         .pointer(16, c"Apache-2.0".as_ptr())
-        .put(48, b"minirun_devices");
+        .put(48, purpose.name);
     if !log.is_empty() {
         let size = u32::try_from(log.len()).map_err(|_| Errno::E2BIG)?;
         attributes.number(24, 1).number(28, size).pointer(32, log.as_mut_ptr());
     }
     attributes.call(BPF_PROG_LOAD)
+}
+
+fn adopt(number: i32) -> OwnedFd {
+    // SAFETY: the call has just returned a new descriptor that nobody else knows.
+    #[expect(unsafe_code, reason = "taking ownership of a new descriptor")]
+    unsafe {
+        OwnedFd::from_raw_fd(number)
+    }
 }
 
 fn verdict(log: &[u8]) -> Option<String> {
@@ -132,6 +157,40 @@ pub fn attach_device_program(group: BorrowedFd<'_>, program: BorrowedFd<'_>) -> 
         .call(BPF_PROG_ATTACH)
         .map(drop);
     let shown = || format!("BPF_PROG_ATTACH, cgroup={target}, program={source}, ALLOW_MULTI");
+    observe("bpf", shown, result)
+}
+
+/// Where at an interface a program sees packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// Those that have come in, before anything else of the kernel sees them.
+    Ingress,
+    /// Those that go out, in front of the interface's queue.
+    Egress,
+}
+
+/// Puts `program` at the end of those at a hook of an interface of the current network namespace
+/// (tcx), bpf(2) with `BPF_LINK_CREATE`.
+///
+/// It stays there as long as the answer is open somewhere: when the last process that has it dies,
+/// the kernel takes the program away. `EINVAL` before Linux 6.6 and without `CONFIG_NET_XGRESS`.
+pub fn attach_packet_program(
+    interface: u32,
+    hook: Hook,
+    program: BorrowedFd<'_>,
+) -> Result<OwnedFd> {
+    let (number, name) = match hook {
+        Hook::Ingress => (46, "TCX_INGRESS"),
+        Hook::Egress => (47, "TCX_EGRESS"),
+    };
+    let program = program.as_raw_fd();
+    let result = Attributes::new()
+        .number(0, program.cast_unsigned())
+        .number(4, interface)
+        .number(8, number)
+        .call(BPF_LINK_CREATE)
+        .map(adopt);
+    let shown = || format!("BPF_LINK_CREATE, program={program}, interface={interface}, {name}");
     observe("bpf", shown, result)
 }
 

@@ -8,12 +8,12 @@
 //! Bytes only: what they mean is the caller's knowledge. The caller describes each send, so that
 //! a recording shows requests instead of bytes.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send,
-    socket,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, connect, recv,
+    send, socket,
 };
 
 use crate::trace::{answer, observe};
@@ -61,6 +61,21 @@ impl Netlink {
         Ok(Self { socket, buffer: vec![0; BUFFER_BYTES] })
     }
 
+    /// Opens one in the current network namespace that is told of every interface that is made,
+    /// changed or removed (`RTNLGRP_LINK`). It does not wait: `EAGAIN` when there is no news,
+    /// `ENOBUFS` when there was more than it could keep, so that some is lost.
+    pub fn open_for_news_of_links() -> Result<Self> {
+        /// Bit 0 is group 1, `RTNLGRP_LINK` of linux/rtnetlink.h.
+        const LINKS: u32 = 1;
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let protocol = SockProtocol::NetlinkRoute;
+        let made = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol);
+        let socket = observe("socket", || "AF_NETLINK, SOCK_RAW, NETLINK_ROUTE".into(), made)?;
+        let result = bind(socket.as_raw_fd(), &NetlinkAddr::new(0, LINKS));
+        observe("bind", || format!("{}, {{AF_NETLINK, links}}", socket.as_raw_fd()), result)?;
+        Ok(Self { socket, buffer: vec![0; BUFFER_BYTES] })
+    }
+
     /// Sends requests. `described` names them for recordings and errors.
     pub fn send(&self, requests: &[u8], described: impl FnOnce() -> String) -> Result<()> {
         let result = send(self.socket.as_raw_fd(), requests, MsgFlags::empty());
@@ -88,6 +103,12 @@ impl Netlink {
     }
 }
 
+impl AsFd for Netlink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 fn switch_on(socket: &OwnedFd, option: libc::c_int) -> Result<()> {
     let on: libc::c_int = 1;
     let size = size_of::<libc::c_int>() as libc::socklen_t;
@@ -108,6 +129,14 @@ fn switch_on(socket: &OwnedFd, option: libc::c_int) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_news_is_not_waited_for() {
+        let mut news = Netlink::open_for_news_of_links().unwrap();
+        // Other processes of this machine may make interfaces meanwhile.
+        while news.receive().is_ok() {}
+        assert!(matches!(news.receive(), Ok(_) | Err(Error { errno: Errno::EAGAIN, .. })));
+    }
 
     #[test]
     fn the_kernel_answers_a_request_that_makes_no_sense_with_an_error() {
