@@ -12,6 +12,7 @@ use linux::namespace::{self, Kind, Namespaces};
 use network::attach::{Request, attach, detach};
 use network::networks;
 use network::store::Store;
+use network::traffic::{Fault, Faults, apply, relay};
 
 type Anything = Box<dyn std::error::Error>;
 
@@ -19,6 +20,10 @@ fn main() -> Result<(), Anything> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|first| first == "one") {
         return one(&arguments);
+    }
+    if arguments.first().is_some_and(|first| first == "relay") {
+        let order = arguments.get(1).ok_or("no order")?;
+        return Ok(relay::serve_inherited(order)?);
     }
     let count = arguments.get(1).map_or(Ok(100), |text| text.parse())?;
     namespace::unshare(Namespaces::from_iter([Kind::Network]))?;
@@ -33,7 +38,11 @@ fn main() -> Result<(), Anything> {
         Some("cycles") => cycles(&store, count),
         Some("parallel") => parallel(&store, &directory, count),
         Some("rate") => rate(&store, count),
-        _ => Err("usage: measure attach|many|cycles|parallel COUNT, measure rate SECONDS".into()),
+        Some("faults") => faults(&store, count),
+        _ => {
+            let usage = "measure attach|many|cycles|parallel COUNT, measure rate|faults SECONDS";
+            Err(usage.into())
+        }
     };
     std::fs::remove_dir_all(&directory)?;
     result
@@ -187,7 +196,7 @@ fn rate(store: &Store, seconds: usize) -> Result<(), Anything> {
         {
             let rates = network::traffic::Rates::parse(text)?;
             let lease = &to_a.endpoints[0].lease;
-            network::traffic::apply(store, a.as_fd(), lease, Some(rates), None, guarded)?;
+            apply(store, a.as_fd(), lease, Some(rates), None, guarded, None)?;
             let into = transfer(&b, &a, to_a.addresses()[0], seconds)?;
             let out = transfer(&a, &b, to_b.addresses()[0], seconds)?;
             println!(
@@ -199,6 +208,64 @@ fn rate(store: &Store, seconds: usize) -> Result<(), Anything> {
     }
     drop((a, b));
     left_over(store)
+}
+
+/// What a fault costs that does next to nothing: the process that makes it, or netem.
+fn faults(store: &Store, seconds: usize) -> Result<(), Anything> {
+    let (a, b) = (new_namespace()?, new_namespace()?);
+    let to_a = attach(store, a.as_fd(), "a", &request())?;
+    let to_b = attach(store, b.as_fd(), "b", &request())?;
+    let (lease, at) = (&to_a.endpoints[0].lease, to_a.addresses()[0]);
+    let program = std::path::Path::new("/proc/self/exe");
+    let launch = relay::Launch { program, arguments: &["measure", "relay"] };
+    for (name, text) in [("no fault", None), ("latency=1us", Some("latency=1us")), ("again", None)]
+    {
+        let fault = text.map(Faults::parse).transpose()?;
+        let fault = fault.map(|faults| Fault { inward: faults, outward: faults, holder: None });
+        apply(store, a.as_fd(), lease, None, Some(fault), false, Some(launch))?;
+        let relayed = network::traffic::records(store)?.iter().any(|one| one.relay.is_some());
+        let by = if relayed { " (by a relay)" } else { "" };
+        let into = transfer(&b, &a, at, seconds)? / 1000.0;
+        let out = transfer(&a, &b, to_b.addresses()[0], seconds)? / 1000.0;
+        println!("{name}{by}: in {into:.2} gbit/s, out {out:.2} gbit/s");
+        report("  there and back", round_trips(&b, &a, at, 5000)?);
+    }
+    drop((a, b));
+    left_over(store)
+}
+
+/// How long datagrams take there and back.
+fn round_trips(
+    from: &OwnedFd,
+    to: &OwnedFd,
+    address: std::net::IpAddr,
+    count: usize,
+) -> Result<Vec<Duration>, Anything> {
+    use std::net::UdpSocket;
+    let server = namespace::visit_network(to.as_fd(), || UdpSocket::bind((address, 0)))??;
+    let at = server.local_addr()?;
+    let client = namespace::visit_network(from.as_fd(), || UdpSocket::bind("0.0.0.0:0"))??;
+    client.connect(at)?;
+    client.set_read_timeout(Some(Duration::from_secs(1)))?;
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut byte = [0];
+            while let Ok((1, client)) = server.recv_from(&mut byte) {
+                if byte == *b"." || server.send_to(&byte, client).is_err() {
+                    return;
+                }
+            }
+        });
+        let (mut times, mut byte) = (Vec::new(), [0]);
+        for _ in 0..count {
+            let began = Instant::now();
+            client.send(b"?")?;
+            client.recv(&mut byte)?;
+            times.push(began.elapsed());
+        }
+        client.send(b".")?;
+        Ok(times)
+    })
 }
 
 /// Megabits of payload and headers per second that reach `to`, after half a second.

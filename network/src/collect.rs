@@ -145,6 +145,7 @@ fn remove_interfaces(
     let wanted: BTreeSet<String> = leased
         .iter()
         .flat_map(|name| [host_interface(name.ipv4), crate::traffic::ifb_name(name.ipv4)])
+        .chain(leased.iter().flat_map(|name| crate::traffic::relay::tap_names(name.ipv4)))
         .chain(networks.iter().flat_map(|network| {
             (0..network.shards())
                 .map(|shard| network.bridge_of(shard))

@@ -5,6 +5,7 @@ pub mod attach;
 pub mod bridge;
 pub mod by_default;
 pub mod collect;
+mod companion;
 pub mod definition;
 mod error;
 pub mod files;

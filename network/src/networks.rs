@@ -45,6 +45,18 @@ pub struct Connected {
     /// What is wrong with its network, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,
+    /// The process that makes the fault, where it takes one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relay: Option<InspectedRelay>,
+}
+
+/// A process that makes a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct InspectedRelay {
+    /// Its number.
+    pub pid: u32,
+    /// Whether it lives. If not, the fault is over.
+    pub alive: bool,
 }
 
 /// Makes a network. Its bridge is made when the first container comes.
@@ -101,7 +113,11 @@ pub fn inspect(store: &Store, name: &str) -> Result<Inspected> {
     let containers = store.leases(name)?.into_iter().map(|lease| {
         let record = records.iter().find(|record| record.lease.ipv4 == lease.ipv4);
         let rates = record.map(|record| record.rates).filter(|rates| *rates != Rates::default());
-        Connected { lease, rates, fault: record.and_then(|record| record.fault) }
+        let relay = record.and_then(|record| record.relay).map(|relay| InspectedRelay {
+            pid: relay.process.pid,
+            alive: relay.process.is_alive(),
+        });
+        Connected { lease, rates, fault: record.and_then(|record| record.fault), relay }
     });
     let containers = containers.collect();
     Ok(Inspected { bridge: network.bridge(), network, up, containers })

@@ -1,6 +1,17 @@
 //! Processes by number and start time: a number alone can be given again.
 
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use linux::{Errno, pidfd, poll};
 use serde::{Deserialize, Serialize};
+
+use crate::error::{During, Result};
+
+/// Those who are ended leave nothing behind, and may have other signals blocked.
+const SIGKILL: i32 = 9;
+/// How long the kernel may take to end a process that it has been told to kill.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A process of this boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +38,37 @@ impl Process {
     /// Whether it still runs.
     pub fn is_alive(self) -> bool {
         start_of(self.pid) == Some(self.start)
+    }
+
+    /// A descriptor for it (a pidfd), if it still runs.
+    pub fn open(self) -> Option<OwnedFd> {
+        let pid = i32::try_from(self.pid).ok()?;
+        let opened = pidfd::open(linux::Pid::from_raw(pid)).ok()?;
+        // Asked after the descriptor was opened: from here on the number cannot be somebody else's.
+        self.is_alive().then_some(opened)
+    }
+
+    /// Kills it, unless it has ended already.
+    pub fn kill(self) -> Result<()> {
+        self.open().map_or(Ok(()), |process| self.kill_behind(&process))
+    }
+
+    /// Kills it, and waits until all its descriptors are closed.
+    pub(crate) fn kill_and_wait(self) -> Result<()> {
+        let Some(process) = self.open() else { return Ok(()) };
+        self.kill_behind(&process)?;
+        poll::wait_readable(&process, Some(PATIENCE)).map(drop).during(|| self.step())
+    }
+
+    fn kill_behind(self, process: &OwnedFd) -> Result<()> {
+        match pidfd::signal(process, SIGKILL) {
+            Err(error) if error.errno == Errno::ESRCH => Ok(()),
+            other => other.during(|| self.step()),
+        }
+    }
+
+    fn step(self) -> String {
+        format!("ending process {}", self.pid)
     }
 }
 

@@ -25,9 +25,6 @@ use crate::error::{During, Error, Result};
 use crate::process::Process;
 use crate::publish::{HostPort, Publication};
 
-/// They leave nothing behind, and those that minirun starts have other signals blocked, as it has.
-const SIGKILL: i32 = 9;
-
 /// A program that connects a container without root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Program {
@@ -191,21 +188,6 @@ fn start_pasta(place: Place, publications: &[Publication], pid_file: &Path) -> R
     process.ok_or_else(|| does_not_work(Program::Pasta, "it has ended at once"))
 }
 
-/// Ends a program that connected a container. One that is gone already is no error.
-pub fn end(process: Process) -> Result<()> {
-    let Ok(pid) = i32::try_from(process.pid) else { return Ok(()) };
-    let step = || format!("ending process {pid}");
-    let Ok(pidfd) = linux::pidfd::open(linux::Pid::from_raw(pid)) else { return Ok(()) };
-    // Asked after the descriptor was opened: from here on the number cannot be somebody else's.
-    if !process.is_alive() {
-        return Ok(());
-    }
-    match linux::pidfd::signal(&pidfd, SIGKILL) {
-        Err(error) if error.errno == linux::Errno::ESRCH => Ok(()),
-        other => other.during(step),
-    }
-}
-
 /// slirp4netns stays this process's child, and says by a byte that the network is there.
 fn start_slirp4netns(place: Place, publications: &[Publication], home: &Path) -> Result<Process> {
     let program = Program::Slirp4netns;
@@ -244,7 +226,7 @@ pub fn end_those_of(home: &Path) -> Result<()> {
         let is_pasta = program.ends_with(b"pasta") || program.ends_with(b"pasta.avx2");
         let is_its = words.any(|word| word == of_pasta.as_os_str().as_encoded_bytes());
         if (is_pasta && is_its) || program == of_slirp.as_bytes() {
-            end(process)?;
+            process.kill()?;
         }
     }
     Ok(())

@@ -152,6 +152,30 @@ impl<'a> Host<'a> {
         })
     }
 
+    /// The processes on this host that make a container's network bad.
+    pub(crate) fn relays(&self) -> Vec<i32> {
+        self.processes(|pid| {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            name.trim() == "minirun-faults"
+        })
+    }
+
+    /// The names of the interfaces that begin so.
+    pub(crate) fn interfaces(&self, start: &str) -> Vec<String> {
+        let links = self.words("ip", &["-o", "link"]);
+        let names = links.lines().filter_map(|line| line.split(": ").nth(1));
+        let names = names.filter_map(|name| name.split('@').next());
+        names.filter(|name| name.starts_with(start)).map(str::to_owned).collect()
+    }
+
+    /// What a program prints.
+    fn words(&self, program: &str, arguments: &[&str]) -> String {
+        let asked = || self.call(program, arguments).run();
+        // What changes while the kernel lists it is asked for again.
+        let again = |ran: &Ran| ran.errors.contains("Dump was interrupted");
+        std::iter::repeat_with(asked).find(|ran| !again(ran)).expect("a list").ok().output
+    }
+
     fn processes(&self, is_it: impl Fn(i32) -> bool) -> Vec<i32> {
         let network = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
         let here = network(self.processes[0].pid().as_raw_nonzero().get());
@@ -162,19 +186,13 @@ impl<'a> Host<'a> {
 
     /// Whatever minirun has made on this host and not removed.
     pub(crate) fn traces(&self) -> Vec<String> {
-        let words = |program, arguments: &[&str]| {
-            let asked = || self.call(program, arguments).run();
-            // What changes while the kernel lists it is asked for again.
-            let again = |ran: &Ran| ran.errors.contains("Dump was interrupted");
-            std::iter::repeat_with(asked).find(|ran| !again(ran)).expect("a list").ok().output
-        };
-        let links = words("ip", &["-o", "link"]);
-        let names = links.lines().filter_map(|line| line.split(": ").nth(1));
-        let ours = |name: &&str| ["mr", "mi"].iter().any(|start| name.starts_with(start));
-        let mut found: Vec<String> = names.filter(ours).map(|n| format!("link {n}")).collect();
-        let tables = words("nft", &["list", "tables"]);
+        let mut found = Vec::new();
+        for start in ["mr", "mi", "mt"] {
+            found.extend(self.interfaces(start).into_iter().map(|name| format!("link {name}")));
+        }
+        let tables = self.words("nft", &["list", "tables"]);
         found.extend(tables.lines().filter(|line| line.contains("minirun")).map(String::from));
-        let rules = words("ip", &["rule"]);
+        let rules = self.words("ip", &["rule"]);
         found.extend(rules.lines().filter(|line| line.contains("17700")).map(String::from));
         for directory in ["leases", "traffic"] {
             let path = self.path("/run/minirun/network").join(directory);

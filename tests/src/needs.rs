@@ -38,6 +38,8 @@ pub(crate) enum Need {
     IdmappedFiles,
     /// A kernel whose ext4 has fs-verity.
     SealedFiles,
+    /// A kernel without netem: only there bad networks take a process.
+    NoNetem,
 }
 
 impl Need {
@@ -77,6 +79,7 @@ impl Need {
             }
             Self::Namespace(kind) => Path::new("/proc/self/ns").join(kind).exists(),
             Self::SealedFiles => Path::new("/sys/fs/ext4/features/verity").exists(),
+            Self::NoNetem => !netem(),
             Self::IdmappedFiles => !is_tmpfs(&std::env::temp_dir()) || kernel() >= (6, 3),
         }
     }
@@ -99,6 +102,7 @@ impl fmt::Display for Need {
             Self::ReleaseBuild => f.write_str("a release build"),
             Self::Namespace(kind) => write!(f, "{kind} namespaces"),
             Self::SealedFiles => f.write_str("an ext4 with fs-verity"),
+            Self::NoNetem => f.write_str("a kernel without netem"),
             Self::IdmappedFiles => f.write_str("a disk, or a tmpfs that can be idmapped (6.3)"),
         }
     }
@@ -112,6 +116,16 @@ fn criu_finds_itself_able() -> bool {
             let checked = std::process::Command::new(criu).arg("check").output();
             checked.is_ok_and(|ran| ran.status.success())
         })
+    })
+}
+
+/// Tried once, on an interface that nobody uses.
+fn netem() -> bool {
+    static THERE: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *THERE.get_or_init(|| {
+        let words = ["--net", "tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"];
+        let tried = std::process::Command::new("unshare").args(words).output();
+        tried.expect("unshare runs").status.success()
     })
 }
 

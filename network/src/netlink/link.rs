@@ -11,6 +11,9 @@ use netlink_bindings::utils::{finalize_nested_header, push_nested_header};
 use super::{Batch, CREATE, Connection, Result, Verb};
 use crate::hardware::HardwareAddress;
 
+/// Of linux/if_link.h.
+const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+
 /// An interface as the kernel describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
@@ -95,6 +98,10 @@ pub enum LinkChange<'a> {
     Namespace(BorrowedFd<'a>, &'a str),
     /// The largest packet in bytes.
     Mtu(u32),
+    /// No addresses of the kernel's own choice, so that it never speaks for itself.
+    NoOwnAddresses,
+    /// How many packets may wait for it.
+    QueueLength(u32),
 }
 
 impl Batch {
@@ -163,6 +170,8 @@ impl Batch {
             LinkChange::Controller(bridge) => format!("master {bridge}"),
             LinkChange::Namespace(fd, name) => format!("netns {} name {name}", fd.as_raw_fd()),
             LinkChange::Mtu(bytes) => format!("mtu {bytes}"),
+            LinkChange::NoOwnAddresses => "addrgenmode none".to_owned(),
+            LinkChange::QueueLength(packets) => format!("txqueuelen {packets}"),
         };
         self.push(Verb::SET_LINK, format!("{index} {shown}"), 0, |bytes| {
             let attributes = OpNewlinkDo::encode_request(bytes, &header);
@@ -173,6 +182,13 @@ impl Batch {
                     .push_net_ns_fd(fd.as_raw_fd().cast_unsigned())
                     .push_ifname_bytes(name.as_bytes()),
                 LinkChange::Mtu(bytes) => attributes.push_mtu(bytes),
+                LinkChange::NoOwnAddresses => attributes
+                    .nested_af_spec()
+                    .nested_inet6()
+                    .push_addr_gen_mode(IN6_ADDR_GEN_MODE_NONE)
+                    .end_nested()
+                    .end_nested(),
+                LinkChange::QueueLength(packets) => attributes.push_txqlen(packets),
             };
         })
     }

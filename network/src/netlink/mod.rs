@@ -17,7 +17,7 @@ mod request;
 mod route;
 mod rule;
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use linux::netlink::{Netlink, Protocol};
 use linux::{Errno, namespace, trace};
@@ -40,6 +40,7 @@ const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_ACK_TLVS: u16 = 0x200;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
+const RTM_DELLINK: u16 = 17;
 
 /// Make it; it must not exist.
 const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
@@ -186,6 +187,37 @@ impl Connection {
                 }
             }
         }
+    }
+}
+
+/// News of the interfaces of one network namespace.
+#[derive(Debug)]
+pub struct LinkNews(Netlink);
+
+impl LinkNews {
+    /// Of the current network namespace, from now on.
+    pub fn open() -> Result<Self> {
+        Netlink::open_for_news_of_links().map(Self)
+    }
+
+    /// Takes all the news there is, and says whether an interface is gone, or may be.
+    pub fn is_one_gone(&mut self) -> Result<bool> {
+        let mut gone = false;
+        loop {
+            match self.0.receive() {
+                Ok(news) => gone |= Messages(news).any(|message| message.kind == RTM_DELLINK),
+                Err(error) if error.errno == Errno::EAGAIN => return Ok(gone),
+                // More than fits: what is lost may be just that.
+                Err(error) if error.errno == Errno::ENOBUFS => gone = true,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl AsFd for LinkNews {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

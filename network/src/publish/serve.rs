@@ -5,17 +5,18 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 use std::time::Instant;
 
-use linux::clone::{Birth, Child, Strings, execute, spawn};
+use linux::clone::Child;
 use linux::epoll::Interest;
 use linux::inet::Transport;
 use linux::poll::Ready;
-use linux::{Errno, OFlag, fd, path};
+use linux::{Errno, fd};
 use serde::{Deserialize, Serialize};
 
+use crate::companion;
 use crate::error::{During, Error, Result};
 use crate::publish::stream::Stream;
 use crate::publish::udp::Flows;
@@ -62,36 +63,9 @@ pub fn start(
     let order = Order { end: end.as_raw_fd(), ports: published.iter().map(port).collect() };
     let order = serde_json::to_string(&order)
         .map_err(|error| Error::invalid("published ports", "", error.to_string()))?;
-    let strings = arguments.iter().map(|text| (*text).to_owned()).chain([order]);
-    let strings = Strings::new(strings)
-        .ok_or_else(|| linux::Error::new("execve", "a NUL byte", Errno::EINVAL))
-        .during(step)?;
-    let nothing = path::open(Path::new("/dev/null"), OFlag::O_RDWR).during(step)?;
-    spawn(Birth::default(), || become_forwarder(program, &strings, published, end, &nothing))
-        .during(step)
-}
-
-/// Whoever waits for the end of minirun's output must not wait for the forwarder's.
-fn become_forwarder(
-    program: &Path,
-    arguments: &Strings,
-    published: &[Published],
-    end: BorrowedFd<'_>,
-    nothing: &OwnedFd,
-) -> i32 {
-    const FAILED: i32 = 127;
     let sockets = published.iter().map(|published| published.socket.as_fd());
-    let prepared = (0..3)
-        .try_for_each(|stream| fd::place_at(nothing.as_fd(), stream))
-        .and_then(|()| fd::close_on_exec_from(3))
-        // A caller that stands in front of a container has blocked all signals.
-        .and_then(|()| linux::signal::reset_all())
-        .and_then(|()| sockets.chain([end]).try_for_each(fd::keep_on_exec));
-    let Some(environment) = Strings::new(std::iter::empty::<Vec<u8>>()) else { return FAILED };
-    if prepared.is_ok() {
-        execute(program, arguments, &environment);
-    }
-    FAILED
+    let inherited: Vec<_> = sockets.chain([end]).collect();
+    companion::start(program, arguments, order, &inherited).during(step)
 }
 
 /// Serves what [`start`] has left to this process: its last argument.

@@ -15,13 +15,15 @@ use crate::lease::Lease;
 use crate::netlink::{Batch, Connection, LinkChange, Qdisc, Traffic};
 use crate::store::{LockedStore, Store};
 use crate::traffic::record::{self, Record};
+use crate::traffic::relay::{self, Launch, Work};
 use crate::traffic::{Direction, Fault, Faults, Rates, Statistics, netem, tbf};
 
 /// Makes an interface of a container as fast and as bad as asked, and remembers it. `netns` is the
-/// container's; `guarded` when it has `CAP_NET_ADMIN` there.
+/// container's; `guarded` when it has `CAP_NET_ADMIN` there. Without `launch`, what takes a relay
+/// is refused.
 ///
 /// What is not given stays as it is: rates and faults are set and taken back independently
-/// (`Some(None)` takes a fault back).
+/// (`Some(None)` takes a fault back). A fault whose relay has died is over.
 pub fn apply(
     store: &Store,
     netns: BorrowedFd<'_>,
@@ -29,6 +31,7 @@ pub fn apply(
     rates: Option<Rates>,
     fault: Option<Option<Fault>>,
     guarded: bool,
+    launch: Option<Launch<'_>>,
 ) -> Result<()> {
     let locked = store.lock()?;
     if !locked.holds(lease) {
@@ -36,28 +39,30 @@ pub fn apply(
         return Err(Error::NotFound { what: "container", name });
     }
     let before = record::read(store, lease.ipv4)?.filter(|record| record.lease == *lease);
+    let before = before.map(Record::without_what_is_over);
     let mut record = before.clone().unwrap_or_else(|| Record {
         lease: lease.clone(),
         rates: Rates::default(),
         fault: None,
         guarded,
+        relay: None,
     });
     record.rates = rates.unwrap_or(record.rates);
     record.fault = fault.unwrap_or(record.fault);
     // Written first: what a crash leaves half done is then known, and the next apply completes it.
     record::write(&locked, &record)?;
-    match put(&locked, netns, &record) {
+    match put(&locked, netns, &mut record, launch) {
         Ok(()) => Ok(()),
         Err(error) => {
             match before {
-                Some(before) => {
+                Some(mut before) => {
                     record::write(&locked, &before)?;
                     // The first error is the one to tell; this one worked before.
-                    let _ = put(&locked, netns, &before);
+                    let _ = put(&locked, netns, &mut before, launch);
                 }
                 None => {
-                    let nothing = Record { rates: Rates::default(), fault: None, ..record };
-                    let _ = put(&locked, netns, &nothing);
+                    record = Record { rates: Rates::default(), fault: None, ..record };
+                    let _ = put(&locked, netns, &mut record, None);
                     record::remove(store, lease.ipv4)?;
                 }
             }
@@ -79,8 +84,9 @@ pub fn forget_faults_of_the_dead(locked: &LockedStore<'_>) -> Result<()> {
         record::write(locked, &record)?;
         // A namespace without a process in it has nobody whose traffic could suffer.
         let repaired = match netns_behind(&record.lease)? {
-            Some(netns) => put(locked, netns.as_fd(), &record),
-            None => refresh_losses(locked, false),
+            Some(netns) => put(locked, netns.as_fd(), &mut record, None),
+            None => set_relay(locked, &mut record, Work::default(), None)
+                .and_then(|()| refresh_losses(locked, false)),
         };
         if let Err(error) = repaired {
             record::write(locked, &before)?;
@@ -113,57 +119,117 @@ fn netns_behind(lease: &Lease) -> Result<Option<std::os::fd::OwnedFd>> {
     Ok(None)
 }
 
-fn put(locked: &LockedStore<'_>, netns: BorrowedFd<'_>, record: &Record) -> Result<()> {
-    let step = || format!("shaping the traffic of {}", record.lease.container);
+/// What of a fault the kernel's queues do not do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    Nothing,
+    /// Only losses: the packet filter does them.
+    Losses,
+    /// All but the rate: it takes a relay.
+    Most,
+}
+
+fn put(
+    locked: &LockedStore<'_>,
+    netns: BorrowedFd<'_>,
+    record: &mut Record,
+    launch: Option<Launch<'_>>,
+) -> Result<()> {
+    let container = record.lease.container.clone();
+    let step = || format!("shaping the traffic of {container}");
     let mut host = connect()?;
     let mut inside = Connection::open_in(netns).during(step)?;
     let near = host.link(&record.lease.host_interface()).during(step)?.index;
     let far = inside.link(&record.lease.interface).during(step)?.index;
-    let refused = |direction| move |error| refusal(error, &faults_of(record, direction));
-    let mut filtered =
-        queue(&mut host, near, record, Direction::In).map_err(refused(Direction::In))?;
+    let inward = queue(&mut host, near, record, Direction::In).map_err(refusal)?;
     let ifb = ifb_name(record.lease.ipv4);
     remove_link(&mut host, &ifb)?;
-    if record.guarded {
+    let outward = if record.guarded {
         let device = redirect(&mut host, near, &ifb, locked.store()).during(step)?;
-        filtered |=
-            queue(&mut host, device, record, Direction::Out).map_err(refused(Direction::Out))?;
+        queue(&mut host, device, record, Direction::Out)
     } else {
-        filtered |=
-            queue(&mut inside, far, record, Direction::Out).map_err(refused(Direction::Out))?;
+        queue(&mut inside, far, record, Direction::Out)
+    };
+    let outward = outward.map_err(refusal)?;
+    let work = |rest, direction| match rest {
+        Rest::Most => Faults { rate: None, ..faults_of(record, direction) },
+        Rest::Nothing | Rest::Losses => Faults::default(),
+    };
+    let mut work = Work {
+        inward: work(inward, Direction::In),
+        outward: work(outward, Direction::Out),
+        holder: None,
+    };
+    if !work.is_none() {
+        work.holder = record.fault.and_then(|fault| fault.holder);
     }
-    refresh_losses(locked, filtered)
+    set_relay(locked, record, work, launch)?;
+    refresh_losses(locked, [inward, outward].contains(&Rest::Losses))
+}
+
+/// Sees to it that a relay does this work, and only this one.
+fn set_relay(
+    locked: &LockedStore<'_>,
+    record: &mut Record,
+    work: Work,
+    launch: Option<Launch<'_>>,
+) -> Result<()> {
+    if record.relay.is_some_and(|relay| relay.work == work && relay.process.is_alive()) {
+        return Ok(());
+    }
+    let launch = match (work.is_none(), launch) {
+        (true, _) => None,
+        (false, None) => return Err(unsupported_fault("nobody said how to start a relay")),
+        (false, some) => some,
+    };
+    let Some(launch) = launch else {
+        let Some(old) = record.relay.take() else { return Ok(()) };
+        old.process.kill_and_wait()?;
+        return record::write(locked, record);
+    };
+    let (address, label) = (record.lease.ipv4, locked.store().label());
+    // Until the new one is written down the record names the old one: a fault that is over.
+    let starting = relay::start(launch, address, label, work, record.relay)?;
+    record.relay = Some(starting.relay);
+    record::write(locked, record)?;
+    starting.begin()
 }
 
 /// The kernel says ENOENT for a kind of queue that it does not know.
-fn refusal(error: linux::Error, faults: &Faults) -> Error {
+fn refusal(error: linux::Error) -> Error {
     if error.errno != Errno::ENOENT {
         return Error::Kernel { step: "setting a queue".into(), source: error };
     }
-    let (what, needs) = match faults.is_none() || faults.is_only_loss_and_rate() {
-        true => ("a rate", "CONFIG_NET_SCH_TBF (the module sch_tbf)"),
-        false => (
-            "this fault",
-            "CONFIG_NET_SCH_NETEM (the module sch_netem; without it: loss and rate only)",
-        ),
-    };
-    Error::Unsupported { what: what.to_owned(), needs: format!("a kernel with {needs}") }
+    Error::Unsupported {
+        what: "a rate".to_owned(),
+        needs: "a kernel with CONFIG_NET_SCH_TBF (the module sch_tbf)".to_owned(),
+    }
 }
 
-/// Sets the queue of one direction; `true` when the packet filter has to do the loss.
+/// Neither way is there.
+pub(super) fn unsupported_fault(why_no_relay: &str) -> Error {
+    let needs = format!(
+        "a kernel with CONFIG_NET_SCH_NETEM (the module sch_netem), or one from 6.6 on with tcx \
+         (CONFIG_NET_XGRESS) and /dev/net/tun; without either: loss and rate only \
+         ({why_no_relay})"
+    );
+    Error::Unsupported { what: "this fault".to_owned(), needs }
+}
+
+/// Sets the queue of one direction, and says what it does not do.
 fn queue(
     kernel: &mut Connection,
     link: u32,
     record: &Record,
     direction: Direction,
-) -> linux::Result<bool> {
+) -> linux::Result<Rest> {
     let rate = rate_of(record, direction);
     let faults = faults_of(record, direction);
     let burst = record.rates.burst_bytes;
     let shaped = rate.map(|rate| tbf::queue(rate, burst));
     let mut batch = Batch::new();
     if faults.is_none() {
-        return kernel.execute(root(&mut batch, link, shaped.as_ref())).map(|()| false);
+        return kernel.execute(root(&mut batch, link, shaped.as_ref())).map(|()| Rest::Nothing);
     }
     // A root of another kind cannot be changed into this one in place.
     batch.delete_root_qdisc(link).unless(Errno::ENOENT);
@@ -172,14 +238,18 @@ fn queue(
         batch.set_child_qdisc(link, 1, shaped);
     }
     match kernel.execute(&batch) {
-        Err(error) if error.errno == Errno::ENOENT && faults.is_only_loss_and_rate() => {
+        Err(error) if error.errno == Errno::ENOENT => {
             let slower = rate.into_iter().chain(faults.rate).min();
             let shaped = slower.map(|rate| tbf::queue(rate, burst));
             let mut batch = Batch::new();
             kernel.execute(root(&mut batch, link, shaped.as_ref()))?;
-            Ok(faults.loss_ppm > 0)
+            Ok(match faults.is_only_loss_and_rate() {
+                true if faults.loss_ppm > 0 => Rest::Losses,
+                true => Rest::Nothing,
+                false => Rest::Most,
+            })
         }
-        other => other.map(|()| false),
+        other => other.map(|()| Rest::Nothing),
     }
 }
 
@@ -246,7 +316,7 @@ fn losses(records: &[Record]) -> String {
         let mut text = String::new();
         for record in records {
             let loss = faults_of(record, direction).loss_ppm;
-            if loss > 0 {
+            if loss > 0 && record.relayed(direction).is_none() {
                 let _ = writeln!(
                     text,
                     "\t\t{key} \"{}\" numgen random mod 1000000 <= {} counter drop",
@@ -267,7 +337,7 @@ fn losses(records: &[Record]) -> String {
     )
 }
 
-pub(super) fn statistics(attachment: &Attachment) -> Result<Vec<Statistics>> {
+pub(super) fn statistics(store: &Store, attachment: &Attachment) -> Result<Vec<Statistics>> {
     let mut host = connect()?;
     let step = || "reading the counters of interfaces".to_owned();
     let queues = host.qdiscs().during(step)?;
@@ -286,11 +356,14 @@ pub(super) fn statistics(attachment: &Attachment) -> Result<Vec<Statistics>> {
             sent_dropped: link.traffic.received_dropped,
         };
         let queue = queues.iter().find(|q| q.link == link.index && q.parent.is_none());
+        let record = record::read(store, endpoint.lease.ipv4)?;
+        let relay = record.filter(|record| record.lease == endpoint.lease).and_then(|r| r.relay);
+        let relay_drops = relay.map_or(0, |relay| relay.lost_inward());
         all.push(Statistics {
             network: endpoint.lease.network.clone(),
             interface: endpoint.lease.interface.clone(),
             traffic,
-            shaped_drops: queue.map_or(0, |queue| queue.drops),
+            shaped_drops: queue.map_or(0, |queue| queue.drops) + relay_drops,
             shaped_waits: queue.map_or(0, |queue| queue.overlimits),
         });
     }

@@ -17,17 +17,23 @@
 //! also be tied to a process, and is taken back by the next command when that process is gone.
 //!
 //! # Without `sch_netem`
-//! Loss is done by the packet filter instead (`numgen random`), a rate by `tbf`; delay, doubling
-//! and reordering need the module, and are refused without it. Handing packets to a process
-//! (`nft … queue bypass`) would do most of it and end by itself with that process, but a kernel
-//! that was built without netem tends to be without `nft_queue` too; a relay between two devices
-//! would cut the container off when it is killed.
+//! `netem` is tried first. Where the kernel does not have it, loss alone is done by the packet
+//! filter (`numgen random`) and a rate by `tbf`; everything else by a process, the [`relay`], which
+//! stands beside the way of the packets so that they flow as usual when it is killed. A fault that
+//! a relay makes is over when the relay dies, also by `kill -9`: it is shown as such, and not made
+//! again until it is set again, because whoever killed it may have meant just that. Where there is
+//! neither `netem` nor what a relay needs, the fault is refused.
+//!
+//! Handing packets to a process by the packet filter (`nft … queue bypass`) would end by itself
+//! with the process as well, but a kernel that was built without netem tends to be without
+//! `nft_queue` too.
 
 mod apply;
 mod fault;
 mod netem;
 mod rate;
 mod record;
+pub mod relay;
 mod tbf;
 
 use serde::{Deserialize, Serialize};
@@ -114,8 +120,11 @@ pub struct Statistics {
 }
 
 /// Counters of all interfaces of a container; those whose cable is gone are left out.
-pub fn statistics(attachment: &crate::attach::Attachment) -> Result<Vec<Statistics>> {
-    apply::statistics(attachment)
+pub fn statistics(
+    store: &crate::store::Store,
+    attachment: &crate::attach::Attachment,
+) -> Result<Vec<Statistics>> {
+    apply::statistics(store, attachment)
 }
 
 #[cfg(test)]

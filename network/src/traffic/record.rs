@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::lease::Lease;
+use crate::process::Process;
 use crate::store::{LockedStore, Store, entries, write_whole};
-use crate::traffic::{Fault, Rates};
+use crate::traffic::relay::Relay;
+use crate::traffic::{Direction, Fault, Rates};
 
 /// The rates and faults of one interface of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +33,26 @@ pub struct Record {
     /// Whether the container could remove queues at its own end, so that the host has to hold
     /// them.
     pub guarded: bool,
+    /// The process that does what of the fault the kernel does not; it may have died since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<Relay>,
+}
+
+impl Record {
+    /// The process that makes the fault of one direction, if it takes one. When that does not live
+    /// any more, neither does the fault.
+    pub fn relayed(&self, direction: Direction) -> Option<Process> {
+        let relay = self.relay.filter(|relay| !relay.work.towards(direction).is_none());
+        relay.map(|relay| relay.process)
+    }
+
+    /// The same without a fault whose relay has died.
+    pub(super) fn without_what_is_over(self) -> Self {
+        match self.relay {
+            Some(relay) if !relay.process.is_alive() => Self { fault: None, relay: None, ..self },
+            _ => self,
+        }
+    }
 }
 
 /// All records, by address.
@@ -73,12 +95,16 @@ pub(crate) fn remove(store: &Store, address: Ipv4Addr) -> Result<()> {
     }
 }
 
-/// Removes the records whose lease is not among `leased`, and says whether there were any.
+/// Removes the records whose lease is not among `leased`, and says whether there were any. Their
+/// relays have ended with their interfaces; one that could not (it was stopped) is killed.
 pub(crate) fn keep_only(store: &Store, leased: impl Fn(Ipv4Addr) -> bool) -> Result<bool> {
     let mut removed = false;
     for name in entries(&dir(store))? {
         let Ok(address) = name.parse::<Ipv4Addr>() else { continue };
         if !leased(address) {
+            if let Ok(Some(Record { relay: Some(relay), .. })) = read(store, address) {
+                relay.process.kill()?;
+            }
             remove(store, address)?;
             removed = true;
         }

@@ -11,7 +11,7 @@ use network::netlink::{Batch, Connection};
 use network::pool::Pool;
 use network::process::Process;
 use network::publish::parse;
-use network::rootless::{self, Program, end};
+use network::rootless::{self, Program};
 
 use crate::testbed::{Place, Stored, connect, converse, on_a_fresh_host, outside, reaches};
 
@@ -67,13 +67,13 @@ fn pasta_connects_a_container_without_root_and_ends_when_told() {
         let pasta = pasta_of(child.id());
         let out: SocketAddr = "192.0.2.2:7001".parse().unwrap();
         let reached = converse(&elsewhere, out, || place.run(|| connect(out)));
-        end(pasta).unwrap();
+        pasta.kill().unwrap();
         finish(&mut child);
         assert_eq!(reached.expect("the way out").ip().to_string(), "192.0.2.1");
         while pasta.is_alive() {
             std::thread::yield_now();
         }
-        end(pasta).unwrap();
+        pasta.kill().unwrap();
     });
 }
 

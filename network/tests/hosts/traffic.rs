@@ -42,7 +42,7 @@ impl Pair {
         fault: Option<Option<Fault>>,
         guarded: bool,
     ) -> network::Result<()> {
-        apply(&self.stored.store, self.a.as_fd(), self.lease(), rates, fault, guarded)
+        apply(&self.stored.store, self.a.as_fd(), self.lease(), rates, fault, guarded, None)
     }
 
     fn b_reaches_a(&self) -> bool {
@@ -99,7 +99,7 @@ fn rates_slow_both_directions_and_are_counted() {
         assert_eq!(pair.queues(), (vec!["tbf".into()], vec!["tbf".into()]));
         transfer(&pair.b, &pair.a, SocketAddr::new(pair.to_a.addresses()[0], 5001));
         transfer(&pair.a, &pair.b, SocketAddr::new(pair.to_b.addresses()[0], 5001));
-        let seen = &statistics(&pair.to_a).unwrap()[0];
+        let seen = &statistics(&pair.stored.store, &pair.to_a).unwrap()[0];
         assert!(seen.shaped_waits > 0, "{seen:?}");
         assert!(seen.traffic.received_bytes > 4_000_000 && seen.traffic.sent_bytes > 4_000_000);
         let mut inside = Connection::open_in(pair.a.as_fd()).unwrap();
@@ -177,6 +177,7 @@ fn a_fault_ends_with_the_process_that_wanted_it() {
     });
 }
 
+/// These tests have threads, and so cannot start a relay.
 #[test]
 fn what_this_kernel_cannot_do_is_refused_and_changes_nothing() {
     on_a_fresh_host(|| {
@@ -191,7 +192,7 @@ fn what_this_kernel_cannot_do_is_refused_and_changes_nothing() {
                 assert!(!pair.queues().0.contains(&"netem".into()));
             }
             Err(Error::Unsupported { needs, .. }) => {
-                assert!(needs.contains("sch_netem"), "{needs}");
+                assert!(needs.contains("sch_netem") && needs.contains("tcx"), "{needs}");
                 assert_eq!(records(&pair.stored.store).unwrap(), []);
                 pair.set(Some(Rates::parse("in=50mbit").unwrap()), None, false).unwrap();
                 assert!(pair.set(None, Some(Some(late)), false).is_err());

@@ -128,7 +128,8 @@ fn finish(
 ) -> network::Result<()> {
     if let Some(rates) = wanted.rates {
         for endpoint in &connected.attachment.endpoints {
-            apply(store, netns.as_fd(), &endpoint.lease, Some(rates), None, wanted.guarded)?;
+            let guarded = wanted.guarded;
+            apply(store, netns.as_fd(), &endpoint.lease, Some(rates), None, guarded, None)?;
         }
     }
     if wanted.publications.is_empty() {
@@ -152,7 +153,7 @@ fn finish(
 /// the kernel: what is still there is collected by the next command.
 pub(crate) fn disconnect(connected: &Connected, home: &Path) -> network::Result<()> {
     match connected.program {
-        Some(program) => rootless::end(program)?,
+        Some(program) => program.kill()?,
         None if connected.awaits_program => rootless::end_those_of(home)?,
         None => {}
     }

@@ -27,6 +27,7 @@ mod mounts;
 mod namespaces;
 mod network;
 mod network_crash;
+mod network_faults;
 mod owners;
 mod races;
 mod rootless;
@@ -72,6 +73,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Test>)> {
         ("races", races::tests()),
         ("crash", crash::tests()),
         ("network_crash", network_crash::tests()),
+        ("network_faults", network_faults::tests()),
         ("lessons", lessons::tests()),
         ("minisup", minisup::tests()),
         ("minisup_commands", minisup_commands::tests()),

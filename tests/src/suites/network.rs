@@ -39,13 +39,13 @@ fn rounds(usual: usize, all: usize) -> usize {
     if std::env::var_os("MINIRUN_TESTS_ALL").is_some() { all } else { usual }
 }
 
-fn make(host: &Host<'_>, name: &str, options: &[&str]) {
+pub(super) fn make(host: &Host<'_>, name: &str, options: &[&str]) {
     host.minirun(&["network", "create", name]).args(options).run().ok();
 }
 
 /// Ends these containers; after `prune` nothing is left of any.
 #[track_caller]
-fn end(host: &Host<'_>, containers: &[&str]) {
+pub(super) fn end(host: &Host<'_>, containers: &[&str]) {
     for id in containers {
         host.minirun(&["delete", "--force", id]).run().ok();
     }
@@ -53,7 +53,7 @@ fn end(host: &Host<'_>, containers: &[&str]) {
 }
 
 #[track_caller]
-fn nothing_is_left(host: &Host<'_>) {
+pub(super) fn nothing_is_left(host: &Host<'_>) {
     // A network namespace ends some moments after its last process, and takes the cables along.
     let gone = wait_until(|| {
         host.minirun(&["network", "prune"]).run().exits(0);
@@ -273,6 +273,7 @@ fn namespaces_of_others(host: &mut Host<'_>, world: &World) {
     end(host, &["a"]);
 }
 
+/// Those that the packet filter can do; see also the suite `network_faults`.
 fn faults(host: &mut Host<'_>, _: &World) {
     host.serve("a", &["--net", "bridge"]);
     let address = host.addresses("bridge", "a").0;
@@ -289,20 +290,7 @@ fn faults(host: &mut Host<'_>, _: &World) {
     fault(&["clear", "a"]).ok();
     assert!(wait_until(|| ping().0), "the loss has stayed");
     assert_eq!(inspected()["containers"][0].get("fault"), None);
-
-    let late = ["set", "a", "--delay", "60ms", "--jitter", "1ms", "--duplicate", "1%"];
-    let ran = fault(&late);
-    if ran.status == 0 {
-        let words = ping().1;
-        let times = words.lines().filter_map(|line| line.split_once("time=")?.1.split(' ').next());
-        let times: Vec<f64> = times.map(|text| text.parse().expect("a time")).collect();
-        // There and back; a jitter only ever takes 1 ms of each.
-        assert!(!times.is_empty() && times.iter().all(|time| *time >= 115.0), "{words}");
-    } else {
-        ran.fails("CONFIG_NET_SCH_NETEM");
-        assert!(ping().0, "a refused fault has changed something");
-        fault(&["set", "a", "--rate", "10mbit"]).ok();
-    }
+    fault(&["set", "a", "--rate", "10mbit"]).ok();
     // It goes with its container.
     host.minirun(&["delete", "--force", "a"]).run().ok();
     assert!(wait_until(|| fault(&["ls"]).ok().output.lines().count() == 1));

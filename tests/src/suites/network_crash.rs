@@ -34,6 +34,9 @@ pub(super) fn tests() -> Vec<Test> {
         crash("prune", prune),
         crash("set_a_fault", set_a_fault),
         crash("clear_a_fault", clear_a_fault),
+        crash("set_a_delay", set_a_delay),
+        crash("change_a_delay", change_a_delay),
+        crash("clear_a_delay", clear_a_delay),
     ]
 }
 
@@ -257,4 +260,61 @@ fn clear_a_fault(scene: &mut Scene<'_>) {
         scene.delete("c");
         scene.nothing_is_left();
     });
+}
+
+/// On a kernel without netem this takes a process: it is there and known, or it is not there.
+fn set_a_delay(scene: &mut Scene<'_>) {
+    let before = |scene: &Scene<'_>| scene.start("c", &["--net", "bridge"]);
+    scene.play(&SET_A_DELAY, &before, &|scene| {
+        at_most_one_relay(scene);
+        scene.minirun(&SET_A_DELAY).ok();
+        at_most_one_relay(scene);
+        scene.delete("c");
+        scene.nothing_is_left();
+    });
+}
+
+fn change_a_delay(scene: &mut Scene<'_>) {
+    let before = |scene: &Scene<'_>| {
+        scene.start("c", &["--net", "bridge"]);
+        scene.minirun(&SET_A_DELAY).ok();
+    };
+    let call = ["network", "fault", "set", "c", "--delay", "2ms", "--direction", "in"];
+    scene.play(&call, &before, &|scene| {
+        at_most_one_relay(scene);
+        scene.minirun(&call).ok();
+        at_most_one_relay(scene);
+        scene.delete("c");
+        scene.nothing_is_left();
+    });
+}
+
+fn clear_a_delay(scene: &mut Scene<'_>) {
+    let before = |scene: &Scene<'_>| {
+        scene.start("c", &["--net", "bridge"]);
+        scene.minirun(&SET_A_DELAY).ok();
+    };
+    let call = ["network", "fault", "clear", "c"];
+    scene.play(&call, &before, &|scene| {
+        scene.minirun(&call).ok();
+        assert_eq!(scene.host.relays(), Vec::<i32>::new());
+        scene.delete("c");
+        scene.nothing_is_left();
+    });
+}
+
+const SET_A_DELAY: [&str; 6] = ["network", "fault", "set", "c", "--delay", "1ms"];
+
+/// And when there is one, minirun knows of it.
+#[track_caller]
+fn at_most_one_relay(scene: &Scene<'_>) {
+    // One that nobody has written down ends when it sees that its starter has died.
+    let is_known = wait_until(|| {
+        let seen = scene.minirun(&["network", "inspect", "bridge"]).ok().json();
+        let relay = &seen["containers"][0]["relay"];
+        let alive = relay["pid"].as_i64().filter(|_| relay["alive"] == true);
+        let there: Vec<i64> = scene.host.relays().into_iter().map(i64::from).collect();
+        there == alive.into_iter().collect::<Vec<_>>()
+    });
+    assert!(is_known, "{:?}", scene.host.relays());
 }

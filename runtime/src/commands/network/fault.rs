@@ -1,9 +1,14 @@
 //! `minirun network fault`: a bad network for a container that runs, and a good one again.
 
+use std::os::fd::AsFd;
+use std::path::Path;
+
 use clap::{Arg, ArgMatches, Command};
 use linux::namespace::{self, Kind};
+use network::process::Process;
 use network::store::Store;
-use network::traffic::{Fault, Faults, apply, records};
+use network::traffic::relay::Launch;
+use network::traffic::{Direction, Fault, Faults, Record, apply, records};
 
 use super::super::{connect, container, id_argument, id_of, print, text_of, value};
 use super::told;
@@ -38,7 +43,12 @@ pub(super) fn command() -> Command {
                 .about("Replace the container's faults by these")
                 .arg(id_argument())
                 .args(kinds)
-                .arg(direction),
+                .arg(direction)
+                .arg(value(
+                    "until-exit",
+                    "PID",
+                    "Until that process ends [until they are cleared]",
+                )),
         )
         .subcommand(Command::new("ls").about("List the faults"))
         .subcommand(
@@ -72,7 +82,13 @@ fn fault_of(matches: &ArgMatches) -> Result<Fault> {
     let faults = Faults::parse(&text).map_err(told)?;
     let direction = text_of(matches, "direction").unwrap_or("both");
     let if_not = |other| if direction == other { Faults::default() } else { faults };
-    Ok(Fault { inward: if_not("out"), outward: if_not("in"), holder: None })
+    let holder = text_of(matches, "until-exit").map(process).transpose()?;
+    Ok(Fault { inward: if_not("out"), outward: if_not("in"), holder })
+}
+
+fn process(text: &str) -> Result<Process> {
+    let found = text.parse().ok().and_then(Process::of);
+    found.ok_or_else(|| Error::Config(format!("--until-exit {text}: there is no such process")))
 }
 
 fn set(global: &Global, matches: &ArgMatches, store: &Store, fault: Option<Fault>) -> Result<()> {
@@ -87,8 +103,11 @@ fn set(global: &Global, matches: &ArgMatches, store: &Store, fault: Option<Fault
     let netns = namespace::open(format!("/proc/{pid}/ns/net").as_ref(), Kind::Network)
         .map_err(Error::kernel(format!("open the network namespace of {id}")))?;
     let guarded = is_guarded(&home)?;
+    let arguments = &["minirun", "network", "relay"];
+    let launch = Launch { program: Path::new("/proc/self/exe"), arguments };
     for endpoint in leases {
-        apply(store, std::os::fd::AsFd::as_fd(&netns), &endpoint.lease, None, Some(fault), guarded)
+        let lease = &endpoint.lease;
+        apply(store, netns.as_fd(), lease, None, Some(fault), guarded, Some(launch))
             .map_err(told)?;
     }
     Ok(())
@@ -113,12 +132,25 @@ fn table(store: &Store) -> Result<String> {
     let mut text = format!("{:<20} {:<12} {:<9} FAULTS\n", "CONTAINER", "NETWORK", "DIRECTION");
     for record in records(store).map_err(told)? {
         let Some(fault) = record.fault else { continue };
-        let directions = [("in", fault.inward), ("out", fault.outward)];
-        for (direction, faults) in directions.iter().filter(|(_, faults)| !faults.is_none()) {
+        let directions =
+            [("in", Direction::In, fault.inward), ("out", Direction::Out, fault.outward)];
+        for (name, direction, faults) in directions {
+            if faults.is_none() {
+                continue;
+            }
             let (container, network) = (&record.lease.container, &record.lease.network);
-            let faults = faults.text();
-            text.push_str(&format!("{container:<20} {network:<12} {direction:<9} {faults}\n"));
+            let faults = faults.text() + &by_whom(&record, direction);
+            text.push_str(&format!("{container:<20} {network:<12} {name:<9} {faults}\n"));
         }
     }
     Ok(text)
+}
+
+/// Which process makes the fault, and whether it still does.
+fn by_whom(record: &Record, direction: Direction) -> String {
+    match record.relayed(direction) {
+        None => String::new(),
+        Some(relay) if relay.is_alive() => format!(" (by process {})", relay.pid),
+        Some(relay) => format!(" (over: process {}, which made it, is gone)", relay.pid),
+    }
 }

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use network::collect::Collected;
 use network::definition::{Network, Wish};
 use network::store::Store;
+use network::traffic::relay;
 use network::{networks, publish};
 
 use super::{Verb, flag, print, print_json, text_of, value};
@@ -56,15 +57,20 @@ fn arguments(command: Command) -> Command {
             // What the process of published ports runs; see network::publish.
             Command::new("forward").hide(true).arg(Arg::new("order").required(true)),
         )
+        .subcommand(
+            // What the process of a bad network runs; see network::traffic::relay.
+            Command::new("relay").hide(true).arg(Arg::new("order").required(true)),
+        )
 }
 
 fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     let (name, matches) =
         matches.subcommand().ok_or_else(|| Error::Config("no command was given".into()))?;
-    if name == "forward" {
-        let order = text_of(matches, "order").unwrap_or_default();
-        publish::serve_inherited(order).map_err(told)?;
-        return Ok(0);
+    let order = || text_of(matches, "order").unwrap_or_default();
+    match name {
+        "forward" => return publish::serve_inherited(order()).map(|()| 0).map_err(told),
+        "relay" => return relay::serve_inherited(order()).map(|()| 0).map_err(told),
+        _ => {}
     }
     let store = Store::open_default().map_err(told)?;
     let wanted = || text_of(matches, "name").unwrap_or_default();
@@ -76,7 +82,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
         "inspect" => print_json(&networks::inspect(&store, wanted()).map_err(told)?)?,
         "rm" => drop(networks::remove(&store, wanted()).map_err(told)?),
         "fault" => fault::run(global, matches, &store)?,
-        "stats" => stats::run(global, matches)?,
+        "stats" => stats::run(global, matches, &store)?,
         "prune" => print(&removed(&networks::prune(&store).map_err(told)?)),
         _ => {
             network::collect::collect(&store).map_err(told)?;

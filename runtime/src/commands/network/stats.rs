@@ -1,6 +1,7 @@
 //! `minirun network stats`: what went through the interfaces of containers.
 
 use clap::{Arg, ArgMatches, Command};
+use network::store::Store;
 use network::traffic::{Statistics, statistics};
 
 use super::super::{flag, print, print_json, text_of};
@@ -25,7 +26,7 @@ struct Row {
 }
 
 /// Does it.
-pub(super) fn run(global: &Global, matches: &ArgMatches) -> Result<()> {
+pub(super) fn run(global: &Global, matches: &ArgMatches, store: &Store) -> Result<()> {
     let root = global.state_root()?;
     let asked = text_of(matches, "id");
     let names = asked.map_or_else(|| root.list(), |id| Ok(vec![id.to_owned()]))?;
@@ -42,7 +43,7 @@ pub(super) fn run(global: &Global, matches: &ArgMatches) -> Result<()> {
             super::fault::connected(&state)?;
         }
         let Some(network) = state.network else { continue };
-        let all = statistics(&network.attachment).map_err(told)?;
+        let all = statistics(store, &network.attachment).map_err(told)?;
         rows.extend(all.into_iter().map(|statistics| Row { container: name.clone(), statistics }));
     }
     if matches.get_flag("json") {
