@@ -35,6 +35,15 @@ pub fn set_umask(mask: u32) -> u32 {
     nix::sys::stat::umask(Mode::from_bits_truncate(mask)).bits()
 }
 
+/// The effective user that this program was started as, getauxval(3): no system call, and right for
+/// a process that has not changed it.
+pub fn starting_user() -> u32 {
+    // SAFETY: getauxval takes a number, and answers with one.
+    #[expect(unsafe_code, reason = "no crate wraps getauxval(3)")]
+    let user = unsafe { libc::getauxval(libc::AT_EUID) };
+    u32::try_from(user).unwrap_or_else(|_| effective_user())
+}
+
 /// The effective user of this process.
 pub fn effective_user() -> u32 {
     nix::unistd::geteuid().as_raw()

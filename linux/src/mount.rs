@@ -257,6 +257,11 @@ impl FileSystem {
         })
     }
 
+    /// The descriptor of the configuration, which is done with once the file system is mounted.
+    pub fn into_descriptor(self) -> OwnedFd {
+        self.context
+    }
+
     /// Makes the file system and a mount of it that hangs nowhere yet, fsmount(2).
     pub fn mount(&self, attributes: u64) -> Result<OwnedFd> {
         self.config(FSCONFIG_CMD_CREATE, "", None)?;
@@ -344,6 +349,11 @@ pub fn change_root_to_current_directory() -> Result<()> {
 /// Changes the working directory, fchdir(2).
 pub fn enter_directory(dir: BorrowedFd<'_>) -> Result<()> {
     observe("fchdir", || dir.as_raw_fd().to_string(), nix::unistd::fchdir(dir))
+}
+
+/// Changes the working directory to a path in the root of this process, chdir(2).
+pub fn enter_path(dir: &Path) -> Result<()> {
+    observe("chdir", || quoted(dir), nix::unistd::chdir(dir))
 }
 
 fn owned(value: libc::c_long) -> nix::Result<OwnedFd> {

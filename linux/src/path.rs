@@ -11,13 +11,15 @@
 //! their kin in every runtime). So no function here takes a container's path and does something to
 //! it: it gives a descriptor, and everything is done to that.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag};
 use nix::sys::stat::Mode;
 
+use crate::fd::Spent;
 use crate::trace::{observe, quoted};
 use crate::{Error, Result};
 
@@ -35,6 +37,17 @@ pub fn open(path: &Path, flags: OFlag) -> Result<OwnedFd> {
 pub fn open_at(dir: BorrowedFd<'_>, name: &Path, flags: OFlag) -> Result<OwnedFd> {
     let result = nix::fcntl::openat(dir, name, flags | OFlag::O_CLOEXEC, Mode::empty());
     observe("openat", || format!("{}, {}, {}", dir.as_raw_fd(), quoted(name), shown(flags)), result)
+}
+
+/// The path of the host's directory `path` without links, `.` and `..`. `ENOTDIR` when it is
+/// something else.
+///
+/// The kernel resolves it once and then says where it has arrived; realpath(3) asks about each
+/// component.
+pub fn real_directory(path: &Path) -> Result<PathBuf> {
+    let dir = open(path, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+    let link = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
+    read_link_at(AT_FDCWD, &link)
 }
 
 /// Creates the file `name` below `dir` and opens it; it must not exist.
@@ -96,6 +109,12 @@ pub fn remove_dir_at(dir: BorrowedFd<'_>, name: &Path) -> Result<()> {
     observe("unlinkat", || format!("{}, {}, AT_REMOVEDIR", dir.as_raw_fd(), quoted(name)), result)
 }
 
+/// Removes an empty directory of the host, rmdir(2).
+pub fn remove_dir(path: &Path) -> Result<()> {
+    let result = nix::unistd::unlinkat(AT_FDCWD, path, nix::unistd::UnlinkatFlags::RemoveDir);
+    observe("rmdir", || quoted(path), result)
+}
+
 /// Makes a fifo, mkfifoat(3).
 pub fn make_fifo_at(dir: BorrowedFd<'_>, name: &Path, mode: u32) -> Result<()> {
     let result = nix::unistd::mkfifoat(dir, name, Mode::from_bits_truncate(mode));
@@ -134,30 +153,63 @@ pub fn open_beneath(dir: BorrowedFd<'_>, path: &Path, flags: OFlag) -> Result<Ow
 /// The first of the four primitives: [`in_root`](Self::in_root) turns a path into a descriptor as
 /// if this directory were `/`, whatever links the tree holds and whoever renames in it.
 #[derive(Debug)]
-pub struct Root(OwnedFd);
+pub struct Root {
+    dir: OwnedFd,
+    spent: RefCell<Spent>,
+    /// A directory by its path, as long as nothing can have covered it.
+    known: RefCell<Option<(PathBuf, OwnedFd)>>,
+}
 
 impl Root {
     /// Takes an open directory as a root.
     pub fn new(dir: OwnedFd) -> Self {
-        Self(dir)
+        Self { dir, spent: RefCell::default(), known: RefCell::default() }
     }
 
     /// Opens the directory `path` of the host as a root.
     pub fn open(path: &Path) -> Result<Self> {
-        open(path, OFlag::O_PATH | OFlag::O_DIRECTORY).map(Self)
+        open(path, OFlag::O_PATH | OFlag::O_DIRECTORY).map(Self::new)
+    }
+
+    /// Closes the root, together with what was done with in it.
+    pub fn close(self) {
+        self.forget_but_above(Path::new("/"));
+        let Self { dir, spent, .. } = self;
+        spent.into_inner().put(dir);
+    }
+
+    /// Remembers that `dir`, which was mounted just now, is what `path` leads to: directories right
+    /// below it are then made without looking for it.
+    pub fn remember(&self, path: &Path, dir: OwnedFd) {
+        self.forget_but_above(path);
+        self.known.replace(Some((path.to_owned(), dir)));
+    }
+
+    /// Forgets that, unless `path` is right below it: what is mounted anywhere else may cover it.
+    pub fn forget_but_above(&self, path: &Path) {
+        let mut known = self.known.borrow_mut();
+        if let Some((_, dir)) = known.take_if(|(above, _)| path.parent() != Some(above)) {
+            self.spend(dir);
+        }
+    }
+
+    /// Takes a descriptor that the work in this root is done with: it is closed soon, with others,
+    /// and with the root at the latest.
+    pub fn spend(&self, done: OwnedFd) {
+        self.spent.borrow_mut().put(done);
     }
 
     /// The descriptor for `path` inside this root. Links are followed, inside.
     pub fn in_root(&self, path: &Path, flags: OFlag) -> Result<OwnedFd> {
         let rules = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
-        open_how(self.0.as_fd(), relative(path), flags, rules)
+        open_how(self.as_fd(), relative(path), flags, rules)
     }
 
     /// Like [`in_root`](Self::in_root), and no component may be a link at all: for the places where
     /// a link is always an attack (`/proc`, `/sys`, `/dev`).
     pub fn in_root_without_links(&self, path: &Path, flags: OFlag) -> Result<OwnedFd> {
         let rules = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS;
-        open_how(self.0.as_fd(), relative(path), flags, rules)
+        open_how(self.as_fd(), relative(path), flags, rules)
     }
 
     /// Opens the directory `path`, and makes what is missing of it.
@@ -165,16 +217,48 @@ impl Root {
     /// Each new component is made and opened relative to the descriptor of its parent, and never
     /// through a link (CVE-2024-45310), so that nothing appears outside of the root.
     pub fn make_dir(&self, path: &Path, mode: u32) -> Result<OwnedFd> {
-        let (mut dir, missing) = self.deepest_existing(path)?;
+        if let Some(made) = self.make_below_known(path, mode)? {
+            return Ok(made);
+        }
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        match self.in_root(path, flags) {
+            Err(error) if error.errno == Errno::ENOENT => self.make_missing_dir(path, mode),
+            found => found,
+        }
+    }
+
+    /// A new directory right below the one that is known; `None` when there is one already.
+    fn make_below_known(&self, path: &Path, mode: u32) -> Result<Option<OwnedFd>> {
+        let known = self.known.borrow();
+        let above = known.as_ref().filter(|(above, _)| path.parent() == Some(above));
+        let (Some((_, dir)), Some(name)) = (above, path.file_name().map(Path::new)) else {
+            return Ok(None);
+        };
+        match make_dir_at(dir.as_fd(), name, mode) {
+            Err(error) if error.errno == Errno::EEXIST => Ok(None),
+            Err(error) => Err(error),
+            Ok(()) => {
+                let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+                open_at(dir.as_fd(), name, flags).map(Some)
+            }
+        }
+    }
+
+    /// The same, where it has just been found missing.
+    pub fn make_missing_dir(&self, path: &Path, mode: u32) -> Result<OwnedFd> {
+        let (existing, missing) = self.deepest_existing(path)?;
+        let mut dir = existing;
         for name in missing {
-            match make_dir_at(dir.as_fd(), &name, mode) {
+            let above = dir.as_ref().map_or(self.as_fd(), AsFd::as_fd);
+            match make_dir_at(above, &name, mode) {
                 Err(error) if error.errno != Errno::EEXIST => return Err(error),
                 _ => {}
             }
             let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
-            dir = open_at(dir.as_fd(), &name, flags)?;
+            let made = open_at(above, &name, flags)?;
+            dir.replace(made).into_iter().for_each(|above| self.spend(above));
         }
-        Ok(dir)
+        dir.map_or_else(|| self.in_root(path, OFlag::O_PATH | OFlag::O_DIRECTORY), Ok)
     }
 
     /// Opens the file `path` (a mount point for a file), and makes it, empty, when it is missing.
@@ -192,35 +276,39 @@ impl Root {
             Err(error) if error.errno != Errno::EEXIST => return Err(error),
             _ => {}
         }
-        open_at(parent.as_fd(), name, OFlag::O_PATH | OFlag::O_NOFOLLOW)
+        let made = open_at(parent.as_fd(), name, OFlag::O_PATH | OFlag::O_NOFOLLOW);
+        self.spend(parent);
+        made
     }
 
-    /// The longest part of `path` that exists, opened, and the names after it.
-    fn deepest_existing(&self, path: &Path) -> Result<(OwnedFd, Vec<PathBuf>)> {
+    /// The longest part of `path`, which is missing, that exists, opened (`None` for the root
+    /// itself), and the names after it.
+    fn deepest_existing(&self, path: &Path) -> Result<(Option<OwnedFd>, Vec<PathBuf>)> {
         let mut prefix = relative(path).to_path_buf();
         let mut missing = Vec::new();
-        loop {
-            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
-            match self.in_root(&prefix, flags) {
-                Err(error) if error.errno == Errno::ENOENT => {}
-                found => {
-                    missing.reverse();
-                    return found.map(|dir| (dir, missing));
-                }
-            }
+        let found = loop {
             match prefix.components().next_back() {
                 Some(Component::Normal(name)) => missing.push(PathBuf::from(name)),
                 // `..` behind something that does not exist has no meaning that we could create.
                 _ => return Err(Error::new("mkdirat", quoted(path), Errno::ENOENT)),
             }
             prefix.pop();
-        }
+            if prefix.as_os_str().is_empty() {
+                break None;
+            }
+            match self.in_root(&prefix, OFlag::O_PATH | OFlag::O_DIRECTORY) {
+                Err(error) if error.errno == Errno::ENOENT => {}
+                found => break Some(found?),
+            }
+        };
+        missing.reverse();
+        Ok((found, missing))
     }
 }
 
 impl AsFd for Root {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.dir.as_fd()
     }
 }
 
@@ -311,6 +399,27 @@ mod tests {
             root.make_dir(Path::new("/missing/../../x"), 0o755).unwrap_err().errno,
             Errno::ENOENT
         );
+    }
+
+    #[test]
+    fn what_is_known_is_forgotten_when_it_may_be_covered() {
+        let (dir, root) = tree();
+        let make = |path: &str| root.make_dir(Path::new(path), 0o755).map(drop);
+        make("/dev").unwrap();
+        // Another directory in its place: whoever asks for the path alone is told of that one.
+        std::fs::create_dir(dir.path().join("other")).unwrap();
+        let other = open(&dir.path().join("other"), OFlag::O_PATH).unwrap();
+        root.remember(Path::new("/dev"), other);
+        make("/dev/pts").unwrap();
+        make("/dev/pts").unwrap_or_else(|error| panic!("there already: {error}"));
+        assert!(dir.path().join("other/pts").is_dir());
+        root.forget_but_above(Path::new("/dev/shm"));
+        make("/dev/shm").unwrap();
+        assert!(dir.path().join("other/shm").is_dir());
+        root.forget_but_above(Path::new("/sys"));
+        make("/dev/mqueue").unwrap();
+        assert!(dir.path().join("dev/mqueue").is_dir());
+        assert!(!dir.path().join("other/mqueue").exists());
     }
 
     #[test]

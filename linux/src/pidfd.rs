@@ -69,6 +69,11 @@ pub fn identity(pidfd: impl AsFd) -> Result<u64> {
     fd::stat(pidfd).map(|stat| stat.st_ino)
 }
 
+/// Whether it is the process that had this [`identity`], which was not 0: on such a kernel.
+pub fn is(pidfd: impl AsFd, identity: u64) -> bool {
+    fd::stat(pidfd).is_ok_and(|stat| stat.st_ino == identity)
+}
+
 /// Sends a signal, pidfd_send_signal(2). `ESRCH` when the process has ended.
 pub fn signal(pidfd: impl AsFd, number: i32) -> Result<()> {
     let pidfd = pidfd.as_fd();

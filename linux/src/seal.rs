@@ -17,10 +17,11 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SealFlag};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::statfs::TMPFS_MAGIC;
 use nix::sys::statvfs::FsFlags;
 
 use crate::clone::{Strings, execute_fd};
-use crate::mount::{Attributes, clone_tree_at, set_attributes};
+use crate::mount::{Attributes, clone_tree, set_attributes};
 use crate::trace::observe;
 use crate::{Error, Result, path};
 
@@ -35,15 +36,21 @@ pub enum Seal {
     None,
 }
 
+/// The file that this process runs.
+const MYSELF: &str = "/proc/self/exe";
+
 /// How the running program is protected now.
 pub fn current() -> Result<Seal> {
-    let me = path::open(Path::new("/proc/self/exe"), OFlag::O_RDONLY)?;
-    let flags = nix::sys::statvfs::fstatvfs(&me)
-        .map_err(|errno| Error::new("fstatvfs", "/proc/self/exe", errno))?
-        .flags();
-    if flags.contains(FsFlags::ST_RDONLY) {
+    let found = nix::sys::statfs::statfs(MYSELF)
+        .map_err(|errno| Error::new("statfs", format!("{MYSELF:?}"), errno))?;
+    if found.flags().contains(FsFlags::ST_RDONLY) {
         return Ok(Seal::ReadOnlyMount);
     }
+    if found.filesystem_type() != TMPFS_MAGIC {
+        // Only a file in memory can be sealed.
+        return Ok(Seal::None);
+    }
+    let me = path::open(Path::new(MYSELF), OFlag::O_RDONLY)?;
     let wanted = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
     let seals = nix::fcntl::fcntl(&me, FcntlArg::F_GET_SEALS).unwrap_or(0);
     if SealFlag::from_bits_truncate(seals).contains(wanted) {
@@ -59,22 +66,21 @@ pub fn ensure(arguments: &Strings, environment: &Strings) -> Result<Seal> {
         Seal::None => {}
         sealed => return Ok(sealed),
     }
-    let me = path::open(Path::new("/proc/self/exe"), OFlag::O_PATH)?;
-    let copy = match read_only_copy(&me) {
+    let copy = match read_only_copy() {
         Ok(copy) => copy,
         Err(_) => memory_copy()?,
     };
     Err(execute_fd(copy.as_fd(), arguments, environment))
 }
 
-fn read_only_copy(me: &OwnedFd) -> Result<OwnedFd> {
-    let tree = clone_tree_at(me.as_fd(), false)?;
+fn read_only_copy() -> Result<OwnedFd> {
+    let tree = clone_tree(Path::new(MYSELF), false)?;
     set_attributes(tree.as_fd(), Attributes::set(Attributes::READ_ONLY), false)?;
     Ok(tree)
 }
 
 fn memory_copy() -> Result<OwnedFd> {
-    let mut source = File::from(path::open(Path::new("/proc/self/exe"), OFlag::O_RDONLY)?);
+    let mut source = File::from(path::open(Path::new(MYSELF), OFlag::O_RDONLY)?);
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let made = memfd_create("minirun", flags);
     let mut copy = File::from(observe("memfd_create", || "\"minirun\"".into(), made)?);

@@ -55,7 +55,7 @@ pub struct Set(u64);
 /// The signals that this process ignores, and hands down to every program that it becomes,
 /// proc_pid_status(5). All of them where procfs cannot say.
 pub fn ignored() -> Set {
-    let text = crate::fd::read_kernel_file(Path::new("/proc/self/status")).unwrap_or_default();
+    let text = crate::fd::read_kernel_record(Path::new("/proc/self/status")).unwrap_or_default();
     let mask = text.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     Set(mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX))
 }

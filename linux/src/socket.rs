@@ -5,13 +5,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
     UnixAddr, connect, listen, recvmsg, sendmsg, socket, socketpair,
 };
 
 use crate::trace::{observe, quoted};
-use crate::{Error, Result};
+use crate::{Error, Result, path};
 
 /// The most descriptors that one message carries here.
 const MAX_FDS: usize = 64;
@@ -28,16 +29,35 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
 /// The address goes through `/proc/self/fd`, because a socket's address holds 107 bytes and a path
 /// may be longer.
 pub fn listen_at(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
-    let path = format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
+    listen_on(&through(dir, name)?, name)
+}
+
+/// The same in a directory of the host that is known by its path.
+pub fn listen_in(dir: &Path, name: &str) -> Result<OwnedFd> {
+    match UnixAddr::new(&dir.join(name)) {
+        Ok(address) => listen_on(&address, name),
+        Err(_) => listen_at(open_directory(dir)?.as_fd(), name),
+    }
+}
+
+fn listen_on(address: &UnixAddr, name: &str) -> Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let made = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None);
     let listener = observe("socket", || "AF_UNIX, SOCK_SEQPACKET".into(), made)?;
-    let address = UnixAddr::new(path.as_str()).map_err(|e| Error::new("bind", name, e))?;
-    let bound = nix::sys::socket::bind(listener.as_raw_fd(), &address);
+    let bound = nix::sys::socket::bind(listener.as_raw_fd(), address);
     observe("bind", || format!("{name:?}"), bound)?;
     let result = Backlog::new(1).and_then(|backlog| listen(&listener, backlog));
     observe("listen", || format!("{name:?}, 1"), result)?;
     Ok(listener)
+}
+
+fn through(dir: BorrowedFd<'_>, name: &str) -> Result<UnixAddr> {
+    let path = format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
+    UnixAddr::new(path.as_str()).map_err(|errno| Error::new("bind", name, errno))
+}
+
+fn open_directory(dir: &Path) -> Result<OwnedFd> {
+    path::open(dir, OFlag::O_PATH | OFlag::O_DIRECTORY)
 }
 
 /// Waits for a connection, accept4(2).
@@ -55,12 +75,23 @@ pub fn accept(listener: &OwnedFd) -> Result<OwnedFd> {
 /// Connects to the socket `name` in the directory `dir` that [`listen_at`] made. `ECONNREFUSED`
 /// when nobody listens any more.
 pub fn connect_at(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
-    let path = format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
+    connect_with(&through(dir, name)?, name)
+}
+
+/// The same in a directory of the host that is known by its path. `ENOENT` when there is no such
+/// socket.
+pub fn connect_in(dir: &Path, name: &str) -> Result<OwnedFd> {
+    match UnixAddr::new(&dir.join(name)) {
+        Ok(address) => connect_with(&address, name),
+        Err(_) => connect_at(open_directory(dir)?.as_fd(), name),
+    }
+}
+
+fn connect_with(address: &UnixAddr, name: &str) -> Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let made = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None);
     let line = observe("socket", || "AF_UNIX, SOCK_SEQPACKET".into(), made)?;
-    let address = UnixAddr::new(path.as_str()).map_err(|e| Error::new("connect", name, e))?;
-    observe("connect", || format!("{name:?}"), connect(line.as_raw_fd(), &address))?;
+    observe("connect", || format!("{name:?}"), connect(line.as_raw_fd(), address))?;
     Ok(line)
 }
 
@@ -77,10 +108,9 @@ pub fn connect_to(path: &Path) -> Result<OwnedFd> {
 
 /// Makes a datagram socket with the name `name` in the directory `dir`.
 pub fn bind_datagram_at(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
-    let path = format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
+    let address = through(dir, name)?;
     let made = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
     let socket = observe("socket", || "AF_UNIX, SOCK_DGRAM".into(), made)?;
-    let address = UnixAddr::new(path.as_str()).map_err(|e| Error::new("bind", name, e))?;
     let bound = nix::sys::socket::bind(socket.as_raw_fd(), &address);
     observe("bind", || format!("{name:?}"), bound)?;
     Ok(socket)
@@ -185,5 +215,20 @@ mod tests {
         assert_eq!(receive(&right, &mut buffer).unwrap_err().errno, Errno::EMSGSIZE);
         drop(left);
         assert_eq!(receive(&right, &mut buffer).unwrap().length, 0);
+    }
+
+    #[test]
+    fn a_directory_may_have_a_long_path() {
+        let short = std::env::temp_dir().join(format!("linux-socket-{}", std::process::id()));
+        let long = short.join("a".repeat(100)).join("b".repeat(100));
+        std::fs::create_dir_all(&long).unwrap();
+        for dir in [&short, &long] {
+            assert_eq!(connect_in(dir, "s").unwrap_err().errno, Errno::ENOENT);
+            let listener = listen_in(dir, "s").unwrap();
+            connect_in(dir, "s").unwrap();
+            drop(listener);
+            assert_eq!(connect_in(dir, "s").unwrap_err().errno, Errno::ECONNREFUSED);
+        }
+        std::fs::remove_dir_all(short).unwrap();
     }
 }

@@ -59,7 +59,7 @@ impl Cgroup {
     /// Whether the group, in version 2, has `controller` now.
     fn has(&self, controllers: &[Controller]) -> Result<bool, Error> {
         let dir = self.unified().dir.as_fd();
-        let text = fd::read_file_at(dir, Path::new(OFFERED)).map_err(|cause| {
+        let text = fd::read_record_at(dir, Path::new(OFFERED)).map_err(|cause| {
             Error::kernel(format!("read controllers of {}", self.path().display()), cause)
         })?;
         Ok(controllers.iter().all(|controller| lists(&text, *controller)))
@@ -81,40 +81,52 @@ impl Cgroup {
         let delegated = self.record().delegated.clone();
         let above = self.record().path.parent().unwrap_or(Path::new("")).to_path_buf();
         let levels = std::iter::once(PathBuf::new()).chain(prefixes(&above));
+        // What a group enables is what the one below is offered.
+        let mut offered = None;
         for level in levels.filter(|level| level.starts_with(&delegated)) {
-            refusals.extend(self.enable_at(&level, wanted)?);
+            let (refused, enabled) = self.enable_at(&level, wanted, offered)?;
+            refusals.extend(refused);
+            offered = Some(enabled);
         }
         Ok(refusals)
     }
 
-    fn enable_at(&self, level: &Path, wanted: &[Controller]) -> Result<Vec<Refusal>, Error> {
+    /// The refusals of one level, and which of `wanted` it enables in the end.
+    fn enable_at(
+        &self,
+        level: &Path,
+        wanted: &[Controller],
+        offered: Option<Vec<Controller>>,
+    ) -> Result<(Vec<Refusal>, Vec<Controller>), Error> {
         let root = self.root();
         let failed = |cause| {
             Error::kernel(format!("enable controllers in cgroup /{}", level.display()), cause)
         };
-        let offered = fd::read_file_at(root, &level.join(OFFERED)).map_err(failed)?;
-        let enabled = fd::read_file_at(root, &level.join(ENABLED)).map_err(failed)?;
-        let todo: Vec<Controller> = wanted
-            .iter()
-            .copied()
-            .filter(|controller| lists(&offered, *controller) && !lists(&enabled, *controller))
-            .collect();
+        let listed = |file: &str| {
+            let text = fd::read_record_at(root, &level.join(file)).map_err(failed)?;
+            let known = wanted.iter().copied().filter(|one| lists(&text, *one));
+            Ok::<Vec<Controller>, Error>(known.collect())
+        };
+        let offered = offered.map_or_else(|| listed(OFFERED), Ok)?;
+        let enabled = listed(ENABLED)?;
+        let todo: Vec<_> = offered.iter().copied().filter(|one| !enabled.contains(one)).collect();
         if todo.is_empty() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), enabled));
         }
         let refusal = |errno| Refusal { group: level.to_path_buf(), errno };
         if is_inhabited(root, level).map_err(failed)? {
             move_to_leaf(root, level).map_err(failed)?;
             if is_inhabited(root, level).map_err(failed)? {
-                return Ok(vec![refusal(Errno::EBUSY)]);
+                return Ok((vec![refusal(Errno::EBUSY)], enabled));
             }
         }
         if write_enabled(root, level, &todo).is_ok() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), offered));
         }
         // The kernel takes all or nothing, so that one refusal hides the rest: one by one, then.
         let one_by_one = todo.into_iter().map(|one| write_enabled(root, level, &[one]));
-        Ok(one_by_one.filter_map(|result| Some(refusal(result.err()?.errno))).collect())
+        let refusals = one_by_one.filter_map(|result| Some(refusal(result.err()?.errno))).collect();
+        Ok((refusals, listed(ENABLED)?))
     }
 
     /// Makes sure that the group has `controller` in version 2, or says why it has not.
@@ -211,9 +223,10 @@ fn write_enabled(
 /// on threads, but turns it into the root of a threaded subtree by that, in which no container can
 /// be born any more. The root of the whole tree is free of the rule; it has no type.
 fn is_inhabited(root: BorrowedFd<'_>, level: &Path) -> linux::Result<bool> {
-    match fd::read_file_at(root, &level.join("cgroup.type")) {
-        Err(error) if error.errno == Errno::ENOENT => return Ok(false),
-        other => drop(other?),
+    let may_be_root = level.as_os_str().is_empty();
+    match may_be_root.then(|| fd::read_record_at(root, Path::new("cgroup.type"))) {
+        Some(Err(error)) if error.errno == Errno::ENOENT => return Ok(false),
+        other => drop(other.transpose()?),
     }
     fd::read_file_at(root, &level.join("cgroup.procs")).map(|text| !text.trim().is_empty())
 }

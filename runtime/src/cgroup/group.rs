@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use linux::{Errno, OFlag, path};
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,7 @@ use super::host::{Controller, Hierarchy, Host, Version};
 use super::place::Place;
 
 /// The name of the tree of version 2 in a [`Record`].
-const UNIFIED: &str = "unified";
+pub(super) const UNIFIED: &str = "unified";
 
 /// What the state of a container remembers of its group.
 ///
@@ -97,12 +98,12 @@ impl Record {
     }
 
     /// The root directory of one of its trees.
-    pub(super) fn root(&self, host: &Host, tree: &str) -> linux::Result<OwnedFd> {
+    pub(super) fn root(&self, host: &Host, tree: &str) -> linux::Result<Arc<OwnedFd>> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
         match (tree, self.trees.get(tree)) {
             // By descriptor: on a legacy host this tree is mounted nowhere.
-            (UNIFIED, _) => path::open_at(host.unified().as_fd(), Path::new("."), flags),
-            (_, Some(mount)) => path::open(mount, flags),
+            (UNIFIED, _) => Ok(host.unified().shared()),
+            (_, Some(mount)) => path::open(mount, flags).map(Arc::new),
             (_, None) => Err(linux::Error::new("open", tree, Errno::ENOENT)),
         }
     }
@@ -118,7 +119,7 @@ pub(super) struct Member {
     pub(super) path: PathBuf,
     pub(super) dir: OwnedFd,
     /// The root of the tree, as far as it is mounted.
-    pub(super) root: OwnedFd,
+    pub(super) root: Arc<OwnedFd>,
 }
 
 impl Member {

@@ -7,7 +7,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use linux::{Errno, OFlag, fd, path};
 
@@ -56,7 +56,18 @@ pub struct Hierarchy {
 pub struct Unified {
     /// Where it is mounted.
     pub mount: PathBuf,
-    dir: OwnedFd,
+    dir: Arc<OwnedFd>,
+}
+
+impl Unified {
+    fn new(mount: PathBuf, dir: OwnedFd) -> Self {
+        Self { mount, dir: Arc::new(dir) }
+    }
+
+    /// Its root, for whoever keeps it.
+    pub(super) fn shared(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.dir)
+    }
 }
 
 impl AsFd for Unified {
@@ -94,7 +105,7 @@ impl Host {
         if let Ok(dir) = path::open(&mount, OFlag::O_PATH | OFlag::O_DIRECTORY)
             && fd::file_system(&dir).ok() == Some(CGROUP2_MAGIC)
         {
-            let unified = Unified { mount, dir };
+            let unified = Unified::new(mount, dir);
             let layout = Layout::Unified;
             return Ok(Some(Self { layout, unified, hierarchies: Vec::new() }));
         }
@@ -111,7 +122,7 @@ impl Host {
             Some(mount) => {
                 let dir = path::open(&mount, OFlag::O_PATH | OFlag::O_DIRECTORY)
                     .map_err(|cause| Error::kernel("open the cgroup v2 tree", cause))?;
-                Unified { mount, dir }
+                Unified::new(mount, dir)
             }
             None => match Self::mount_privately() {
                 Ok(unified) => unified,
@@ -132,7 +143,7 @@ impl Host {
             | linux::mount::Attributes::NO_EXEC;
         let dir = linux::mount::FileSystem::open("cgroup2")
             .and_then(|context| context.mount(attributes))?;
-        Ok(Unified { mount: PathBuf::from("(cgroup2)"), dir })
+        Ok(Unified::new(PathBuf::from("(cgroup2)"), dir))
     }
 
     /// How the host's cgroups are laid out.

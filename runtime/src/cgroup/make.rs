@@ -101,21 +101,22 @@ pub(super) fn refuse_used(dir: BorrowedFd<'_>, shown: &Path) -> Result<(), Error
 }
 
 /// A new group of the cpuset tree of version 1 has no CPUs and no memory nodes, and nothing can
-/// join it: give each level what the one above has.
+/// join it: give it, and each level above that lacks them, what the next one above has.
 fn inherit_cpuset(root: BorrowedFd<'_>, path: &Path) -> linux::Result<()> {
-    const FILES: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
-    let read = |group: &Path, file: &str| fd::read_file_at(root, &group.join(file));
-    let mut above = PathBuf::new();
-    for group in prefixes(path) {
-        for file in FILES {
-            if read(&group, file)?.trim().is_empty() {
-                let inherited = read(&above, file)?;
-                fd::write_file_at(root, &group.join(file), inherited.trim().as_bytes())?;
-            }
+    ["cpuset.cpus", "cpuset.mems"].into_iter().try_for_each(|file| fill(root, path, file).map(drop))
+}
+
+/// Gives what `file` of `group` holds in the end.
+fn fill(root: BorrowedFd<'_>, group: &Path, file: &str) -> linux::Result<String> {
+    let own = fd::read_record_at(root, &group.join(file))?;
+    match group.parent().filter(|_| own.trim().is_empty()) {
+        None => Ok(own),
+        Some(above) => {
+            let inherited = fill(root, above, file)?;
+            fd::write_file_at(root, &group.join(file), inherited.trim().as_bytes())?;
+            Ok(inherited)
         }
-        above = group;
     }
-    Ok(())
 }
 
 #[cfg(test)]

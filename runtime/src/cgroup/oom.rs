@@ -28,21 +28,35 @@ pub struct OomReport {
 const V1_UNLIMITED: u64 = 0x7fff_ffff_ffff_0000;
 
 impl Cgroup {
-    /// Whether the group ran out of memory. All zero and `None` without a memory controller.
+    /// What the group had of memory. All zero and `None` without a memory controller.
     pub fn oom(&self) -> OomReport {
-        let member = self.member_of(Controller::Memory);
-        let read = |file: &str| fd::read_file_at(member.dir.as_fd(), Path::new(file)).ok();
-        let number = |file: &str| read(file)?.trim().parse::<u64>().ok();
-        let (kills, limit_bytes, peak_bytes) = match member.version {
-            Version::V2 => (read("memory.events"), number("memory.max"), number("memory.peak")),
+        let number = |file: &str| self.memory_file(file)?.trim().parse::<u64>().ok();
+        let (limit_bytes, peak_bytes) = match self.member_of(Controller::Memory).version {
+            Version::V2 => (number("memory.max"), number("memory.peak")),
             Version::V1 => (
-                read("memory.oom_control"),
                 number("memory.limit_in_bytes").filter(|limit| *limit < V1_UNLIMITED),
                 number("memory.max_usage_in_bytes"),
             ),
         };
-        let kills = kills.as_deref().and_then(|text| event(text, "oom_kill")?.parse().ok());
-        OomReport { kills: kills.unwrap_or(0), limit_bytes, peak_bytes }
+        OomReport { kills: self.oom_kills(), limit_bytes, peak_bytes }
+    }
+
+    /// The same if the kernel has killed for lack of memory, which it rarely has.
+    pub fn oom_if_any(&self) -> Option<OomReport> {
+        (self.oom_kills() > 0).then(|| self.oom())
+    }
+
+    fn oom_kills(&self) -> u64 {
+        let text = self.memory_file(match self.member_of(Controller::Memory).version {
+            Version::V2 => "memory.events",
+            Version::V1 => "memory.oom_control",
+        });
+        text.and_then(|text| event(&text, "oom_kill")?.parse().ok()).unwrap_or(0)
+    }
+
+    fn memory_file(&self, name: &str) -> Option<String> {
+        let dir = self.member_of(Controller::Memory).dir.as_fd();
+        fd::read_record_at(dir, Path::new(name)).ok()
     }
 }
 

@@ -5,11 +5,8 @@
 
 use std::path::PathBuf;
 
-use super::group::Record;
+use super::group::{Record, UNIFIED};
 use super::processes::event;
-
-/// The tree of version 2 in a [`Record`].
-const UNIFIED: &str = "unified";
 
 impl Record {
     /// Whether all processes of the group are frozen.
@@ -30,7 +27,7 @@ impl Record {
 
     fn read(&self, tree: &str, file: &str) -> Option<String> {
         let group: PathBuf = self.trees.get(tree)?.join(&self.path);
-        std::fs::read_to_string(group.join(file)).ok()
+        linux::fd::read_kernel_record(&group.join(file)).ok()
     }
 }
 

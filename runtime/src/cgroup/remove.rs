@@ -13,6 +13,23 @@ use super::group::{Cgroup, Record};
 use super::host::Host;
 use super::{Error, systemd};
 
+impl Record {
+    /// Removes the group if nothing is in it, as after the end of most containers: one call for
+    /// each tree, without opening anything. `false` where that is not enough.
+    pub fn remove_empty(&self) -> bool {
+        let is_plain = self.unit.is_none() && self.found.is_empty();
+        is_plain
+            && self.trees.values().all(|mount| {
+                // On a legacy host the tree of version 2 is mounted nowhere.
+                let removed = match mount.is_absolute() {
+                    true => path::remove_dir(&mount.join(&self.path)),
+                    false => return false,
+                };
+                matches!(removed, Ok(()) | Err(linux::Error { errno: Errno::ENOENT, .. }))
+            })
+    }
+}
+
 impl Cgroup {
     /// Removes what there is of the group that `record` names, wherever its creation or removal was
     /// cut short.

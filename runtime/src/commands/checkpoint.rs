@@ -132,6 +132,8 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
         // What the program has written belongs to the checkpoint.
         state.writable = None;
         home.save(&state)?;
+        // CRIU has killed it; its last moment may not be over.
+        state.init.and_then(|init| init.open()).map_or(Ok(()), |init| super::delete::end(&init))?;
         super::delete::remove(global, &home, Some(&state), None)?;
     }
     Ok(0)

@@ -85,10 +85,12 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     created.warnings.iter().for_each(|warning| global.log.warning(warning));
     created.line.say(&Message::Release).map_err(Error::kernel("talk to init"))?;
     // Its end of the line means that it stands on its own feet.
-    match created.line.hear() {
-        Ok(Heard::Message(Message::Failed(failure), _)) => Err(failure.into()),
-        _ => Ok(0),
+    if let Ok(Heard::Message(Message::Failed(failure), _)) = created.line.hear() {
+        return Err(failure.into());
     }
+    // This process ends now, which closes everything in one go.
+    std::mem::forget(created);
+    Ok(0)
 }
 
 /// How many descriptors the program keeps: those that were asked for, and systemd's.
@@ -100,8 +102,10 @@ pub(super) fn preserved(matches: &ArgMatches) -> u32 {
 /// The bundle's directory, absolute and without links.
 pub(super) fn bundle_of(asked: Option<&Path>) -> Result<PathBuf> {
     let path = asked.unwrap_or(Path::new("."));
-    std::fs::canonicalize(path)
-        .map_err(|error| Error::Config(format!("bundle {}: {error}", path.display())))
+    linux::path::real_directory(path).map_err(|error| {
+        let why = error.errno.desc().to_lowercase();
+        Error::Config(format!("bundle {}: {why}", path.display()))
+    })
 }
 
 /// Decides what the configuration means here and now.
@@ -110,6 +114,6 @@ pub(super) fn plan_of(config: &oci_spec::runtime::Spec, id: &str, bundle: &Path)
     let privileged = capability::effective()
         .map_err(Error::kernel("read our capabilities"))?
         .contains("CAP_SYS_ADMIN");
-    let user = linux::credentials::effective_user();
+    let user = linux::credentials::starting_user();
     Plan::decide(config, &Circumstances { id, bundle, user, privileged })
 }

@@ -1,5 +1,7 @@
 //! `minirun delete`: remove a container that has stopped.
 
+use std::os::fd::OwnedFd;
+
 use clap::{ArgMatches, Command};
 
 use super::{Verb, flag, id_argument, id_of};
@@ -32,7 +34,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
         Err(Error::NotFound(_)) if force => return Ok(0),
         home => home?,
     };
-    let _lock = match home.lock_anew() {
+    let lock = match home.lock_anew() {
         // Somebody else was faster.
         Err(Error::NotFound(_)) if force => return Ok(0),
         lock => lock?,
@@ -42,31 +44,41 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
         Err(_) if force => None,
         state => state?,
     };
-    let status = state.as_ref().map_or(Status::Stopped, |state| state.status(&home));
-    if status != Status::Stopped && !force {
+    let init = state.as_ref().map(|state| state.init);
+    let process = init.flatten().and_then(|init| init.open());
+    // Without a first process in its state, its maker was ended half-way.
+    let has_stopped = process.is_none() && !matches!(init, Some(None));
+    if let Some(state) = state.as_ref().filter(|_| !has_stopped && !force) {
         return Err(Error::WrongState(format!(
-            "cannot delete container {} that is not stopped: {status}",
-            home.id()
+            "cannot delete container {} that is not stopped: {}",
+            home.id(),
+            state.status(&home)
         )));
     }
+    process.as_ref().map_or(Ok(()), end)?;
     remove(global, &home, state.as_ref(), None)?;
+    // This process ends now, which closes everything in one go.
+    std::mem::forget(lock);
     Ok(0)
 }
 
-/// Ends and removes a container, then tells the hooks that it is gone. `cgroup` is its group, for
-/// who has it open.
+/// Ends the first process of a container, and waits until it has ended.
+pub(super) fn end(process: &OwnedFd) -> Result<()> {
+    drop(linux::pidfd::signal(process, 9));
+    // Without a cgroup this is all there is to wait for.
+    linux::poll::wait_readable(process, Some(std::time::Duration::from_secs(10)))
+        .map(drop)
+        .map_err(Error::kernel("wait for the container's end"))
+}
+
+/// Removes a container whose first process has ended, then tells the hooks that it is gone.
+/// `cgroup` is its group, for who has it open.
 pub(super) fn remove(
     global: &Global,
     home: &Home,
     state: Option<&State>,
     cgroup: Option<Cgroup>,
 ) -> Result<()> {
-    if let Some(process) = state.and_then(|state| state.init.as_ref()?.open()) {
-        drop(linux::pidfd::signal(&process, 9));
-        // Without a cgroup this is all there is to wait for.
-        linux::poll::wait_readable(&process, Some(std::time::Duration::from_secs(10)))
-            .map_err(Error::kernel("wait for the container's end"))?;
-    }
     if let Some(state) = state.filter(|state| state.late_hooks) {
         // A failing poststop hook is a warning, runtime-spec runtime.md.
         if let Err(error) = start::run_hooks(home, state, "poststop", Status::Stopped) {

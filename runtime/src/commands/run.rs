@@ -317,7 +317,7 @@ pub(super) fn stand_by(
     // From here on others may look at the container, and end it.
     drop(lock);
     let exit = foreground::wait(&child.pidfd, (signals, readiness), terminal.as_ref())?;
-    if let Some(oom) = cgroup.as_ref().map(Cgroup::oom).filter(|oom| oom.kills > 0) {
+    if let Some(oom) = cgroup.as_ref().and_then(Cgroup::oom_if_any) {
         global.log.notice(&oom_text(home.id(), exit, &oom));
     }
     if let Some(why) = blocked::explain(home.id(), exit, child.pid.as_raw()) {

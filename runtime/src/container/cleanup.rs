@@ -9,26 +9,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::state::{Home, State};
-use crate::cgroup::{Cgroup, Host};
+use crate::cgroup::{self, Cgroup, Host, Record};
 use crate::error::{Error, Result};
 
 /// Ends what runs and removes everything that the state knows of. The state goes last, and only
 /// when the rest is gone, so that what failed can be tried again.
 pub(crate) fn remove(home: &Home, state: Option<&State>, cgroup: Option<Cgroup>) -> Result<()> {
     let recorded = state.and_then(|state| state.cgroup.as_ref());
-    let cgroup = cgroup.or_else(|| super::open_cgroup(recorded));
     let mut failures = Vec::new();
-    let removed = match (cgroup, recorded) {
-        // Without processes of ours in it there is nothing to kill.
-        (Some(cgroup), _) => cgroup.kill_all().and_then(|()| cgroup.remove()),
-        // Its maker died before it was in the tree that processes are born into.
-        (None, Some(record)) => match Host::detect() {
-            Ok(Some(host)) => Cgroup::remove_recorded(&host, record),
-            _ => Ok(()),
-        },
-        (None, None) => Ok(()),
-    };
-    failures.extend(removed.err().map(Error::from));
+    failures.extend(remove_group(cgroup, recorded).err().map(Error::from));
     if let Some(dir) = state.and_then(|state| state.writable.as_deref())
         && let Err(error) = remove_writable_layer(dir)
     {
@@ -49,6 +38,25 @@ pub(crate) fn remove(home: &Home, state: Option<&State>, cgroup: Option<Cgroup>)
     }
     let texts: Vec<_> = failures.iter().map(ToString::to_string).collect();
     Err(Error::WrongState(format!("remove container {}: {}", home.id(), texts.join("; "))))
+}
+
+/// Ends what is in the container's group, and removes it.
+fn remove_group(
+    cgroup: Option<Cgroup>,
+    recorded: Option<&Record>,
+) -> std::result::Result<(), cgroup::Error> {
+    let record = cgroup.as_ref().map(Cgroup::record).or(recorded);
+    // What the kernel removes at once was empty, and there was nothing to end.
+    if record.is_none_or(Record::remove_empty) {
+        return Ok(());
+    }
+    let Ok(Some(host)) = Host::get() else { return Ok(()) };
+    match (cgroup.or_else(|| super::open_cgroup(recorded)), recorded) {
+        (Some(cgroup), _) => cgroup.kill_all().and_then(|()| cgroup.remove()),
+        // Its maker died before it was in the tree that processes are born into.
+        (None, Some(record)) => Cgroup::remove_recorded(host, record),
+        (None, None) => Ok(()),
+    }
 }
 
 fn remove_writable_layer(dir: &Path) -> Result<()> {

@@ -4,13 +4,13 @@
 //! the two meet at the messages of [`super::handshake`]. Whatever fails, [`super::cleanup`] undoes
 //! all of it, and what a crash leaves behind is in the state file already.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use linux::clone::{Birth, Child};
 use linux::namespace::Kind;
 use linux::shared::SharedNumber;
-use linux::{OFlag, path, pidfd, signal, socket};
+use linux::{pidfd, signal, socket};
 
 use super::agent::Agent;
 use super::group::{Manager, Wanted};
@@ -85,9 +85,15 @@ pub(crate) fn create(
     journal: &mut Journal<'_>,
 ) -> Result<Created> {
     let home = options.home.clone();
-    let lock = home.lock_anew()?;
-    // If ours was deleted before we had locked it, this is another's.
-    home.load()?.map_or(Ok(()), |_| Err(Error::AlreadyExists(plan.id.clone())))?;
+    let lock = match home.lock_first()? {
+        Some(lock) => lock,
+        None => {
+            let lock = home.lock_anew()?;
+            // If ours was deleted before we had locked it, this is another's.
+            home.load()?.map_or(Ok(()), |_| Err(Error::AlreadyExists(plan.id.clone())))?;
+            lock
+        }
+    };
     let mut half =
         Half { plan, options, home, state: None, cgroup: None, child: None, namespaces: None };
     match half.make(journal) {
@@ -158,6 +164,7 @@ impl Half<'_> {
             talk.line.say(&Message::Go(pid)).map_err(Error::kernel("talk to init"))?;
         }
         talk.wait_for(journal, &Message::Ready).map_err(|f| self.blame(f))?;
+        self.limit_process(journal)?;
         self.schedule(journal)?;
         self.hand_out(&mut talk)?;
         Ok((talk.line, talk.terminal, talk.warnings))
@@ -179,7 +186,7 @@ impl Half<'_> {
         state.resctrl = resctrl;
         state.dies_with_parent = self.options.foreground;
         state.agent = plan.process.listener().map(|listener| Agent::new(listener, &state));
-        self.home.write("config.json", self.options.config)?;
+        self.home.write_first("config.json", self.options.config)?;
         for (name, text) in self.options.files {
             self.home.write_for_all(name, text.as_bytes())?;
         }
@@ -300,8 +307,7 @@ impl Half<'_> {
     }
 
     fn listen(&self) -> linux::Result<OwnedFd> {
-        let home = path::open(self.home.path(), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
-        socket::listen_at(home.as_fd(), START_SOCKET)
+        socket::listen_in(self.home.path(), START_SOCKET)
     }
 
     /// Everything that is set from outside, while init is busy inside.
@@ -330,18 +336,24 @@ impl Half<'_> {
             })?;
         }
         let process = &plan.process;
-        if !process.rlimits.is_empty() {
-            let what = || format!("what one process may use ({} rlimits)", process.rlimits.len());
-            let set = || limits::set_rlimits(pid, &process.rlimits);
-            // An init that is gone already has something better to say.
-            journal.step(Step::Limits, what, set).or_else(|failure| talk.excuse(failure))?;
-        }
         if let Some(score) = process.oom_score_adj {
             let what = || format!("oom_score_adj {score}");
             let set = || limits::set_oom_score(pid, score);
+            // An init that is gone already has something better to say.
             journal.step(Step::Limits, what, set).or_else(|failure| talk.excuse(failure))?;
         }
         Ok(())
+    }
+
+    /// What init itself may use: set when it is built, because building takes more open files than
+    /// a program may be allowed.
+    fn limit_process(&self, journal: &mut Journal<'_>) -> Result<()> {
+        let rlimits = &self.plan.process.rlimits;
+        let Some(child) = self.child.as_ref().filter(|_| !rlimits.is_empty()) else {
+            return Ok(());
+        };
+        let what = || format!("what one process may use ({} rlimits)", rlimits.len());
+        Ok(journal.step(Step::Limits, what, || limits::set_rlimits(child.pid, rlimits))?)
     }
 
     /// How init is scheduled: set when nothing else is left to do, because a real-time process may
@@ -388,8 +400,7 @@ impl Half<'_> {
 
     /// A failure with what the kernel may have had to do with it.
     fn blame(&self, failure: Failure) -> Failure {
-        let oom = self.cgroup.as_ref().map(Cgroup::oom).filter(|oom| oom.kills > 0);
-        match oom {
+        match self.cgroup.as_ref().and_then(Cgroup::oom_if_any) {
             Some(oom) => Failure {
                 cause: "init was killed: the memory limit is too small to build the container"
                     .into(),

@@ -10,7 +10,7 @@ use linux::namespace::{Kind, Namespaces};
 use linux::path::Root;
 use linux::proc::TrustedProc;
 use linux::shared::SharedNumber;
-use linux::{namespace, poll, prctl, signal, terminal};
+use linux::{fd, namespace, poll, prctl, signal, terminal};
 
 use super::handshake::{Heard, Line, Message};
 use super::take_off::{TakeOff, drop_power, shown_program};
@@ -117,7 +117,7 @@ impl Inside<'_> {
             journal.step(Step::Rootfs, || "read-only".into(), || rootfs::make_read_only(&root))?;
         }
         let old_root = self.change_root(journal, &root)?;
-        drop(root);
+        root.close();
         let program = journal.quietly(
             Step::Handover,
             || shown_program(&plan.process),
@@ -134,7 +134,9 @@ impl Inside<'_> {
 
     /// The first acts of a new process: its cgroup, its ties to its creator, its session.
     fn settle(&mut self, line: &Line) -> Result<(), Cause> {
-        cgroup::join(&std::mem::take(&mut self.cgroup_files))?;
+        let files = std::mem::take(&mut self.cgroup_files);
+        cgroup::join(&files)?;
+        fd::close_together(files);
         prctl::die_with_parent(true)?;
         terminal::start_session()?;
         // With a user namespace not yet: the files of a process that may not be dumped belong to

@@ -2,56 +2,63 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use linux::{Errno, OFlag, path, pidfd, socket};
+use linux::{Errno, pidfd, socket};
 
 use super::agent::Agent;
 use super::create::START_SOCKET;
 use super::handshake::{Heard, Line, Message};
 use super::readiness::Readiness;
-use super::state::{Home, Init, State, Status};
+use super::state::{Home, Init, Lock, State, Status};
 use crate::error::{Cause, Error, Failure, Result};
 use crate::explain::Journal;
 use crate::plan::Plan;
 use crate::steps::{Step, hooks};
 
+/// What [`start`] leaves open. The end of this process closes all of it at once.
+#[derive(Debug)]
+pub(crate) struct Started {
+    _lock: Lock,
+    _line: Line,
+    _process: OwnedFd,
+}
+
 /// Starts the container in `home`, and returns when its program runs.
-pub(crate) fn start(home: &Home) -> Result<()> {
+pub(crate) fn start(home: &Home) -> Result<Option<Started>> {
     let lock = home.lock()?;
     let state = home.load()?.ok_or_else(|| Error::NotFound(home.id().to_owned()))?;
-    match state.status(home) {
-        Status::Created => {}
-        Status::Stopped => {
-            return Err(wrong("cannot start a container that has stopped"));
-        }
-        status => {
-            let text = format!("cannot start an already running container: it is {status}");
-            return Err(wrong(&text));
-        }
+    let Some(process) = state.init.as_ref().and_then(Init::open) else {
+        return Err(wrong(STOPPED));
+    };
+    if state.is_frozen() {
+        return Err(already(Status::Paused));
     }
-    let directory = path::open(home.path(), OFlag::O_PATH | OFlag::O_DIRECTORY)
-        .map_err(Error::kernel("open the state"))?;
-    let connected = socket::connect_at(directory.as_fd(), START_SOCKET);
+    let connected = socket::connect_in(home.path(), START_SOCKET);
     let line = Line::new(connected.map_err(|error| match error.errno {
-        Errno::ECONNREFUSED => wrong("cannot start a container that has stopped"),
+        // The name is gone with the first start.
+        Errno::ENOENT => already(Status::Running),
+        Errno::ECONNREFUSED => wrong(STOPPED),
         _ => Error::Kernel { doing: "call init".into(), source: error },
     })?);
     // Removed before the word is given: if we die in between, init sees the line end and ends too,
     // so that a container never waits with nobody able to call it.
-    path::unlink_at(directory.as_fd(), std::path::Path::new(START_SOCKET))
-        .map_err(Error::kernel("remove the start socket"))?;
-    let process = state.init.as_ref().and_then(Init::open);
+    let name = home.start_socket();
+    std::fs::remove_file(&name).map_err(Error::file(format!("remove {}", name.display())))?;
     let readiness = Readiness::listen(home, state.init.map_or(0, |init| init.pid))?;
     line.say(&Message::Release).map_err(Error::kernel("talk to init"))?;
-    wait_for_program(&line, &mut Journal::parent(None), agent_of(&state, process.as_ref()))?;
+    wait_for_program(&line, &mut Journal::parent(None), agent_of(&state, Some(&process)))?;
     run_poststart(home, &state)?;
-    match (readiness, process) {
-        (Some(readiness), Some(process)) => {
-            // Others may stop it while it makes itself ready.
-            drop(lock);
-            readiness.wait(&process)
-        }
-        _ => Ok(()),
-    }
+    let Some(readiness) = readiness else {
+        return Ok(Some(Started { _lock: lock, _line: line, _process: process }));
+    };
+    // Others may stop it while it makes itself ready.
+    drop(lock);
+    readiness.wait(&process).map(|()| None)
+}
+
+const STOPPED: &str = "cannot start a container that has stopped";
+
+fn already(status: Status) -> Error {
+    wrong(&format!("cannot start an already running container: it is {status}"))
 }
 
 /// The agent of a filter, with the process that loads it.

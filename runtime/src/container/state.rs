@@ -20,7 +20,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use linux::{Pid, pidfd};
+use linux::{Errno, Pid, fd, pidfd};
 use serde::{Deserialize, Serialize};
 
 use super::state_place;
@@ -97,7 +97,7 @@ impl Init {
         let same = if self.identity == 0 {
             start_time(Pid::from_raw(self.pid)) == Some(self.start_time)
         } else {
-            pidfd::identity(&descriptor).ok() == Some(self.identity)
+            pidfd::is(&descriptor, self.identity)
         };
         (same && !pidfd::has_ended(&descriptor).unwrap_or(true)).then_some(descriptor)
     }
@@ -153,7 +153,7 @@ impl StateRoot {
             return Ok(Self { path, chosen: true });
         }
         let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-        let user = linux::credentials::effective_user();
+        let user = linux::credentials::starting_user();
         let path = state_place::usual(user, runtime_dir.as_deref())?;
         Ok(Self { path, chosen: false })
     }
@@ -218,7 +218,7 @@ impl StateRoot {
             |what: &str| Error::Config(format!("state root {}: {what}", self.path.display()));
         match std::fs::metadata(&self.path) {
             Ok(metadata) if !metadata.is_dir() => Err(refused("not a directory")),
-            Ok(metadata) if metadata.uid() != linux::credentials::effective_user() => {
+            Ok(metadata) if metadata.uid() != linux::credentials::starting_user() => {
                 Err(refused("belongs to another user"))
             }
             Ok(metadata) if metadata.mode() & 0o022 != 0 => {
@@ -269,21 +269,33 @@ impl Home {
         self.lock_file_of(File::options().create(true).truncate(false).write(true).mode(0o600))
     }
 
+    /// Makes the lock and locks it: there can be no state before that. `None` where there is one.
+    pub(crate) fn lock_first(&self) -> Result<Option<Lock>> {
+        let mut options = File::options();
+        options.create_new(true).write(true).mode(0o600);
+        match self.open_lock(&options) {
+            Ok(file) => self.locked(file),
+            Err(Error::File { source, .. }) if source.kind() == ErrorKind::AlreadyExists => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     fn lock_file_of(&self, options: &std::fs::OpenOptions) -> Result<Lock> {
         loop {
-            let file = self.open_lock(options)?;
-            file.lock().map_err(Error::file(format!("lock container {}", self.id)))?;
-            // While we waited, the container may have been deleted, and its lock with it.
-            if self.is_its_lock(&file) {
-                return Ok(Lock(file));
+            if let Some(lock) = self.locked(self.open_lock(options)?)? {
+                return Ok(lock);
             }
         }
     }
 
-    fn is_its_lock(&self, file: &File) -> bool {
-        let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
-        let now = std::fs::metadata(self.path.join("lock")).map(identity);
-        file.metadata().map(identity).is_ok_and(|ours| now.is_ok_and(|now| now == ours))
+    /// Waits for the lock. While we wait, the container may be deleted, and its lock with it:
+    /// `None` then.
+    fn locked(&self, file: File) -> Result<Option<Lock>> {
+        file.lock().map_err(Error::file(format!("lock container {}", self.id)))?;
+        let exists = file.metadata().is_ok_and(|metadata| metadata.nlink() > 0);
+        Ok(exists.then_some(Lock(file)))
     }
 
     /// Whether somebody changes the container at this moment.
@@ -301,6 +313,14 @@ impl Home {
             ErrorKind::NotFound => Error::NotFound(self.id.clone()),
             _ => Error::file(format!("open {}", path.display()))(error),
         })
+    }
+
+    /// Writes a file that comes before the state, so that nobody looks for it yet.
+    pub(crate) fn write_first(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.path.join(name);
+        let failed = |error| Error::file(format!("write {}", path.display()))(error);
+        let made = File::options().create_new(true).write(true).mode(0o600).open(&path);
+        made.map_err(failed)?.write_all(bytes).map_err(failed)
     }
 
     /// Writes a file of the directory, complete or not at all.
@@ -339,10 +359,9 @@ impl Home {
     /// Reads the state; `None` when the creator died before it wrote any.
     pub fn load(&self) -> Result<Option<State>> {
         let path = self.path.join("state.json");
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::file(format!("read {}", path.display()))(error)),
+        let bytes = match fd::read_host_file(&path) {
+            Err(error) if error.errno == Errno::ENOENT => return Ok(None),
+            bytes => bytes.map_err(Error::kernel("read the state"))?,
         };
         let state: State = crate::json::read(&bytes)
             .map_err(|error| Error::Config(format!("{}: {error}", path.display())))?;
@@ -400,7 +419,7 @@ impl State {
             bundle: bundle.to_owned(),
             rootfs: rootfs.to_owned(),
             created: humantime::format_rfc3339_nanos(std::time::SystemTime::now()).to_string(),
-            owner: linux::credentials::effective_user(),
+            owner: linux::credentials::starting_user(),
             init: None,
             cgroup: None,
             writable: None,
@@ -427,7 +446,7 @@ impl State {
         if home.start_socket().exists() { Status::Created } else { Status::Running }
     }
 
-    fn is_frozen(&self) -> bool {
+    pub(crate) fn is_frozen(&self) -> bool {
         self.cgroup.as_ref().is_some_and(cgroup::Record::is_frozen)
     }
 

@@ -61,15 +61,10 @@ impl Rootfs {
             return Err(Error::Config("config.json: root.path is empty".into()));
         }
         let path = at.bundle.join(root.path());
-        let path = std::fs::canonicalize(&path).map_err(|error| {
-            Error::Config(format!("root file system {}: {error}", path.display()))
-        })?;
-        if !path.is_dir() {
-            return Err(Error::Config(format!(
-                "root file system {}: not a directory",
-                path.display()
-            )));
-        }
+        // The bundle's path is real; so is that of a directory in it, which is not a link.
+        let is_in_bundle = root.path().components().count() == 1 && root.path().is_relative();
+        let is_real = is_in_bundle && path.symlink_metadata().is_ok_and(|found| found.is_dir());
+        let path = if is_real { Ok(path) } else { real_directory(&path) }?;
         if path == Path::new("/") {
             return Err(Error::Config(
                 "config.json: root.path is the host's own root directory".into(),
@@ -83,6 +78,13 @@ impl Rootfs {
         let propagation = propagation(linux.rootfs_propagation().as_deref())?;
         Ok(Self { path, overlay, read_only, propagation })
     }
+}
+
+fn real_directory(path: &Path) -> Result<PathBuf> {
+    linux::path::real_directory(path).map_err(|error| {
+        let why = error.errno.desc().to_lowercase();
+        Error::Config(format!("root file system {}: {why}", path.display()))
+    })
 }
 
 fn overlay(spec: &Spec, at: &Circumstances<'_>, read_only: bool) -> Result<Option<Overlay>> {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use linux::Errno;
 use oci_spec::runtime::Spec;
 use serde_json::Value;
 
@@ -10,6 +11,9 @@ use crate::json;
 
 /// The version of the runtime specification that this program implements.
 pub const VERSION: &str = "1.3.0";
+
+/// The oldest version that it reads.
+pub const OLDEST: &str = "1.0.0";
 
 /// The name of the file in a bundle.
 pub(crate) const FILE_NAME: &str = "config.json";
@@ -28,15 +32,13 @@ pub struct Loaded {
 /// Reads the config.json of a bundle.
 pub fn load(bundle: &Path) -> Result<Loaded> {
     let file = bundle.join(FILE_NAME);
-    let bytes = std::fs::read(&file).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound if bundle.is_dir() => Error::Config(format!(
+    let bytes = linux::fd::read_host_file(&file).map_err(|error| match error.errno {
+        Errno::ENOENT if bundle.is_dir() => Error::Config(format!(
             "JSON specification file config.json not found in {}; `minirun spec` writes one",
             bundle.display()
         )),
-        std::io::ErrorKind::NotFound => {
-            Error::Config(format!("bundle {} does not exist", bundle.display()))
-        }
-        _ => Error::File { doing: format!("read {}", file.display()), source: error },
+        Errno::ENOENT => Error::Config(format!("bundle {} does not exist", bundle.display())),
+        _ => Error::Kernel { doing: format!("read {FILE_NAME}"), source: error },
     })?;
     let (spec, warnings) = parse(&bytes, &file)?;
     Ok(Loaded { spec, bytes, warnings })
@@ -138,7 +140,7 @@ fn check_version(version: &str, file: &Path) -> Result<()> {
         )));
     }
     Err(Error::Config(format!(
-        "{}: ociVersion {version:?} is not supported: minirun knows 1.0.0 to {VERSION}",
+        "{}: ociVersion {version:?} is not supported: minirun knows {OLDEST} to {VERSION}",
         file.display()
     )))
 }

@@ -6,4 +6,4 @@ pub mod mount_options;
 pub mod units;
 
 pub use default::{default_config, make_rootless, rootless_config, to_text};
-pub use load::{VERSION, load, parse, parse_process};
+pub use load::{OLDEST, VERSION, load, parse, parse_process};

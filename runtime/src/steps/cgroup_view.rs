@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use linux::mount::{self, Attributes, FileSystem};
 use linux::path::Root;
-use linux::{OFlag, path};
+use linux::{Errno, OFlag, path};
 
 use crate::cgroup::{Host, Layout, Record};
 use crate::error::Cause;
@@ -78,12 +78,11 @@ impl View {
         Self { born_inside: true, layout: Layout::Unified, namespaced: true, trees: Vec::new() }
     }
 
-    /// Mounts it on the directory `target`, which is `destination` inside `root`.
+    /// Mounts it on the directory `target`, which is inside `root`.
     pub(crate) fn mount(
         &self,
         root: &Root,
-        destination: &Path,
-        target: BorrowedFd<'_>,
+        target: OwnedFd,
         attributes: Attributes,
     ) -> Result<(), Cause> {
         if self.layout == Layout::Unified {
@@ -91,29 +90,45 @@ impl View {
                 return Err(Cause::new("this host has no cgroups")
                     .remedy("remove the cgroup mount from mounts"));
             };
-            return attach(&self.one(tree)?, attributes, target);
+            let tree = self.one(root, tree, attributes)?;
+            return Ok(attach(root, tree, target)?);
         }
         let context = FileSystem::open("tmpfs")?;
         context.set("source", "cgroup")?;
         context.set("mode", "755")?;
         context.set("size", "64k")?;
         let base = context.mount(Attributes::NO_SUID | Attributes::NO_DEV | Attributes::NO_EXEC)?;
-        mount::attach(base.as_fd(), target)?;
+        mount::attach(base.as_fd(), target.as_fd())?;
+        root.spend(context.into_descriptor());
+        root.spend(target);
         for tree in &self.trees {
-            let place = root.make_dir(&destination.join(tree.directory()), 0o755)?;
-            attach(&self.one(tree)?, attributes, place.as_fd())?;
-            link_parts(root, destination, tree)?;
+            // The tmpfs is new and has been ours alone: nothing is in it but what we make.
+            let name = tree.directory();
+            match path::make_dir_at(base.as_fd(), name, 0o755) {
+                // Two trees of the host whose mount points have one name.
+                Err(error) if error.errno == Errno::EEXIST => {}
+                made => made?,
+            }
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+            let place = path::open_at(base.as_fd(), name, flags)?;
+            attach(root, self.one(root, tree, attributes)?, place)?;
+            link_parts(base.as_fd(), tree)?;
         }
         if attributes.set & Attributes::READ_ONLY != 0 {
             mount::set_attributes(base.as_fd(), Attributes::set(Attributes::READ_ONLY), false)?;
         }
+        root.spend(base);
         Ok(())
     }
 
     /// One tree, detached.
-    fn one(&self, tree: &Tree) -> Result<OwnedFd, Cause> {
+    fn one(&self, root: &Root, tree: &Tree, attributes: Attributes) -> Result<OwnedFd, Cause> {
         if !self.namespaced {
-            return Ok(mount::clone_tree(&tree.own, false)?);
+            let tree = mount::clone_tree(&tree.own, false)?;
+            if !attributes.is_empty() {
+                mount::set_attributes(tree.as_fd(), attributes, false)?;
+            }
+            return Ok(tree);
         }
         let kind = if tree.name.is_empty() { "cgroup2" } else { "cgroup" };
         let context = FileSystem::open(kind)?;
@@ -130,25 +145,26 @@ impl View {
             }
         }
         // The flags of version 2 belong to the host's mount; a mount in a namespace inherits them.
-        Ok(context.mount(0)?)
+        let made = context.mount(attributes.set)?;
+        root.spend(context.into_descriptor());
+        Ok(made)
     }
 }
 
-fn attach(tree: &OwnedFd, attributes: Attributes, target: BorrowedFd<'_>) -> Result<(), Cause> {
-    if !attributes.is_empty() {
-        mount::set_attributes(tree.as_fd(), attributes, false)?;
-    }
-    Ok(mount::attach(tree.as_fd(), target)?)
+fn attach(root: &Root, tree: OwnedFd, target: OwnedFd) -> linux::Result<()> {
+    mount::attach(tree.as_fd(), target.as_fd())?;
+    root.spend(tree);
+    root.spend(target);
+    Ok(())
 }
 
 /// `cpu` and `cpuacct` for a tree that is mounted as `cpu,cpuacct`, as on every such host.
-fn link_parts(root: &Root, destination: &Path, tree: &Tree) -> Result<(), Cause> {
+fn link_parts(base: BorrowedFd<'_>, tree: &Tree) -> linux::Result<()> {
     if !tree.name.contains(',') {
         return Ok(());
     }
-    let base = root.in_root(destination, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
     for part in tree.name.split(',').filter(|part| Path::new(part) != tree.directory()) {
-        path::symlink_at(tree.directory(), base.as_fd(), Path::new(part))?;
+        path::symlink_at(tree.directory(), base, Path::new(part))?;
     }
     Ok(())
 }

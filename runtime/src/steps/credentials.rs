@@ -38,8 +38,9 @@ pub(crate) fn become_user(
     if let Some(sets) = sets {
         capability::limit_bounding(sets.bounding)?;
     }
-    let keeps = sets.is_some();
-    if keeps {
+    // Only a change from root to somebody else takes capabilities away. execve(2) ends this by
+    // itself.
+    if sets.is_some() && user.user != 0 {
         prctl::keep_capabilities(true)?;
     }
     set_groups(user, may_set_groups)?;
@@ -48,7 +49,6 @@ pub(crate) fn become_user(
     // Not the caller's: that differs from engine to engine.
     credentials::set_umask(user.umask.unwrap_or(USUAL_UMASK));
     if let Some(sets) = sets {
-        prctl::keep_capabilities(false)?;
         capability::set(sets).map_err(|error| {
             Cause::from(error).remedy("the configuration asks for capabilities that we do not hold")
         })?;

@@ -41,10 +41,12 @@ const LINKS: [(&str, &str); 6] = [
 /// Makes the nodes and links of every container.
 pub(crate) fn make_default(root: &Root, may_make: bool) -> Result<(), Cause> {
     let dev = open_dev(root)?;
-    for (name, number) in DEFAULT_DEVICES {
-        let node = Node { kind: Kind::Character, number, mode: 0o666, owner: (0, 0) };
-        make(dev.as_fd(), Path::new(name), &node, &Path::new("/dev").join(name), may_make)?;
-    }
+    with_modes_as_given(|| {
+        DEFAULT_DEVICES.into_iter().try_for_each(|(name, number)| {
+            let node = Node { kind: Kind::Character, number, mode: 0o666, owner: (0, 0) };
+            make(dev.as_fd(), Path::new(name), &node, &Path::new("/dev").join(name), may_make)
+        })
+    })?;
     // A kernel without /proc/kcore: the link would lead nowhere.
     let has_core = Path::new("/proc/kcore").exists();
     for (name, target) in LINKS.into_iter().filter(|(name, _)| has_core || *name != "core") {
@@ -54,13 +56,23 @@ pub(crate) fn make_default(root: &Root, may_make: bool) -> Result<(), Cause> {
             made => made?,
         }
     }
+    root.spend(dev);
     Ok(())
+}
+
+/// Does something while the file mode mask is off: that of our caller is about files, and must not
+/// make /dev/null root's own.
+fn with_modes_as_given<T>(work: impl FnOnce() -> T) -> T {
+    let mask = credentials::set_umask(0);
+    let result = work();
+    credentials::set_umask(mask);
+    result
 }
 
 fn open_dev(root: &Root) -> Result<OwnedFd, Cause> {
     let dev = Path::new("/dev");
     match root.in_root_without_links(dev, OFlag::O_PATH | OFlag::O_DIRECTORY) {
-        Err(error) if error.errno == Errno::ENOENT => Ok(root.make_dir(dev, 0o755)?),
+        Err(error) if error.errno == Errno::ENOENT => Ok(root.make_missing_dir(dev, 0o755)?),
         Err(error) if error.errno == Errno::ELOOP => {
             Err(Cause::new("the image's /dev is a symbolic link")
                 .remedy("/dev must be a real directory: a link there could put nodes anywhere"))
@@ -80,7 +92,9 @@ pub(crate) fn make_one(root: &Root, wanted: &Device, may_make: bool) -> Result<(
         mode: wanted.mode,
         owner: (wanted.user, wanted.group),
     };
-    make(dir.as_fd(), &name, &node, &wanted.path, may_make)
+    with_modes_as_given(|| make(dir.as_fd(), &name, &node, &wanted.path, may_make))?;
+    root.spend(dir);
+    Ok(())
 }
 
 struct Node {
@@ -100,11 +114,7 @@ fn make(
     if !may_make && node.kind != Kind::Fifo {
         return bind(dir, name, node, on_host);
     }
-    // The mask of our caller is about files, and must not make /dev/null root's own.
-    let mask = credentials::set_umask(0);
-    let made = device::make_at(dir, name, node.kind, node.mode, node.number);
-    credentials::set_umask(mask);
-    match made {
+    match device::make_at(dir, name, node.kind, node.mode, node.number) {
         Ok(()) => {}
         Err(error) if error.errno == Errno::EEXIST => return same(dir, name, node),
         Err(error) if error.errno == Errno::EPERM => return bind(dir, name, node, on_host),

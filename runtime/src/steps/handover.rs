@@ -97,11 +97,9 @@ fn not_runnable(errno: Errno) -> Cause {
 
 /// Enters the working directory, as the user that the program runs as.
 pub(crate) fn enter_working_directory(dir: &Path) -> Result<(), Cause> {
-    let opened = Root::open(dir).map_err(|error| {
+    mount::enter_path(dir).map_err(|error| {
         Cause::from(error).remedy(format!("the user cannot enter cwd {}", dir.display()))
     })?;
-    use std::os::fd::AsFd;
-    mount::enter_directory(opened.as_fd())?;
     // A directory of the host that leaked in has no path from here (CVE-2024-21626).
     match std::env::current_dir() {
         Ok(path) if path.is_absolute() => Ok(()),
@@ -156,7 +154,7 @@ pub(crate) fn make_working_directory(root: &Root, dir: &Path) -> Result<(), Caus
         // What else is wrong with it is told when it is entered.
         _ => return Ok(()),
     }
-    match root.make_dir(dir, 0o755) {
+    match root.make_missing_dir(dir, 0o755) {
         Err(error) if error.errno == Errno::EROFS => Err(Cause::from(error)
             .remedy(format!("cwd {} is missing and the root is read-only", dir.display()))),
         made => Ok(made.map(drop)?),

@@ -28,7 +28,7 @@ use linux::mount::{self, Attributes};
 use linux::path::Root;
 use linux::{Errno, OFlag};
 
-use super::mounts::{empty_directory, is_directory};
+use super::mounts::empty_directory;
 use crate::error::Cause;
 
 /// Masks paths.
@@ -37,27 +37,29 @@ pub(crate) fn mask(root: &Root, paths: &[PathBuf]) -> Result<(), Cause> {
     let mut null_device: Option<OwnedFd> = None;
     let mut empty: Option<OwnedFd> = None;
     for path in paths {
-        let Some(target) = existing(root, path)? else { continue };
-        let tree = if is_directory(target.as_fd())? {
-            match &empty {
-                // Attached already, so a copy of it can be attached again.
-                Some(first) => mount::clone_tree_at(first.as_fd(), false)?,
-                None => empty_directory()?,
+        let Some((target, is_directory)) = place(root, path)? else { continue };
+        let tree = match (is_directory, &empty) {
+            // Attached already, so a copy of it can be attached again.
+            (true, Some(first)) => mount::clone_tree_at(first.as_fd(), false)?,
+            (true, None) => empty_directory(root)?,
+            (false, _) => {
+                let source = match null_device.take() {
+                    Some(open) => open,
+                    None => device::open_verified(Path::new("/dev/null"), Kind::Character, null)?,
+                };
+                let tree = mount::clone_tree_at(source.as_fd(), false)?;
+                null_device = Some(source);
+                tree
             }
-        } else {
-            let source = match null_device.take() {
-                Some(open) => open,
-                None => device::open_verified(Path::new("/dev/null"), Kind::Character, null)?,
-            };
-            let tree = mount::clone_tree_at(source.as_fd(), false)?;
-            null_device = Some(source);
-            tree
         };
         mount::attach(tree.as_fd(), target.as_fd())?;
-        if empty.is_none() && is_directory(tree.as_fd())? {
-            empty = Some(tree);
+        root.spend(target);
+        match is_directory && empty.is_none() {
+            true => empty = Some(tree),
+            false => root.spend(tree),
         }
     }
+    null_device.into_iter().chain(empty).for_each(|source| root.spend(source));
     Ok(())
 }
 
@@ -68,8 +70,22 @@ pub(crate) fn make_read_only(root: &Root, paths: &[PathBuf]) -> Result<(), Cause
         let tree = mount::clone_tree_at(target.as_fd(), true)?;
         mount::set_attributes(tree.as_fd(), Attributes::set(Attributes::READ_ONLY), true)?;
         mount::attach(tree.as_fd(), target.as_fd())?;
+        root.spend(tree);
+        root.spend(target);
     }
     Ok(())
+}
+
+/// What is at `path`, and whether it is a directory: the kernel says that while it opens it.
+fn place(root: &Root, path: &Path) -> Result<Option<(OwnedFd, bool)>, Cause> {
+    match root.in_root(path, OFlag::O_PATH | OFlag::O_DIRECTORY) {
+        Err(error) if error.errno == Errno::ENOENT => Ok(None),
+        // A file; or one is where a directory above should be, and there is nothing.
+        Err(error) if error.errno == Errno::ENOTDIR => {
+            Ok(existing(root, path)?.map(|file| (file, false)))
+        }
+        found => Ok(Some((found?, true))),
+    }
 }
 
 /// What is at `path`. That nothing is there is fine; any other failure is not, because a path that

@@ -3,8 +3,9 @@
 //! bandwidth, devices. A resource limit (setrlimit(2)) is about one process: open files, stack.
 //!
 //! # What we do
-//! The parent writes both while init builds the container: init is in its cgroup from birth, so
-//! nothing it does is uncounted. What a host cannot limit is an error that says which controller is
+//! The parent writes the group's while init builds the container: init is in its cgroup from birth,
+//! so nothing it does is uncounted. Init's own come when it is built, which takes more open files
+//! than its program may be allowed. What a host cannot limit is an error that says which controller is
 //! missing and where, never silence.
 //!
 //! # What goes wrong without it

@@ -61,6 +61,7 @@ pub(crate) fn mount_one(
     cgroups: &View,
 ) -> Result<(), Cause> {
     let attributes = mount.options.attributes;
+    root.forget_but_above(&mount.destination);
     match &mount.source {
         Source::Bind(source, recursive) => {
             let tree = match taken {
@@ -68,44 +69,55 @@ pub(crate) fn mount_one(
                 None => mount::clone_tree(source, *recursive)?,
             };
             let target = bind_target(root, mount, tree.as_fd())?;
-            finish(tree.as_fd(), target.as_fd(), mount)
+            finish(root, tree, target, mount)
         }
         Source::Cgroup => {
             let target = directory(root, mount)?;
-            cgroups.mount(root, &mount.destination, target.as_fd(), attributes)
+            cgroups.mount(root, target, attributes)
         }
         Source::Mqueue => {
             let context = FileSystem::open("mqueue")?;
             context.set("source", "mqueue")?;
             let tree = context.mount(attributes.set)?;
-            let target = directory(root, mount)?;
-            finish(tree.as_fd(), target.as_fd(), mount)
+            root.spend(context.into_descriptor());
+            finish(root, tree, directory(root, mount)?, mount)
         }
         Source::FileSystem { kind, name } if kind == "tmpfs" => {
             let target = directory(root, mount)?;
-            let tree = temporary(name.as_deref(), mount, target.as_fd())?;
-            finish(tree.as_fd(), target.as_fd(), mount)
+            let tree = temporary(root, name.as_deref(), mount, target.as_fd())?;
+            finish(root, tree, target, mount)
         }
         Source::FileSystem { kind, name } => {
-            let tree = file_system(kind, name.as_deref(), mount)?.mount(attributes.set)?;
-            let target = directory(root, mount)?;
-            finish(tree.as_fd(), target.as_fd(), mount)
+            let context = file_system(kind, name.as_deref(), mount)?;
+            let tree = context.mount(attributes.set)?;
+            root.spend(context.into_descriptor());
+            finish(root, tree, directory(root, mount)?, mount)
         }
     }
 }
 
 /// A tmpfs, which looks like the directory that it hides as far as nobody wants it otherwise.
-fn temporary(name: Option<&str>, mount: &Mount, target: BorrowedFd<'_>) -> Result<OwnedFd, Cause> {
+fn temporary(
+    root: &Root,
+    name: Option<&str>,
+    mount: &Mount,
+    target: BorrowedFd<'_>,
+) -> Result<OwnedFd, Cause> {
     let context = file_system("tmpfs", name, mount)?;
     let options = mount.options.data.iter().flat_map(|text| text.split(','));
     if !options.into_iter().any(|option| option.starts_with("mode=")) {
         context.set("mode", &format!("{:o}", copy_up::mode_of(target)?))?;
     }
     let attributes = mount.options.attributes;
+    let at_first = match mount.options.copy_up {
+        true => attributes.set & !Attributes::READ_ONLY,
+        false => attributes.set,
+    };
+    let tree = context.mount(at_first)?;
+    root.spend(context.into_descriptor());
     if !mount.options.copy_up {
-        return Ok(context.mount(attributes.set)?);
+        return Ok(tree);
     }
-    let tree = context.mount(attributes.set & !Attributes::READ_ONLY)?;
     copy_up::copy_up(target, tree.as_fd())?;
     if attributes.set & Attributes::READ_ONLY != 0 {
         mount::set_attributes(tree.as_fd(), Attributes::set(Attributes::READ_ONLY), false)?;
@@ -149,17 +161,24 @@ fn option_refused(kind: &str, option: &str, error: linux::Error) -> Cause {
 }
 
 /// Propagation and recursive attributes come last, on the attached mount.
-fn finish(tree: BorrowedFd<'_>, target: BorrowedFd<'_>, mount: &Mount) -> Result<(), Cause> {
+fn finish(root: &Root, tree: OwnedFd, target: OwnedFd, mount: &Mount) -> Result<(), Cause> {
     let is_bind = matches!(mount.source, Source::Bind(..));
     if is_bind && !mount.options.attributes.is_empty() {
-        mount::set_attributes(tree, mount.options.attributes, false)?;
+        mount::set_attributes(tree.as_fd(), mount.options.attributes, false)?;
     }
     if !mount.options.recursive.is_empty() {
-        mount::set_attributes(tree, mount.options.recursive, true)?;
+        mount::set_attributes(tree.as_fd(), mount.options.recursive, true)?;
     }
-    mount::attach(tree, target)?;
+    mount::attach(tree.as_fd(), target.as_fd())?;
     for (propagation, whole) in &mount.options.propagation {
-        mount::set_propagation(tree, *propagation, *whole)?;
+        mount::set_propagation(tree.as_fd(), *propagation, *whole)?;
+    }
+    root.spend(target);
+    // Other mounts come below a new /dev next.
+    let is_new = matches!(&mount.source, Source::FileSystem { kind, .. } if kind == "tmpfs");
+    match is_new && mount.refuses_links() {
+        true => root.remember(&mount.destination, tree),
+        false => root.spend(tree),
     }
     Ok(())
 }
@@ -168,7 +187,10 @@ fn finish(tree: BorrowedFd<'_>, target: BorrowedFd<'_>, mount: &Mount) -> Result
 pub(crate) fn directory(root: &Root, mount: &Mount) -> Result<OwnedFd, Cause> {
     if mount.refuses_links() {
         match root.in_root_without_links(&mount.destination, OFlag::O_PATH | OFlag::O_DIRECTORY) {
-            Err(error) if error.errno == Errno::ENOENT => {}
+            Err(error) if error.errno == Errno::ENOENT => {
+                let made = root.make_missing_dir(&mount.destination, 0o755);
+                return made.map_err(|error| no_place(&mount.destination, error));
+            }
             Err(error) => return Err(refused_link(&mount.destination, error)),
             Ok(target) => return Ok(target),
         }
@@ -223,11 +245,13 @@ pub(crate) fn is_directory(file: BorrowedFd<'_>) -> linux::Result<bool> {
 }
 
 /// An empty, read-only directory that belongs to nobody: what is put over a masked directory.
-pub(crate) fn empty_directory() -> linux::Result<OwnedFd> {
+pub(crate) fn empty_directory(root: &Root) -> linux::Result<OwnedFd> {
     let context = FileSystem::open("tmpfs")?;
     context.set("mode", "555")?;
     context.set("size", "4k")?;
-    context.mount(
+    let tree = context.mount(
         Attributes::READ_ONLY | Attributes::NO_SUID | Attributes::NO_DEV | Attributes::NO_EXEC,
-    )
+    )?;
+    root.spend(context.into_descriptor());
+    Ok(tree)
 }

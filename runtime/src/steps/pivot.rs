@@ -17,38 +17,36 @@
 //! ```
 //! See pivot_root(2), notes on `pivot_root(".", ".")`.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 
-use linux::OFlag;
-use linux::mount::{self, Propagation};
-use linux::path::{self, Root};
+use linux::mount;
+use linux::path::Root;
 
 use crate::error::Cause;
 
-/// The old root, until it is unmounted.
+/// The old root, until it is unmounted: it lies on top of the new one, and the working directory
+/// is below it.
 #[derive(Debug)]
 #[must_use = "the host's files stay reachable until it is detached"]
-pub(crate) struct OldRoot(OwnedFd);
+pub(crate) struct OldRoot(());
 
 /// Makes `root` the root.
 pub(crate) fn pivot(root: &Root) -> Result<OldRoot, Cause> {
-    let old = path::open(Path::new("/"), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
     mount::enter_directory(root.as_fd())?;
     mount::pivot_to_current_directory()?;
-    Ok(OldRoot(old))
+    Ok(OldRoot(()))
 }
 
 impl OldRoot {
     /// Unmounts the old root. It takes a while (the kernel waits for its readers), so it is done
     /// when nobody waits for us any more, and always before a program of the container runs.
+    ///
+    /// Nothing of that passes to the host: the mounts of the old root share no changes with others
+    /// since [`super::rootfs::attach`].
     pub(crate) fn detach(self) -> Result<(), Cause> {
-        mount::enter_directory(self.0.as_fd())?;
-        // So that the unmounting does not pass to the host.
-        mount::set_propagation(self.0.as_fd(), Propagation::Slave, true)?;
         mount::detach_current_directory()?;
-        let root = path::open(Path::new("/"), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
-        Ok(mount::enter_directory(root.as_fd())?)
+        Ok(mount::enter_path(Path::new("/"))?)
     }
 }
 

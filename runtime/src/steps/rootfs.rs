@@ -65,17 +65,29 @@ pub(crate) fn attach(
         Propagation::Private => Propagation::Private,
         _ => Propagation::Slave,
     })?;
-    let target = linux::path::open(&rootfs.path, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
-    match (&rootfs.overlay, early) {
-        (_, Some(tree)) => mount::attach(tree.as_fd(), target.as_fd())?,
-        (None, None) => mount::attach(plain(rootfs)?.as_fd(), target.as_fd())?,
-        (Some(overlay), None) => stack(overlay, &target, in_user_namespace)?,
-    }
-    // Opened again: this time the path leads into what is mounted there now.
-    let root = Root::open(&rootfs.path)?;
-    if rootfs.propagation == Propagation::Private {
+    // What is made from here on is private as its surroundings are; what was made before is not.
+    let is_older = early.is_some();
+    let open = || linux::path::open(&rootfs.path, OFlag::O_PATH | OFlag::O_DIRECTORY);
+    let root = match (&rootfs.overlay, early) {
+        (_, Some(tree)) => attached(tree, open()?)?,
+        (None, None) => attached(plain(rootfs)?, open()?)?,
+        (Some(overlay), None) => {
+            stack(overlay, &open()?, in_user_namespace)?;
+            // Opened again: this time the path leads into what is mounted there now.
+            Root::open(&rootfs.path)?
+        }
+    };
+    if is_older && rootfs.propagation == Propagation::Private {
         mount::set_propagation(root.as_fd(), Propagation::Private, true)?;
     }
+    Ok(root)
+}
+
+/// Attaches a detached tree: its descriptor is that of the root from then on.
+fn attached(tree: OwnedFd, target: OwnedFd) -> linux::Result<Root> {
+    mount::attach(tree.as_fd(), target.as_fd())?;
+    let root = Root::new(tree);
+    root.spend(target);
     Ok(root)
 }
 

@@ -3,7 +3,7 @@
 //!
 //! The bounds are generous; the figures are printed, so that a change shows before it hurts.
 
-use crate::call::wait_until;
+use crate::call::{Call, wait_until};
 use crate::needs::Need;
 use crate::world::World;
 use crate::{Test, programs, test};
@@ -45,59 +45,63 @@ fn crates(world: &World) {
     within("crates of minirun", names.len() as u64, 60);
 }
 
+/// Where there is a tree for each controller, each wants its own.
+fn by_version(v2: u64, v1: u64) -> u64 {
+    if Need::CgroupV2.is_met() { v2 } else { v1 }
+}
+
+/// The first container below a group enables the controllers there; the next one finds it done.
 fn system_calls_of_a_run(world: &World) {
-    let bundle = world.bundle("c").args(&["/bin/probe", "exit", "0"]);
-    let log = world.path("strace");
+    let counts = ["first", "next"].map(|id| {
+        let bundle = world.bundle(id).args(&["/bin/probe", "exit", "0"]);
+        traced(world, id, &["run", bundle.path()]).run().exits(0);
+        calls_of_minirun(world, id)
+    });
+    within("system calls until the first program runs", counts[0], by_version(450, 800));
+    within("system calls until the next program runs", counts[1], by_version(400, 750));
+}
+
+/// minirun under strace, which writes to the file `log` of the test.
+fn traced(world: &World, log: &str, arguments: &[&str]) -> Call {
+    let log = world.path(&format!("strace-{log}"));
     let (minirun, root) = (programs::minirun(), world.root());
-    let ran = world
+    world
         .program(programs::find("strace").expect("strace"))
         .args(&["-f", "-qq", "-o", log.to_str().expect("UTF-8")])
-        .args(&[minirun.to_str().expect("UTF-8"), "--root", root.to_str().expect("UTF-8"), "run"])
-        .args(&[bundle.path()])
-        .run();
-    assert_eq!(ran.status, 0, "{ran:?}");
-    let text = std::fs::read_to_string(log).expect("a trace");
-    let until = calls_of_minirun(&text);
-    // Version 1 has a tree for each controller, and each wants its own.
-    let bound = if Need::CgroupV2.is_met() { 900 } else { 1300 };
-    within("system calls until the program runs", until, bound);
+        .args(&[minirun.to_str().expect("UTF-8"), "--root", root.to_str().expect("UTF-8")])
+        .args(arguments)
 }
 
 /// How many calls a trace holds, up to the program of the container: what it does is its own
 /// business.
-fn calls_of_minirun(trace: &str) -> u64 {
+fn calls_of_minirun(world: &World, log: &str) -> u64 {
+    let trace = std::fs::read_to_string(world.path(&format!("strace-{log}"))).expect("a trace");
     let ours = trace.lines().take_while(|line| !line.contains("execve(\"/bin/probe\""));
     ours.filter(|line| line.contains('(') && !line.contains(" resumed>")).count() as u64
 }
 
 /// What an engine makes of a container: three programs, and init between them.
 fn system_calls_of_create_start_delete(world: &World) {
-    let bundle = world.bundle("c").args(&["/bin/probe", "exit", "0"]);
-    let traced = |arguments: &[&str]| {
-        let log = world.path(arguments[0]);
-        let (minirun, root) = (programs::minirun(), world.root());
-        world
-            .program(programs::find("strace").expect("strace"))
-            .args(&["-f", "-qq", "-o", log.to_str().expect("UTF-8")])
-            .args(&[minirun.to_str().expect("UTF-8"), "--root", root.to_str().expect("UTF-8")])
-            .args(arguments)
-    };
+    let counts = ["first", "next"].map(|id| life(world, id));
+    within("system calls of the first create, start, delete", counts[0], by_version(480, 850));
+    within("system calls of the next create, start, delete", counts[1], by_version(430, 800));
+}
+
+fn life(world: &World, id: &str) -> u64 {
+    let bundle = world.bundle(id).args(&["/bin/probe", "exit", "0"]);
+    let log = |verb: &str| format!("{id}-{verb}");
     // strace stays until the end of init, which it also watches.
-    let creating = traced(&["create", "-b", bundle.path(), "c"]).spawn();
-    assert!(wait_until(|| world.run(&["state", "c"]).output.contains("\"created\"")));
-    traced(&["start", "c"]).run().ok();
+    let create = ["create", "-b", bundle.path(), id];
+    let creating = traced(world, &log("create"), &create).spawn();
+    assert!(wait_until(|| world.run(&["state", id]).output.contains("\"created\"")));
+    traced(world, &log("start"), &["start", id]).run().ok();
     creating.wait().ok();
-    assert!(wait_until(|| world.status("c") == "stopped"));
-    traced(&["delete", "c"]).run().ok();
-    let count = |name: &str| {
-        let trace = std::fs::read_to_string(world.path(name)).expect("a trace");
-        calls_of_minirun(&trace)
-    };
-    let counts = ["create", "start", "delete"].map(count);
+    assert!(wait_until(|| world.status(id) == "stopped"));
+    traced(world, &log("delete"), &["delete", id]).run().ok();
+    let counts = ["create", "start", "delete"].map(|verb| calls_of_minirun(world, &log(verb)));
     let [create, start, delete] = counts;
-    eprintln!("budget: create {create}, start {start}, delete {delete}");
-    let bound = if Need::CgroupV2.is_met() { 700 } else { 1100 };
-    within("system calls of create, start and delete", counts.iter().sum(), bound);
+    eprintln!("budget: {id}: create {create}, start {start}, delete {delete}");
+    counts.iter().sum()
 }
 
 fn memory_of_a_run(world: &World) {

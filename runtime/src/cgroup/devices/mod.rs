@@ -18,10 +18,10 @@ mod exceptions;
 mod program;
 mod rules;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use linux::{Errno, bpf, fd};
+use linux::{Errno, OFlag, bpf, fd, path};
 use oci_spec::runtime::LinuxDeviceCgroup;
 
 use super::Error;
@@ -40,11 +40,9 @@ pub(super) fn apply(group: &Cgroup, configured: &[LinuxDeviceCgroup]) -> Result<
     match member.version {
         Version::V1 => {
             let writes = exceptions::writes(&rules)?;
-            for (file, value) in writes {
-                fd::write_file_at(member.dir.as_fd(), Path::new(file), value.as_bytes())
-                    .map_err(|cause| refused(cause, ""))?;
-            }
-            Ok(())
+            writes.chunk_by(|(one, _), (next, _)| one == next).try_for_each(|writes| {
+                write_all(member.dir.as_fd(), writes).map_err(|cause| refused(cause, ""))
+            })
         }
         Version::V2 => {
             let Some(program) = program::assemble(&rules) else { return Ok(()) };
@@ -62,6 +60,21 @@ pub(super) fn apply(group: &Cgroup, configured: &[LinuxDeviceCgroup]) -> Result<
             }
         }
     }
+}
+
+/// Makes writes to one and the same file.
+fn write_all(
+    group: BorrowedFd<'_>,
+    writes: &[(&'static str, impl AsRef<str>)],
+) -> linux::Result<()> {
+    let Some((name, _)) = writes.first() else { return Ok(()) };
+    let file = path::open_at(group, Path::new(name), OFlag::O_WRONLY)?;
+    writes.iter().try_for_each(|(_, value)| {
+        fd::write_at_once(file.as_fd(), value.as_ref().as_bytes()).map_err(|mut error| {
+            error.arguments = format!("{name:?}, {:?}", value.as_ref());
+            error
+        })
+    })
 }
 
 fn refused(cause: linux::Error, remedy: &str) -> Error {
