@@ -11,7 +11,10 @@ use super::{Verb, container, flag, id_argument, print, text_of, value};
 use crate::cgroup::{Cgroup, OomWatch, Stats};
 use crate::cli::Global;
 use crate::container::open_cgroup;
+use crate::container::resctrl_use::Statistics;
+use crate::container::state::State;
 use crate::error::{Error, Result};
+use crate::steps::resctrl::Group;
 
 pub(super) const VERB: Verb = Verb {
     name: "events",
@@ -43,13 +46,9 @@ struct Event<'a> {
 struct Data {
     #[serde(flatten)]
     stats: Stats,
-    intel_rdt: Empty,
+    intel_rdt: Statistics,
     network_interfaces: Vec<Interface>,
 }
-
-/// There is nothing to tell about it.
-#[derive(Serialize)]
-struct Empty {}
 
 /// Counters of a network interface, in the order of proc_pid_net(5).
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -74,7 +73,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
         Error::Unsupported("the container has no cgroup: nothing counts what it uses".into())
     })?;
     if matches.get_flag("stats") {
-        return tell_stats(home.id(), &group, init.pid).map(|()| 0);
+        return tell_stats(&state, &group, init.pid).map(|()| 0);
     }
     let interval = interval_of(text_of(matches, "interval").unwrap_or_default())?;
     // Without a memory controller nobody can tell of its deaths, and the rest is still worth it.
@@ -92,7 +91,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
             return Ok(0);
         }
         if Instant::now() >= next {
-            tell_stats(home.id(), &group, init.pid)?;
+            tell_stats(&state, &group, init.pid)?;
             next += interval;
         }
     }
@@ -122,12 +121,15 @@ fn tell_deaths(id: &str, deaths: &mut Option<OomWatch>) -> Result<()> {
     }
 }
 
-fn tell_stats(id: &str, group: &Cgroup, pid: i32) -> Result<()> {
+fn tell_stats(state: &State, group: &Cgroup, pid: i32) -> Result<()> {
     let stats = group.stats();
     let counters = std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default();
     let network_interfaces = interfaces(&counters);
-    let data = Some(Data { stats, intel_rdt: Empty {}, network_interfaces });
-    tell(&Event { kind: "stats", id, data })
+    let resctrl = state.resctrl.as_ref().map(Group::places);
+    let intel_rdt =
+        resctrl.map_or_else(Statistics::default, |(group, monitor)| Statistics::of(group, monitor));
+    let data = Some(Data { stats, intel_rdt, network_interfaces });
+    tell(&Event { kind: "stats", id: &state.id, data })
 }
 
 fn tell(event: &Event<'_>) -> Result<()> {

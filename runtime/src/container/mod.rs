@@ -15,6 +15,7 @@ pub(crate) mod inside;
 pub(crate) mod oci_state;
 pub(crate) mod readiness;
 pub(crate) mod receivers;
+pub(crate) mod resctrl_use;
 pub(crate) mod restore;
 pub(crate) mod signal;
 pub(crate) mod start;

@@ -114,6 +114,11 @@ impl Group {
             .try_for_each(|group| write(&group.join("tasks"), &pid.to_string()))
     }
 
+    /// Its directory, and the one that counts what its processes use.
+    pub(crate) fn places(&self) -> (&Path, &Path) {
+        (&self.path, self.monitor.as_deref().unwrap_or(&self.path))
+    }
+
     /// Removes what was made of it.
     pub(crate) fn remove(&self) -> Result<(), Cause> {
         let group = self.made.then_some(&self.path);
