@@ -13,7 +13,7 @@ use linux::clone::Strings;
 use linux::seal;
 
 use crate::commands::{VERBS, VERSION_TEXT, Verb};
-use crate::container::group::Manager;
+use crate::container::group::{MANAGERS, Manager};
 use crate::container::state::StateRoot;
 use crate::error::{Error, Result};
 use crate::hints;
@@ -148,8 +148,8 @@ fn program(verb: Option<&Verb>) -> Command {
         )
         .arg(
             option("cgroup-manager", "MANAGER", "How cgroups are made")
-                .value_parser(["cgroupfs", "systemd", "disabled"])
-                .default_value("cgroupfs"),
+                .value_parser(MANAGERS.map(|(name, _)| name))
+                .default_value(MANAGERS[0].0),
         )
         .arg(flag("systemd-cgroup", "The same as --cgroup-manager systemd"))
         .arg(
@@ -184,12 +184,11 @@ pub fn command() -> Command {
 fn understood(matches: &ArgMatches) -> Result<(Global, &str, &ArgMatches)> {
     let (name, sub) =
         matches.subcommand().ok_or_else(|| Error::Config("no command was given".into()))?;
-    let manager = matches.get_one::<String>("cgroup-manager").map_or("cgroupfs", String::as_str);
-    let manager = match manager {
-        "disabled" => Manager::Disabled,
-        "systemd" => Manager::Systemd,
-        _ if matches.get_flag("systemd-cgroup") => Manager::Systemd,
-        _ => Manager::Cgroupfs,
+    let manager = matches.get_one::<String>("cgroup-manager");
+    let manager = MANAGERS.iter().find(|(name, _)| manager.is_some_and(|asked| asked == name));
+    let manager = match manager.map_or(Manager::Cgroupfs, |(_, manager)| *manager) {
+        Manager::Cgroupfs if matches.get_flag("systemd-cgroup") => Manager::Systemd,
+        manager => manager,
     };
     let level = matches.get_one::<String>("log-level").map_or("", String::as_str);
     let global = Global {

@@ -26,6 +26,13 @@ pub(crate) enum Manager {
     Disabled,
 }
 
+/// Their names on the command line; the first is the usual one.
+pub(crate) const MANAGERS: [(&str, Manager); 3] = [
+    ("cgroupfs", Manager::Cgroupfs),
+    ("systemd", Manager::Systemd),
+    ("disabled", Manager::Disabled),
+];
+
 /// A group that is going to be made.
 #[derive(Debug)]
 pub(crate) struct Wanted {

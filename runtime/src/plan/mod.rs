@@ -16,7 +16,7 @@ mod scheduling;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Hooks, LinuxResources, Spec};
+use oci_spec::runtime::{Hook, Hooks, LinuxResources, Spec};
 
 pub use confinement::{CORE_ANNOTATION, LANDLOCK_ANNOTATION, Landlock};
 pub use devices::{DEFAULT as DEFAULT_DEVICES, Device};
@@ -221,7 +221,7 @@ impl Plan {
     }
 
     /// The hooks of one moment.
-    pub(crate) fn hooks_of(&self, moment: &str) -> &[oci_spec::runtime::Hook] {
+    pub(crate) fn hooks_of(&self, moment: &str) -> &[Hook] {
         let lists = self.hook_lists();
         lists.into_iter().find(|(name, _)| *name == moment).map_or(&[], |(_, list)| list)
     }
@@ -261,22 +261,23 @@ impl Plan {
     }
 
     /// The hooks by name.
-    pub(crate) fn hook_lists(&self) -> [(&'static str, &[oci_spec::runtime::Hook]); 6] {
-        fn list(hooks: &Option<Vec<oci_spec::runtime::Hook>>) -> &[oci_spec::runtime::Hook] {
-            hooks.as_deref().unwrap_or_default()
-        }
-        let hooks = &self.hooks;
-        let prestart = list(hooks.prestart());
-        [
-            ("prestart", prestart),
-            ("createRuntime", list(hooks.create_runtime())),
-            ("createContainer", list(hooks.create_container())),
-            ("startContainer", list(hooks.start_container())),
-            ("poststart", list(hooks.poststart())),
-            ("poststop", list(hooks.poststop())),
-        ]
+    pub(crate) fn hook_lists(&self) -> [(&'static str, &[Hook]); MOMENTS.len()] {
+        MOMENTS.map(|(name, list)| (name, list(&self.hooks).as_deref().unwrap_or_default()))
     }
 }
+
+/// Where the hooks of one moment are.
+type HookList = fn(&Hooks) -> &Option<Vec<Hook>>;
+
+/// The moments that have hooks, in the order in which they come; `minirun features` lists them.
+pub(crate) const MOMENTS: [(&str, HookList); 6] = [
+    ("prestart", Hooks::prestart),
+    ("createRuntime", Hooks::create_runtime),
+    ("createContainer", Hooks::create_container),
+    ("startContainer", Hooks::start_container),
+    ("poststart", Hooks::poststart),
+    ("poststop", Hooks::poststop),
+];
 
 /// Paths inside the container must be absolute.
 fn container_paths(field: &str, paths: Option<&[String]>) -> Result<Vec<PathBuf>> {
