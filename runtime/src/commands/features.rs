@@ -2,6 +2,7 @@
 
 use clap::ArgMatches;
 use linux::namespace::Kind;
+use linux::sched::{MEMORY_POLICIES, MEMORY_POLICY_FLAGS};
 use serde_json::json;
 
 use super::{Verb, print_json};
@@ -23,14 +24,10 @@ pub(super) const VERB: Verb = Verb {
 const HOOKS: [&str; 6] =
     ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
-/// What the tables know and the plan refuses: an engine must not be told that it works.
-const REFUSED: [&str; 1] = ["remount"];
-
 fn run(_: &Global, _: &ArgMatches) -> Result<i32> {
     let mut namespaces = Kind::ALL.map(namespace_name);
     namespaces.sort_unstable();
-    let options: Vec<_> =
-        spec::mount_options::names().filter(|name| !REFUSED.contains(name)).collect();
+    let options: Vec<_> = spec::mount_options::names().collect();
     let actions = seccomp::action_names();
     let landlock = linux::landlock::version()
         .map_or_else(|_| "not in this kernel".into(), |version| format!("version {version}"));
@@ -56,6 +53,10 @@ fn run(_: &Global, _: &ArgMatches) -> Result<i32> {
             "intelRdt": {"enabled": true, "schemata": true, "monitoring": true},
             "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": {"enabled": true},
+            "memoryPolicy": {
+                "modes": MEMORY_POLICIES.map(|(name, _)| name),
+                "flags": MEMORY_POLICY_FLAGS.map(|(name, _)| name),
+            },
         },
         "annotations": {
             "org.minirun.version": env!("CARGO_PKG_VERSION"),
