@@ -29,7 +29,7 @@ pub(super) struct Client {
 ///
 /// What minirun does right needs no comparison, so the others are asked only where it fails, or
 /// when somebody wants the whole table (`MINIRUN_TESTS_ALL`). `MINIRUN_TESTS_OPERATION` leaves the
-/// operations whose names hold its text.
+/// operations whose names hold its text, or one of several between `|`.
 pub(super) fn compare(
     world: &World,
     engine: &str,
@@ -38,7 +38,8 @@ pub(super) fn compare(
 ) {
     let all = std::env::var_os("MINIRUN_TESTS_ALL").is_some();
     let wanted = std::env::var("MINIRUN_TESTS_OPERATION").unwrap_or_default();
-    let wanted = |operation: &&Operation| operation.name.contains(&wanted);
+    let wanted =
+        |operation: &&Operation| wanted.split('|').any(|part| operation.name.contains(part));
     // A row is printed when it is known: the whole table may take an hour.
     println!("\n| {engine} | runc | crun | minirun |\n|---|---|---|---|");
     let (mut behind, mut reasons) = (Vec::new(), Vec::new());
@@ -100,7 +101,7 @@ fn attempt(
     };
     let ran = shell(&operation.lines);
     // A client costs a second in a guest: what has no name removes itself.
-    if ["$N", "up "].iter().any(|named| operation.lines.contains(named)) {
+    if ["$N", "up ", "$(pod)"].iter().any(|named| operation.lines.contains(named)) {
         shell("$RM $N $N-2 >/dev/null 2>&1");
     }
     let expected = operation.expected.replace("$N", container);
