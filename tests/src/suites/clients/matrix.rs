@@ -40,9 +40,10 @@ pub(super) fn compare(
     let wanted = std::env::var("MINIRUN_TESTS_OPERATION").unwrap_or_default();
     let wanted =
         |operation: &&Operation| wanted.split('|').any(|part| operation.name.contains(part));
-    // A row is printed when it is known: the whole table may take an hour.
+    // A row is printed when it is known, and why somebody fails beside it: the whole table may take
+    // an hour.
     println!("\n| {engine} | runc | crun | minirun |\n|---|---|---|---|");
-    let (mut behind, mut reasons) = (Vec::new(), Vec::new());
+    let mut behind = Vec::new();
     for (index, operation) in operations.iter().filter(wanted).enumerate() {
         let name = operation.name;
         let attempt = |runtime: &str| {
@@ -58,18 +59,18 @@ pub(super) fn compare(
         let [runc, crun] = others.each_ref().map(mark);
         println!("| {name} | {runc} | {crun} | {} |", mark(&ours));
         for (peer, other) in PEERS.iter().zip(&others) {
-            let reason = other.as_ref().err().map(|reason| format!("{name}, {peer}: {reason}"));
-            reasons.extend(reason);
+            if let Err(reason) = other {
+                eprintln!("{name}, {peer}: {reason}");
+            }
         }
         if let Err(reason) = ours {
             let reason = format!("{name}, minirun: {reason}");
-            match others.iter().any(Result::is_ok) {
-                true => behind.push(reason),
-                false => reasons.push(reason),
+            eprintln!("{reason}");
+            if others.iter().any(Result::is_ok) {
+                behind.push(reason);
             }
         }
     }
-    println!("{}", reasons.join("\n"));
     assert!(behind.is_empty(), "minirun is behind:\n{}", behind.join("\n"));
 }
 
