@@ -131,6 +131,19 @@ pub(crate) struct ContainerLinux {
     pub(crate) security: Option<ContainerSecurity>,
 }
 
+/// What is mounted inside shows on the node, and the other way round.
+pub(crate) const BIDIRECTIONAL: i32 = 2;
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Mount {
+    #[prost(string, tag = "1")]
+    pub(crate) inside: String,
+    #[prost(string, tag = "2")]
+    pub(crate) on_node: String,
+    #[prost(int32, tag = "5")]
+    pub(crate) propagation: i32,
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ContainerConfig {
     #[prost(message, optional, tag = "1")]
@@ -139,6 +152,8 @@ pub(crate) struct ContainerConfig {
     pub(crate) image: Option<Image>,
     #[prost(string, repeated, tag = "3")]
     pub(crate) command: Vec<String>,
+    #[prost(message, repeated, tag = "7")]
+    pub(crate) mounts: Vec<Mount>,
     #[prost(string, tag = "11")]
     pub(crate) log_path: String,
     #[prost(message, optional, tag = "15")]

@@ -3,7 +3,8 @@
 //!
 //! - `cri runp HANDLER NAME [CGROUP]` runs a pod in the node's network, and prints its id
 //! - `cri create POD NAME IMAGE [OPTION…] -- COMMAND…` prints the id of a container; the options are
-//!   `memory=BYTES cpu=QUOTA oom=SCORE user=UID read-only no-new-privs`
+//!   `memory=BYTES cpu=QUOTA oom=SCORE user=UID read-only no-new-privs share=DIR` (a directory of the
+//!   node, at `/v`, that passes mounts both ways)
 //! - `cri start ID`, `cri stop ID SECONDS`, `cri rm ID`, `cri stopp POD`, `cri rmp POD`
 //! - `cri exec ID COMMAND…` prints what it prints, and ends as it ends
 //! - `cri update ID memory=BYTES cpu=QUOTA`
@@ -21,9 +22,9 @@ use std::process::ExitCode;
 
 use api::{
     ContainerConfig, ContainerLinux, ContainerName, ContainerSecurity, CreateRequest, ExecAnswer,
-    ExecRequest, Image, Metadata, Named, NamespaceOption, Nothing, Number, PodConfig, PodLinux,
-    PodSecurity, Resources, RunPodRequest, StatsAnswer, StatusAnswer, StopRequest, UpdateRequest,
-    Usage,
+    ExecRequest, Image, Metadata, Mount, Named, NamespaceOption, Nothing, Number, PodConfig,
+    PodLinux, PodSecurity, Resources, RunPodRequest, StatsAnswer, StatusAnswer, StopRequest,
+    UpdateRequest, Usage,
 };
 use prost::Message;
 
@@ -130,12 +131,20 @@ fn settings(options: &[&str]) -> Result<(Resources, ContainerSecurity), String> 
 /// The pod's name is that of the container up to its last dash.
 fn create(id: &str, name: &str, image: &str, rest: &[&str]) -> Result<u8, String> {
     let at = rest.iter().position(|word| *word == "--").ok_or("no -- before the command")?;
-    let (resources, security) = settings(&rest[..at])?;
+    let (shared, options): (Vec<&str>, Vec<&str>) =
+        rest[..at].iter().partition(|option| option.starts_with("share="));
+    let mounts = shared.iter().map(|option| Mount {
+        inside: "/v".into(),
+        on_node: option.trim_start_matches("share=").into(),
+        propagation: api::BIDIRECTIONAL,
+    });
+    let (resources, security) = settings(&options)?;
     let linux = ContainerLinux { resources: Some(resources), security: Some(security) };
     let config = ContainerConfig {
         metadata: Some(ContainerName { name: name.into() }),
         image: Some(Image { image: image.into() }),
         command: rest[at + 1..].iter().map(|word| (*word).into()).collect(),
+        mounts: mounts.collect(),
         log_path: format!("{name}.log"),
         linux: Some(linux),
     };

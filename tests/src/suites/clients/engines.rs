@@ -90,10 +90,11 @@ pub(super) fn containerd_with_cri(world: &World) -> Containerd<'_> {
     std::fs::create_dir_all("/etc/containerd").expect("make a directory");
     std::fs::write(CONTAINERD_CONFIG, config).expect("configure containerd");
     let containerd = Containerd { world, before };
+    // runc and crun find no program without a PATH, which images usually bring.
+    let says = "-c 'ENV PATH=/bin' -c 'CMD [\"sleep\",\"1000000\"]'";
     let archive = world.path("image.tar");
-    let pause =
-        format!("docker import -c 'CMD [\"sleep\",\"1000000\"]' {} pause", archive.display());
-    shell(world, &pause);
+    let import = format!("docker import {says} {} pause; docker tag pause box", archive.display());
+    shell(world, &import);
     let lines = "docker save box:latest pause:latest -o cri.tar; systemctl restart containerd
         ctr -n k8s.io image import cri.tar; rm cri.tar";
     shell(world, lines);
