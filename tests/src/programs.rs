@@ -17,7 +17,7 @@ fn program(variable: &str, name: &str) -> PathBuf {
     let here = here();
     let beside = here.join(name);
     let release = here.with_file_name("release").join(name);
-    if here.ends_with("debug") && name != "probe" && release.exists() {
+    if here.ends_with("debug") && !["probe", "cri"].contains(&name) && release.exists() {
         return release;
     }
     assert!(beside.exists(), "no {}: build it, or set {variable}", beside.display());
@@ -42,6 +42,11 @@ pub(crate) fn minisup() -> PathBuf {
 /// What test containers run.
 pub(crate) fn probe() -> PathBuf {
     program("PROBE", "probe")
+}
+
+/// The client of the Container Runtime Interface.
+pub(crate) fn cri() -> PathBuf {
+    program("CRI_CLIENT", "cri")
 }
 
 /// One of the example applications.

@@ -11,8 +11,15 @@ use anyhow::{Context, Result, bail};
 use crate::test::artefacts;
 
 /// The tests of the suite `clients`.
-const ENGINES: [&str; 6] =
-    ["containerd", "docker_swarm", "docker_remapped", "docker_images", "podman", "docker"];
+const ENGINES: [&str; 7] = [
+    "containerd",
+    "containerd_cri",
+    "docker_swarm",
+    "docker_remapped",
+    "docker_images",
+    "podman",
+    "docker",
+];
 
 /// How long one engine may take, in seconds.
 const SECONDS: &str = "14400";

@@ -149,7 +149,7 @@ pub(crate) fn artefacts(programs: &[&str]) -> Result<PathBuf> {
         fs::copy(release.join(name), directory.join(name))
             .with_context(|| format!("copy {name}"))?;
     }
-    for name in ["minirun-tests", "probe", "vm"] {
+    for name in ["minirun-tests", "probe", "cri", "vm"] {
         fs::copy(debug.join(name), directory.join(name)).with_context(|| format!("copy {name}"))?;
     }
     // The lessons are read from the source; a guest is shown this directory and no other.

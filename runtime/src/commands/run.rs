@@ -21,7 +21,7 @@ use crate::container::create::{Created, Options, create};
 use crate::container::handshake::Message;
 use crate::container::readiness::{self, Readiness};
 use crate::container::state::{Home, Lock, State, StateRoot};
-use crate::container::{blocked, cleanup, foreground, start};
+use crate::container::{blocked, foreground, start};
 use crate::error::{Error, Result};
 use crate::explain::{Journal, Narrator};
 use crate::plan::Plan;
@@ -135,7 +135,8 @@ fn run_target(
     if let Err(error) = started {
         drop(pidfd::signal(&created.child.pidfd, 9));
         drop(pidfd::wait(&created.child.pidfd));
-        drop(cleanup::remove(&created.home, Some(&created.state), created.cgroup));
+        let Created { home, state, cgroup, .. } = &mut created;
+        drop(super::delete::remove(global, home, Some(state), cgroup.take()));
         return Err(error);
     }
     if let Some(narrator) = &mut narrator {

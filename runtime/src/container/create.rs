@@ -17,8 +17,8 @@ use super::group::{Manager, Wanted};
 use super::handshake::{Heard, Line, Message};
 use super::inside::Inside;
 use super::receivers::{send_descriptor, send_terminal, write_pid_file};
-use super::state::{Home, Init, Lock, State};
-use super::{birth, cleanup, readiness};
+use super::state::{Home, Init, Lock, State, Status};
+use super::{birth, cleanup, readiness, start};
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Cause, Error, Failure, Result};
 use crate::explain::Journal;
@@ -117,6 +117,11 @@ pub(crate) fn create(
             if let Some(child) = &half.child {
                 drop(pidfd::signal(&child.pidfd, 9));
                 drop(pidfd::wait(&child.pidfd));
+            }
+            if let (Some(state), true) = (&half.state, plan.has_early_hooks()) {
+                // What the first hooks have set up, the last ones take away. This error is told,
+                // and theirs would hide it.
+                drop(start::run_hooks(&half.home, state, "poststop", Status::Stopped));
             }
             drop(cleanup::remove(&half.home, half.state.as_ref(), half.cgroup));
             Err(error)

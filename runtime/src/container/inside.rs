@@ -319,11 +319,19 @@ impl Inside<'_> {
         root: &Root,
     ) -> Result<Option<OldRoot>, Failure> {
         let path = || self.plan.rootfs.path.display().to_string();
-        if self.has_mount_namespace() && self.pivot {
-            return journal.step(Step::Pivot, path, || pivot::pivot(root)).map(Some);
+        if !self.has_mount_namespace() {
+            journal.step(Step::Pivot, path, || pivot::chroot(root))?;
+            return Ok(None);
         }
-        journal.step(Step::Pivot, path, || pivot::chroot(root))?;
-        Ok(None)
+        let change = || -> Result<Option<OldRoot>, Cause> {
+            let old = match self.pivot {
+                true => Some(pivot::pivot(root)?),
+                false => pivot::chroot(root).map(|()| None)?,
+            };
+            rootfs::set_late_propagation(&self.plan.rootfs, root)?;
+            Ok(old)
+        };
+        journal.step(Step::Pivot, path, change)
     }
 
     /// Lets go of the host's files, then waits for the word, which comes from the creator (`run`)

@@ -26,6 +26,10 @@ pub enum Source {
     Cgroup,
     /// The message queues of the container's IPC namespace.
     Mqueue,
+    /// A symbolic link with this target, instead of what it leads to.
+    Link(PathBuf),
+    /// What is mounted there already: only its attributes change.
+    Present,
 }
 
 /// One mount.
@@ -68,23 +72,25 @@ impl std::fmt::Display for Mount {
             Source::Bind(source, _) => write!(f, "{} at {place}", source.display()),
             Source::Cgroup => write!(f, "cgroup at {place}"),
             Source::Mqueue => write!(f, "mqueue at {place}"),
+            Source::Link(target) => write!(f, "link to {} at {place}", target.display()),
+            Source::Present => write!(f, "(again) what is mounted at {place}"),
         }
     }
 }
 
-pub(super) fn decide(
-    spec: &Spec,
-    users: (&NamespacePlan, Option<&IdentityMap>),
-    at: &Circumstances<'_>,
-) -> Result<Vec<Mount>> {
+/// The container's namespaces, and how it maps its users.
+type Users<'a> = (&'a NamespacePlan, Option<&'a IdentityMap>);
+
+pub(super) fn decide(spec: &Spec, users: Users<'_>, at: &Circumstances<'_>) -> Result<Vec<Mount>> {
+    let label = spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref());
     let mounts = spec.mounts().iter().flatten().enumerate();
-    mounts.map(|(index, mount)| one(index, mount, users, at)).collect()
+    mounts.map(|(index, mount)| one(index, mount, (users, label), at)).collect()
 }
 
 fn one(
     index: usize,
     mount: &oci_spec::runtime::Mount,
-    users: (&NamespacePlan, Option<&IdentityMap>),
+    (users, spec_label): (Users<'_>, Option<&str>),
     at: &Circumstances<'_>,
 ) -> Result<Mount> {
     let wrong = |what: String| Error::Config(format!("config.json: mounts[{index}]: {what}"));
@@ -92,18 +98,12 @@ fn one(
         return Err(wrong("destination is empty".into()));
     }
     let destination = absolute(mount.destination());
-    let options = mount_options::parse(mount.options().as_deref().unwrap_or_default());
-    if options.remount {
-        return Err(Error::Unsupported(format!(
-            "config.json: mounts[{index}]: option remount is not supported by minirun: give the \
-             options to the mount at {} itself",
-            destination.display()
-        )));
-    }
+    let mut options = mount_options::parse(mount.options().as_deref().unwrap_or_default());
     let kind = mount.typ().clone().unwrap_or_default();
     let source = match (kind.as_str(), options.bind) {
-        (_, Some(recursive)) => bind(mount, recursive, at).map_err(wrong)?,
-        ("bind" | "rbind", None) => bind(mount, kind == "rbind", at).map_err(wrong)?,
+        _ if options.remount => present(&options).map_err(wrong)?,
+        (_, Some(recursive)) => bind(mount, recursive, &options, at).map_err(wrong)?,
+        ("bind" | "rbind", None) => bind(mount, kind == "rbind", &options, at).map_err(wrong)?,
         ("" | "none", None) => {
             return Err(wrong(format!(
                 "no type for {}: name a file system, or use the option bind",
@@ -131,6 +131,12 @@ fn one(
     if options.copy_up && !is_tmpfs {
         return Err(wrong("option tmpcopyup is for a tmpfs".into()));
     }
+    if options.copy_link && !matches!(source, Source::Bind(..) | Source::Link(_)) {
+        return Err(wrong("option copy-symlink is for a bind mount".into()));
+    }
+    if let Source::FileSystem { kind, .. } = &source {
+        options.label = label_for(kind, spec_label);
+    }
     let owners = owners(index, mount, &options, users)?;
     if owners.is_some() && !matches!(source, Source::Bind(..)) {
         return Err(wrong("only a bind mount can be idmapped".into()));
@@ -143,7 +149,7 @@ fn owners(
     index: usize,
     mount: &oci_spec::runtime::Mount,
     options: &MountOptions,
-    (namespaces, container): (&NamespacePlan, Option<&IdentityMap>),
+    (namespaces, container): Users<'_>,
 ) -> Result<Option<Owners>> {
     let field = |name: &str| format!("mounts[{index}].{name}");
     let users = ranges(&field("uidMappings"), mount.uid_mappings().as_deref())?;
@@ -176,16 +182,41 @@ fn owners(
 fn bind(
     mount: &oci_spec::runtime::Mount,
     recursive: bool,
+    options: &MountOptions,
     at: &Circumstances<'_>,
 ) -> Result<Source, String> {
     let source = mount.source().as_ref().filter(|source| !source.as_os_str().is_empty());
     let source = source.ok_or("a bind mount needs a source")?;
     // Relative to the bundle, runtime-spec config.md.
     let source = at.bundle.join(source);
+    if options.copy_link && source.is_symlink() {
+        let target = std::fs::read_link(&source);
+        return target.map(Source::Link).map_err(|why| format!("{}: {why}", source.display()));
+    }
     if !source.try_exists().unwrap_or(true) {
         return Err(format!("source {} does not exist", source.display()));
     }
     Ok(Source::Bind(source, recursive))
+}
+
+/// `remount` changes attributes. A file system's own options belong to the mount that makes it,
+/// where one list says all of them.
+fn present(options: &MountOptions) -> Result<Source, String> {
+    let own = options.superblock.iter().copied().chain(options.data.iter().map(String::as_str));
+    match own.into_iter().next() {
+        None => Ok(Source::Present),
+        Some(option) => Err(format!(
+            "remount changes attributes of a mount (ro, nosuid, …): give {option:?} to the mount \
+             itself"
+        )),
+    }
+}
+
+/// The label of a file system's files by `linux.mountLabel`. The kernel's own have labels of their
+/// own.
+fn label_for(kind: &str, label: Option<&str>) -> Option<String> {
+    let has_its_own = ["proc", "sysfs", "cgroup", "cgroup2", "mqueue"].contains(&kind);
+    label.filter(|label| !has_its_own && !label.is_empty()).map(str::to_owned)
 }
 
 /// A destination as the kernel will see it; the specification lets us read a relative one as

@@ -24,7 +24,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use linux::mount::{self, Attributes, FileSystem, Propagation};
-use linux::path::Root;
+use linux::path::{self, Root};
 use linux::{Errno, OFlag, fd};
 
 use super::cgroup_view::View;
@@ -87,6 +87,8 @@ pub(crate) fn mount_one(
             let tree = temporary(root, name.as_deref(), mount, target.as_fd())?;
             finish(root, tree, target, mount)
         }
+        Source::Link(target) => link(root, &mount.destination, target),
+        Source::Present => change(root, mount),
         Source::FileSystem { kind, name } => {
             let context = file_system(kind, name.as_deref(), mount)?;
             let tree = context.mount(attributes.set)?;
@@ -138,6 +140,11 @@ fn file_system(kind: &str, name: Option<&str>, mount: &Mount) -> Result<FileSyst
     if let Some(name) = name.filter(|name| !name.is_empty()) {
         context.set("source", name)?;
     }
+    if let Some(label) = &mount.options.label {
+        context.set("context", label).map_err(|error| {
+            Cause::from(error).remedy("linux.mountLabel: is SELinux on in this kernel?")
+        })?;
+    }
     for flag in &mount.options.superblock {
         context.flag(flag)?;
     }
@@ -158,6 +165,52 @@ fn option_refused(kind: &str, option: &str, error: linux::Error) -> Cause {
         return cause.remedy(format!("group {} is not mapped in linux.gidMappings", &option[4..]));
     }
     cause.remedy(format!("{option:?} is no option of {kind}"))
+}
+
+/// Makes a symbolic link, or finds that it is there.
+fn link(root: &Root, place: &Path, target: &Path) -> Result<(), Cause> {
+    let (Some(parent), Some(name)) = (place.parent(), place.file_name().map(Path::new)) else {
+        return Err(Cause::new("the root cannot be a link"));
+    };
+    let parent = root.make_dir(parent, 0o755).map_err(|error| no_place(place, error))?;
+    match path::symlink_at(target, parent.as_fd(), name) {
+        Err(error) if error.errno == Errno::EEXIST => {
+            match path::read_link_at(parent.as_fd(), name) {
+                Ok(found) if found == target => Ok(()),
+                _ => Err(Cause::from(error).remedy("the image has something else of that name")),
+            }
+        }
+        made => made.map_err(|error| no_place(place, error)),
+    }
+}
+
+/// Changes the attributes of what is mounted at the destination: on a descriptor, whose mount is in
+/// the container's own table.
+fn change(root: &Root, mount: &Mount) -> Result<(), Cause> {
+    let place = &mount.destination;
+    let target = match mount.refuses_links() {
+        true => root.in_root_without_links(place, OFlag::O_PATH),
+        false => root.in_root(place, OFlag::O_PATH),
+    }?;
+    adjust(target.as_fd(), mount).map_err(|error| match error.errno {
+        Errno::EINVAL => Cause::from(error).remedy("nothing is mounted exactly there"),
+        Errno::EPERM => Cause::from(error)
+            .remedy("a user namespace may not take back what the mount had outside of it"),
+        _ => error.into(),
+    })
+}
+
+fn adjust(target: BorrowedFd<'_>, mount: &Mount) -> linux::Result<()> {
+    let options = &mount.options;
+    for (attributes, whole) in [(options.attributes, false), (options.recursive, true)] {
+        if !attributes.is_empty() {
+            mount::set_attributes(target, attributes, whole)?;
+        }
+    }
+    for (propagation, whole) in &options.propagation {
+        mount::set_propagation(target, *propagation, *whole)?;
+    }
+    Ok(())
 }
 
 /// Propagation and recursive attributes come last, on the attached mount.

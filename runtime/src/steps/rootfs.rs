@@ -56,19 +56,14 @@ pub(crate) fn attach(
     made: Option<OwnedFd>,
     in_user_namespace: bool,
 ) -> Result<Root, Cause> {
-    // A root that shares its mounts with the host must be copied while it still does.
-    let early = match rootfs.propagation {
-        Propagation::Shared if rootfs.overlay.is_none() => Some(plain(rootfs)?),
-        _ => made,
-    };
     mount::set_root_propagation(match rootfs.propagation {
         Propagation::Private => Propagation::Private,
         _ => Propagation::Slave,
     })?;
     // What is made from here on is private as its surroundings are; what was made before is not.
-    let is_older = early.is_some();
+    let is_older = made.is_some();
     let open = || linux::path::open(&rootfs.path, OFlag::O_PATH | OFlag::O_DIRECTORY);
-    let root = match (&rootfs.overlay, early) {
+    let root = match (&rootfs.overlay, made) {
         (_, Some(tree)) => attached(tree, open()?)?,
         (None, None) => attached(plain(rootfs)?, open()?)?,
         (Some(overlay), None) => {
@@ -122,6 +117,18 @@ pub(super) fn stack(
         let cause = Cause::from(error);
         if unknown { cause.remedy("load the kernel module: modprobe overlay") } else { cause }
     })
+}
+
+/// Gives the root the propagation that it could not have earlier: pivot_root(2) refuses one that is
+/// shared, and masks are bind mounts. A shared root is a group of its own, not the host's; volumes
+/// that share their changes with the host do so by themselves.
+pub(crate) fn set_late_propagation(rootfs: &Rootfs, root: &Root) -> linux::Result<()> {
+    match rootfs.propagation {
+        late @ (Propagation::Shared | Propagation::Unbindable) => {
+            mount::set_propagation(root.as_fd(), late, false)
+        }
+        Propagation::Private | Propagation::Slave => Ok(()),
+    }
 }
 
 /// Makes the root read-only (its mount only: volumes below keep their own setting).

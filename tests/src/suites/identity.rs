@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::namespaces::mapped;
 use crate::bundle::Bundle;
 use crate::world::World;
 use crate::{Test, test};
@@ -17,6 +18,7 @@ pub(super) fn tests() -> Vec<Test> {
         test("ambient_reaches_ordinary_users", ambient_reaches_ordinary_users),
         test("unknown_capability_is_a_warning", unknown_capability_is_a_warning),
         test("rlimits", rlimits),
+        test("rlimits_above_the_callers", rlimits_above_the_callers),
         test("no_new_privileges", no_new_privileges),
         test("signals_are_as_at_boot", signals_are_as_at_boot),
         test("descriptors_are_three", descriptors_are_three),
@@ -151,6 +153,29 @@ fn rlimits(world: &World) {
     assert_eq!(seen["limits"]["Max open files"], json!(["256", "512"]));
     assert_eq!(seen["limits"]["Max core file size"], json!(["0", "0"]));
     assert_eq!(seen["limits"]["Max processes"], json!(["100", "200"]));
+}
+
+/// Raised from outside, by whoever may: also for a container whose own root may not.
+fn rlimits_above_the_callers(world: &World) {
+    let list = json!([{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 100}]);
+    let status = std::fs::read_to_string("/proc/self/status").expect("our status");
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:")).expect("a set");
+    let capabilities = u64::from_str_radix(line.trim(), 16).expect("hexadecimal");
+    let may_raise = capabilities & 1 << 24 != 0;
+    for bundle in [world.bundle("c"), mapped(world, "mapped")] {
+        let bundle = bundle.shell("ulimit -n; ulimit -Hn").set("/process/rlimits", list.clone());
+        let script = format!(
+            "ulimit -n 90; exec {} --root {} run {}",
+            crate::programs::minirun().display(),
+            world.root().display(),
+            bundle.path()
+        );
+        let ran = world.program("/bin/sh").args(&["-c", &script]).run();
+        match may_raise {
+            true => drop(ran.ok().prints("100\n100\n")),
+            false => drop(ran.fails("CAP_SYS_RESOURCE")),
+        }
+    }
 }
 
 fn no_new_privileges(world: &World) {

@@ -132,7 +132,7 @@ fn pids_are_enforced(world: &World) {
 }
 
 /// A disk of this host, by node and number.
-fn disk() -> Option<(String, String)> {
+pub(super) fn disk() -> Option<(String, String)> {
     let entries = std::fs::read_dir("/sys/block").ok()?.flatten();
     let mut disks = entries.filter_map(|entry| {
         let node = format!("/dev/{}", entry.file_name().to_string_lossy());

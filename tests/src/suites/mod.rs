@@ -3,6 +3,7 @@
 mod agents;
 mod bad_input;
 mod budgets;
+mod callers;
 mod checkpoint;
 mod clients;
 mod concurrency;
@@ -11,7 +12,9 @@ mod crash;
 mod differential;
 mod events;
 mod exec;
+mod hooks;
 mod hostile;
+mod hostile_proc;
 mod identity;
 mod image_owners;
 mod images;
@@ -23,6 +26,7 @@ mod minisup_commands;
 mod minisup_datagrams;
 mod minisup_keys;
 mod minisup_protocols;
+mod mount_options;
 mod mounts;
 mod namespaces;
 mod network;
@@ -30,6 +34,7 @@ mod network_crash;
 mod network_faults;
 mod owners;
 mod races;
+mod resources;
 mod rootless;
 mod run;
 mod scheduling;
@@ -47,14 +52,18 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Test>)> {
         ("budgets", budgets::tests()),
         ("run", run::tests()),
         ("limits", limits::tests()),
+        ("resources", resources::tests()),
         ("namespaces", namespaces::tests()),
         ("network", network::tests()),
         ("mounts", mounts::tests()),
+        ("mount_options", mount_options::tests()),
         ("owners", owners::tests()),
         ("agents", agents::tests()),
         ("identity", identity::tests()),
         ("terminal", terminal::tests()),
         ("lifecycle", lifecycle::tests()),
+        ("hooks", hooks::tests()),
+        ("callers", callers::tests()),
         ("confinement", confinement::tests()),
         ("exec", exec::tests()),
         ("events", events::tests()),
@@ -70,6 +79,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Test>)> {
         ("image_owners", image_owners::tests()),
         ("bad_input", bad_input::tests()),
         ("hostile", hostile::tests()),
+        ("hostile_proc", hostile_proc::tests()),
         ("races", races::tests()),
         ("crash", crash::tests()),
         ("network_crash", network_crash::tests()),

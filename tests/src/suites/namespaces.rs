@@ -17,6 +17,7 @@ pub(super) fn tests() -> Vec<Test> {
         test("joined_pid_namespace", joined_pid_namespace),
         test("user_namespace", user_namespace),
         test("user_namespace_owns_the_others", user_namespace_owns_the_others),
+        test("devices_of_a_user_namespace", devices_of_a_user_namespace),
         test("time_offsets", time_offsets).needs(Need::Namespace("time")),
         test("processes_of_the_host_are_not_seen", processes_of_the_host_are_not_seen),
         test("network_is_empty_and_loopback_is_up", network_is_empty_and_loopback_is_up),
@@ -152,6 +153,19 @@ fn user_namespace_owns_the_others(world: &World) {
         );
     let ran = world.run(&["run", bundle.path()]).exits(0);
     assert_eq!(ran.output, "changed\nttl\nmounted\nrefused\n", "{}", ran.errors);
+}
+
+/// Nodes cannot be made there: the host's own are bound.
+fn devices_of_a_user_namespace(world: &World) {
+    let script =
+        "cd /dev; for d in null zero full random urandom tty; do stat -c '%n %t:%T' $d; done
+        echo gone >null && head -c3 zero | wc -c; readlink ptmx";
+    let bundle = mapped(world, "c").shell(script);
+    let expected = "null 1:3\nzero 1:5\nfull 1:7\nrandom 1:8\nurandom 1:9\ntty 5:0\n3\npts/ptmx\n";
+    world.run(&["run", bundle.path()]).ok().prints(expected);
+    let none = json!([{"path": "/dev/no-such-node", "type": "c", "major": 1, "minor": 3}]);
+    let bundle = bundle.set("/linux/devices", none);
+    world.run(&["run", bundle.path()]).fails("/dev/no-such-node");
 }
 
 fn time_offsets(world: &World) {

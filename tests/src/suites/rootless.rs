@@ -29,6 +29,7 @@ pub(super) fn tests() -> Vec<Test> {
             .needs(Need::UserSessions),
         user("overlay", overlay),
         user("ids_of_others_are_refused", ids_of_others_are_refused),
+        user("groups_that_cannot_be", groups_that_cannot_be),
         user("no_state_directory", no_state_directory),
         user("check", check),
         user("a_network_by_default", a_network_by_default).needs(Need::Program("pasta")),
@@ -167,6 +168,14 @@ fn ids_of_others_are_refused(world: &World) {
         .set("/linux/gidMappings", map);
     let ran = call(world, &["run", bundle.path()]).exits(1);
     assert!(ran.errors.contains("/etc/subuid") || ran.errors.contains("uidmap"), "{}", ran.errors);
+}
+
+/// A group that is dropped can give access that it took away: where the kernel forbids to change
+/// them, asking for groups is an error.
+fn groups_that_cannot_be(world: &World) {
+    let bundle = bundle_of_user(world, "c").args(&["true"]);
+    let bundle = bundle.set("/process/user/additionalGids", json!([5]));
+    call(world, &["run", bundle.path()]).fails("additionalGids").says("setgroups(2)");
 }
 
 fn no_state_directory(world: &World) {

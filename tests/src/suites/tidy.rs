@@ -1,5 +1,6 @@
 //! What every file of the source must be like, beyond what the compiler and its lints see.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::needs::Need;
@@ -24,7 +25,25 @@ pub(super) fn tests() -> Vec<Test> {
         tidy("lessons_have_their_headings", lessons_have_their_headings),
         tidy("container_paths_are_never_used_as_text", container_paths_are_never_used_as_text),
         tidy("no_names_that_say_nothing", no_names_that_say_nothing),
+        Test::anybody("proofs_are_tests", |_| proofs_are_tests()).needs(Need::Workspace),
     ]
+}
+
+/// A page that proves its sentences by tests names some that exist.
+fn proofs_are_tests() {
+    let page = "docs/reference/runtime-spec.md";
+    let page = programs::source().expect("the workspace").join(page);
+    let text = std::fs::read_to_string(page).expect("read the page");
+    let known: BTreeSet<String> = super::all()
+        .into_iter()
+        .flat_map(|(suite, tests)| tests.into_iter().map(move |test| (suite, test)))
+        .map(|(suite, test)| format!("{suite}::{}", test.name))
+        .collect();
+    let code = text.split('`').skip(1).step_by(2);
+    let cited: Vec<&str> = code.filter(|text| text.contains("::") && !text.contains(' ')).collect();
+    assert!(cited.len() > 100, "only {} tests are cited", cited.len());
+    let unknown: Vec<_> = cited.into_iter().filter(|name| !known.contains(*name)).collect();
+    assert!(unknown.is_empty(), "there are no such tests: {unknown:?}");
 }
 
 /// One source file.

@@ -61,6 +61,54 @@ pub(super) fn image_for_containerd(world: &World) {
     shell(world, "docker save box:latest -o box.tar; ctr image import box.tar; rm box.tar");
 }
 
+/// containerd with a handler of its CRI for each runtime; as before when this is dropped.
+pub(super) struct Containerd<'world> {
+    world: &'world World,
+    /// Its own configuration.
+    before: String,
+}
+
+const CONTAINERD_CONFIG: &str = "/etc/containerd/config.toml";
+
+/// Configures it, and gives it the image under its own name and as that of a pod's first process.
+pub(super) fn containerd_with_cri(world: &World) -> Containerd<'_> {
+    let before = std::fs::read_to_string(CONTAINERD_CONFIG).unwrap_or_default();
+    let cri = "plugins.\"io.containerd.grpc.v1.cri\"";
+    let mut config =
+        format!("version = 2\n[{cri}]\nsandbox_image = \"docker.io/library/pause:latest\"\n");
+    let found = |name| programs::find(name).expect("it is installed");
+    for (name, program) in
+        [("runc", found("runc")), ("crun", found("crun")), ("minirun", programs::minirun())]
+    {
+        let handler = format!("{cri}.containerd.runtimes.{name}");
+        config.push_str(&format!(
+            "[{handler}]\nruntime_type = \"io.containerd.runc.v2\"\n[{handler}.options]\n\
+             BinaryName = \"{}\"\n",
+            program.display()
+        ));
+    }
+    std::fs::create_dir_all("/etc/containerd").expect("make a directory");
+    std::fs::write(CONTAINERD_CONFIG, config).expect("configure containerd");
+    let containerd = Containerd { world, before };
+    // runc and crun find no program without a PATH, which images usually bring.
+    let says = "-c 'ENV PATH=/bin' -c 'CMD [\"sleep\",\"1000000\"]'";
+    let archive = world.path("image.tar");
+    let import = format!("docker import {says} {} pause; docker tag pause box", archive.display());
+    shell(world, &import);
+    let lines = "docker save box:latest pause:latest -o cri.tar; systemctl restart containerd
+        ctr -n k8s.io image import cri.tar; rm cri.tar";
+    shell(world, lines);
+    containerd
+}
+
+impl Drop for Containerd<'_> {
+    fn drop(&mut self) {
+        drop(std::fs::write(CONTAINERD_CONFIG, &self.before));
+        let script = "systemctl restart containerd; rm -rf /run/cri-logs";
+        self.world.program("/bin/sh").args(&["-c", script]).run();
+    }
+}
+
 /// Tells Podman about minirun, as docs/operating/engines/podman.md says, and gives it the image.
 pub(super) fn podman(world: &World) {
     let config = format!(

@@ -29,7 +29,7 @@ pub(super) struct Client {
 ///
 /// What minirun does right needs no comparison, so the others are asked only where it fails, or
 /// when somebody wants the whole table (`MINIRUN_TESTS_ALL`). `MINIRUN_TESTS_OPERATION` leaves the
-/// operations whose names hold its text.
+/// operations whose names hold its text, or one of several between `|`.
 pub(super) fn compare(
     world: &World,
     engine: &str,
@@ -38,10 +38,12 @@ pub(super) fn compare(
 ) {
     let all = std::env::var_os("MINIRUN_TESTS_ALL").is_some();
     let wanted = std::env::var("MINIRUN_TESTS_OPERATION").unwrap_or_default();
-    let wanted = |operation: &&Operation| operation.name.contains(&wanted);
-    // A row is printed when it is known: the whole table may take an hour.
+    let wanted =
+        |operation: &&Operation| wanted.split('|').any(|part| operation.name.contains(part));
+    // A row is printed when it is known, and why somebody fails beside it: the whole table may take
+    // an hour.
     println!("\n| {engine} | runc | crun | minirun |\n|---|---|---|---|");
-    let (mut behind, mut reasons) = (Vec::new(), Vec::new());
+    let mut behind = Vec::new();
     for (index, operation) in operations.iter().filter(wanted).enumerate() {
         let name = operation.name;
         let attempt = |runtime: &str| {
@@ -57,18 +59,18 @@ pub(super) fn compare(
         let [runc, crun] = others.each_ref().map(mark);
         println!("| {name} | {runc} | {crun} | {} |", mark(&ours));
         for (peer, other) in PEERS.iter().zip(&others) {
-            let reason = other.as_ref().err().map(|reason| format!("{name}, {peer}: {reason}"));
-            reasons.extend(reason);
+            if let Err(reason) = other {
+                eprintln!("{name}, {peer}: {reason}");
+            }
         }
         if let Err(reason) = ours {
             let reason = format!("{name}, minirun: {reason}");
-            match others.iter().any(Result::is_ok) {
-                true => behind.push(reason),
-                false => reasons.push(reason),
+            eprintln!("{reason}");
+            if others.iter().any(Result::is_ok) {
+                behind.push(reason);
             }
         }
     }
-    println!("{}", reasons.join("\n"));
     assert!(behind.is_empty(), "minirun is behind:\n{}", behind.join("\n"));
 }
 
@@ -100,7 +102,7 @@ fn attempt(
     };
     let ran = shell(&operation.lines);
     // A client costs a second in a guest: what has no name removes itself.
-    if ["$N", "up "].iter().any(|named| operation.lines.contains(named)) {
+    if ["$N", "up ", "$(pod)"].iter().any(|named| operation.lines.contains(named)) {
         shell("$RM $N $N-2 >/dev/null 2>&1");
     }
     let expected = operation.expected.replace("$N", container);

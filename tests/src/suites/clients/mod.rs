@@ -4,6 +4,7 @@
 //! ```text
 //! engines.ops       what Docker and Podman are asked to do, and what is right
 //! containerd.ops    the same for ctr
+//! cri.ops           the same for containerd's CRI, which Kubernetes speaks
 //! operations.rs     how those files are read
 //! matrix.rs         each operation with each runtime: the table
 //! engines.rs        the engines themselves: configured, started, given an image
@@ -36,6 +37,7 @@ pub(super) fn tests() -> Vec<Test> {
     vec![
         engine("docker_swarm", "dockerd", swarm::heals),
         engine("containerd", "ctr", containerd),
+        engine("containerd_cri", "ctr", containerd_cri),
         engine("docker", "dockerd", docker),
         engine("docker_remapped", "dockerd", docker_remapped),
         engine("docker_images", "dockerd", images::saved_and_loaded),
@@ -51,6 +53,7 @@ fn alone() -> MutexGuard<'static, ()> {
 
 const DOCKER_OR_PODMAN: &str = include_str!("engines.ops");
 const CONTAINERD: &str = include_str!("containerd.ops");
+const CRI: &str = include_str!("cri.ops");
 
 fn docker(world: &World) {
     let _docker = engines::docker(world, "\"default-runtime\": \"runc\"");
@@ -101,5 +104,17 @@ fn containerd(world: &World) {
             networked: String::new(),
             remove: "remove_task".to_owned(),
         }
+    });
+}
+
+fn containerd_cri(world: &World) {
+    let _docker = engines::docker(world, "\"default-runtime\": \"runc\"");
+    let _containerd = engines::containerd_with_cri(world);
+    let operations = operations::of(CRI, "containerd", true);
+    matrix::compare(world, "containerd (CRI)", &operations, |runtime| Client {
+        engine: programs::cri().display().to_string(),
+        isolated: runtime.to_owned(),
+        networked: String::new(),
+        remove: "remove_pods".to_owned(),
     });
 }

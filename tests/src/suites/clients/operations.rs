@@ -25,6 +25,21 @@ await() {
     echo "$shown"
 }
 status() { ctr task ls | grep "^$N " | while read -r name pid status; do echo "$status"; done; }
+pod() {
+    mkdir -p /run/cri-logs/$N
+    $E runp $R $N | tee -a pods
+}
+container() {
+    made_in=$1
+    shift
+    made=$($E create $made_in $N-c $I "$@") && $E start $made && echo $made
+}
+remove_pods() {
+    for made in $(cat pods); do
+        $E stopp $made
+        $E rmp $made
+    done
+}
 remove_task() {
     ctr task delete -f $N
     ctr container delete $N
