@@ -32,9 +32,24 @@ pub(crate) struct Stack {
     pub(crate) runtime: PathBuf,
     /// The services by name.
     pub(crate) services: BTreeMap<String, ServiceSpec>,
+    /// Its networks as the file has them, beyond what containers depend on: names and labels.
+    #[serde(default)]
+    pub(crate) networks: BTreeMap<String, Named>,
+    /// No network leads out, whatever the file says.
+    #[serde(default)]
+    pub(crate) no_way_out: bool,
     /// The named volumes that are the project's own, for `down --volumes`.
     #[serde(default)]
     pub(crate) volumes: BTreeSet<String>,
+}
+
+/// What people call a network.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Named {
+    /// Its name, `PROJECT_KEY` unless the file has another.
+    pub(crate) name: String,
+    /// Its labels.
+    pub(crate) labels: BTreeMap<String, String>,
 }
 
 /// One service.
@@ -199,6 +214,7 @@ impl ServiceSpec {
         constant.health = self.health();
         constant.publish.clear();
         constant.settings.aliases.clear();
+        constant.settings.settle_networks();
         constant.settings.direct = false;
         let text = serde_json::to_vec(&constant).unwrap_or_default();
         let hash = Sha256::digest(&text);
@@ -308,11 +324,19 @@ impl Health {
 }
 
 impl Stack {
-    /// Checks that no host port is published twice.
+    /// Checks that nothing is wanted twice that there is once.
     ///
     /// # Errors
-    /// The port and both services.
-    pub(crate) fn check_ports(&self) -> Result<()> {
+    /// What it is, and who wants it.
+    pub(crate) fn check(&self) -> Result<()> {
+        for (name, spec) in &self.services {
+            spec.settings.check_addresses(name, spec.replicas)?;
+        }
+        self.check_ports()
+    }
+
+    /// Checks that no host port is published twice.
+    fn check_ports(&self) -> Result<()> {
         let mut taken: BTreeMap<Door, &str> = BTreeMap::new();
         for (name, spec) in &self.services {
             for publish in spec.publish.iter().filter(|publish| !publish.is_open()) {
@@ -336,6 +360,8 @@ impl Stack {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::discovery::net::Net;
+    use crate::settings::Attached;
 
     fn spec() -> ServiceSpec {
         ServiceSpec {
@@ -416,6 +442,32 @@ mod tests {
         let stack = Stack { services: BTreeMap::from(two), ..Stack::default() };
         let error = stack.check_ports().unwrap_err().to_string();
         assert_eq!(error, "0.0.0.0:8080 is published by a and by b");
+    }
+
+    #[test]
+    fn a_network_is_part_of_the_revision_and_its_names_are_not() {
+        let with = |networks| {
+            let settings = Settings { networks, ..Settings::default() };
+            ServiceSpec { settings, ..spec() }.revision()
+        };
+        let plain = Attached::default();
+        let named = Attached { aliases: ["shop".to_string()].into(), ..plain.clone() };
+        assert_eq!(with(vec![]), spec().revision());
+        assert_eq!(with(vec![named.clone()]), with(vec![]));
+        let inner = Net { internal: true, ..Net::default() };
+        let inner = Attached { net: inner, leads_out: false, ..plain.clone() };
+        assert_ne!(with(vec![inner.clone()]), with(vec![plain.clone()]));
+        assert_ne!(with(vec![inner.clone(), plain.clone()]), with(vec![plain, inner]));
+        let fixed = Attached { address: Some([10, 77, 99, 9].into()), ..named };
+        assert_ne!(with(vec![fixed.clone()]), with(vec![]));
+        let settings = Settings { networks: vec![fixed], ..Settings::default() };
+        let three = ServiceSpec { settings, ..spec() };
+        let stack = Stack { services: [("a".to_string(), three)].into(), ..Stack::default() };
+        let error = stack.check().unwrap_err().to_string();
+        assert!(
+            error.starts_with("3 replicas of a cannot have one address (10.77.99.9"),
+            "{error}"
+        );
     }
 
     #[test]

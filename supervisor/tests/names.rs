@@ -38,6 +38,7 @@ impl Stage {
             .args(arguments)
             .env("MINISUP_RUN_DIR", self.dir.join("run"))
             .env("MINISUP_STATE_DIR", self.dir.join("state"))
+            .env("MINISUP_WAY_OUT", "no")
             .output()
             .unwrap()
     }

@@ -45,6 +45,11 @@ impl<'a> Host<'a> {
         format!("/proc/{}/root{path}", self.processes[0].pid().as_raw_nonzero()).into()
     }
 
+    /// The process that holds it.
+    pub(crate) fn pid(&self) -> i32 {
+        self.processes[0].pid().as_raw_nonzero().get()
+    }
+
     /// A program on this host.
     pub(crate) fn call(&self, program: &str, arguments: &[&str]) -> Call {
         let pid = self.processes[0].pid().as_raw_nonzero().to_string();

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::call::{Ran, wait_until};
+use crate::host::Host;
 use crate::world::{World, fill};
 use crate::{leaks, programs};
 
@@ -16,6 +17,8 @@ pub(crate) struct Project<'a> {
     name: String,
     /// A port of this host that nobody had when the test began.
     pub(crate) port: u16,
+    /// The process that holds the host of the test's own, if it has one.
+    host: Option<i32>,
 }
 
 impl<'a> Project<'a> {
@@ -23,11 +26,14 @@ impl<'a> Project<'a> {
     pub(crate) fn new(world: &'a World, name: &str) -> Self {
         let name = format!("{name}-{}", std::process::id());
         let bin = world.path("web/rootfs/bin");
-        fs::create_dir_all(&bin).expect("make a bundle");
-        fill(&bin);
-        fs::copy(programs::example("web"), bin.join("web")).expect("copy the application");
+        // A test may have several projects of one bundle.
+        if !bin.exists() {
+            fs::create_dir_all(&bin).expect("make a bundle");
+            fill(&bin);
+            fs::copy(programs::example("web"), bin.join("web")).expect("copy the application");
+        }
         for directory in ["proc", "dev", "sys", "tmp"] {
-            fs::create_dir(world.path("web/rootfs").join(directory)).expect("make a directory");
+            fs::create_dir_all(world.path("web/rootfs").join(directory)).expect("make a directory");
         }
         let config = json!({
             "ociVersion": "1.0.2",
@@ -44,7 +50,13 @@ impl<'a> Project<'a> {
         fs::write(world.path("web/config.json"), config.to_string()).expect("write config.json");
         let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = free.local_addr().expect("it is bound").port();
-        Self { world, name, port }
+        Self { world, name, port, host: None }
+    }
+
+    /// Has it on a host of the test's own, where networks may lead out.
+    pub(crate) fn on(mut self, host: &Host<'_>) -> Self {
+        self.host = Some(host.pid());
+        self
     }
 
     /// The bundle of the web application.
@@ -83,9 +95,19 @@ impl<'a> Project<'a> {
 
     /// A call of minisup.
     pub(crate) fn call(&self, arguments: &[&str]) -> crate::call::Call {
-        self.world
-            .program(programs::minisup())
-            .args(&["--project", &self.name])
+        let minisup = programs::minisup();
+        let call = match self.host {
+            // The machine that the tests run on is not changed: nothing leads out of it.
+            None => self.world.program(minisup).env("MINISUP_WAY_OUT", "no"),
+            Some(host) => self.world.program("nsenter").args(&[
+                "-t",
+                &host.to_string(),
+                "--net",
+                "--mount",
+                minisup.to_str().expect("UTF-8"),
+            ]),
+        };
+        call.args(&["--project", &self.name])
             .args(arguments)
             .env("MINISUP_RUN_DIR", self.world.path("minisup-run"))
             .env("MINISUP_STATE_DIR", self.world.path("minisup-state"))

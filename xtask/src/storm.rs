@@ -73,7 +73,7 @@ impl Storm {
     fn minisup(&self, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(self.release.join("minisup"));
         command.args(["--project", PROJECT]).args(arguments);
-        command.env("MINISUP_RUN_DIR", self.dir.join("run"));
+        command.env("MINISUP_RUN_DIR", self.dir.join("run")).env("MINISUP_WAY_OUT", "no");
         output_of(command.env("MINISUP_STATE_DIR", self.dir.join("state")))
     }
 

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_bindings::rt_addr::{AddrAttrs, IfaFlags, Ifaddrmsg, OpGetaddrDump, OpNewaddrDo};
+use netlink_bindings::rt_addr::{
+    AddrAttrs, IfaFlags, Ifaddrmsg, OpDeladdrDo, OpGetaddrDump, OpNewaddrDo,
+};
 
 use super::{Batch, Connection, REPLACE, Result, Verb};
 
@@ -43,6 +45,17 @@ impl Batch {
             {
                 attributes.push_broadcast(net.broadcast());
             }
+        })
+    }
+
+    /// Takes an address from an interface.
+    pub fn delete_address(&mut self, link: u32, address: IpNet) -> &mut Self {
+        let mut header = Ifaddrmsg::new();
+        header.ifa_family = family(address.addr());
+        header.ifa_prefixlen = address.prefix_len();
+        header.ifa_index = link;
+        self.push(Verb::DEL_ADDR, format!("{address} dev {link}"), 0, |bytes| {
+            OpDeladdrDo::encode_request(bytes, &header).push_local(address.addr());
         })
     }
 }

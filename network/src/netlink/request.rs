@@ -19,6 +19,7 @@ impl Verb {
     pub(super) const GET_LINK: Self = Self { name: "RTM_GETLINK", number: 18 };
     pub(super) const SET_LINK: Self = Self { name: "RTM_SETLINK", number: 19 };
     pub(super) const NEW_ADDR: Self = Self { name: "RTM_NEWADDR", number: 20 };
+    pub(super) const DEL_ADDR: Self = Self { name: "RTM_DELADDR", number: 21 };
     pub(super) const GET_ADDR: Self = Self { name: "RTM_GETADDR", number: 22 };
     pub(super) const NEW_ROUTE: Self = Self { name: "RTM_NEWROUTE", number: 24 };
     pub(super) const DEL_ROUTE: Self = Self { name: "RTM_DELROUTE", number: 25 };

@@ -23,7 +23,7 @@ use crate::keeper::client::Keeper;
 use crate::layout::Layout;
 use crate::model::ServiceSpec;
 use crate::plane::protocol::Order;
-use crate::settings::{Hook, Network};
+use crate::settings::Hook;
 
 /// How long each hook after a start may take.
 const POST_START: Duration = Duration::from_secs(60);
@@ -38,8 +38,8 @@ struct Launch {
     layout: Layout,
     keeper: Keeper,
     runtime: Runtime,
-    /// To the project's network, if there is one.
-    cable: Option<Cable>,
+    /// To its networks.
+    cables: Vec<Cable>,
     news: UnboundedSender<News>,
 }
 
@@ -72,7 +72,14 @@ impl Brain {
             let _ = self.news.send(News::Launched { instance, result });
             return;
         };
-        let network = spec.settings.network;
+        let cables = match self.cables(&instance, &spec.settings.attached()) {
+            Ok(cables) => cables,
+            Err(error) => {
+                let result = Err(format!("{error:#}"));
+                let _ = self.news.send(News::Launched { instance, result });
+                return;
+            }
+        };
         let launch = Launch {
             instance: instance.clone(),
             revision,
@@ -80,10 +87,7 @@ impl Brain {
             layout: self.layout.clone(),
             keeper: self.keeper.clone(),
             runtime: self.runtime.clone(),
-            cable: match network {
-                Network::Project => self.cable(&instance),
-                Network::Host | Network::None => None,
-            },
+            cables,
             news: self.news.clone(),
         };
         let news = self.news.clone();
@@ -179,7 +183,7 @@ impl Brain {
 
     /// Takes hold of a container: its end will be heard, its output read.
     pub(crate) fn hold(&mut self, instance: InstanceId, running: Running) {
-        self.note_address(&instance);
+        self.note_addresses(&instance);
         let name = instance.to_string();
         let revision = self.state.instance(&instance).map(|instance| instance.revision.clone());
         let spec = revision.and_then(|revision| self.spec(revision.as_str()));
@@ -201,8 +205,8 @@ impl Brain {
             self.meters.insert(instance.clone(), meter);
         }
         self.running.insert(instance, running);
-        if !settings.resolver.servers.is_empty() {
-            self.offer_directory(); // whom to ask in its name
+        if !settings.resolver.servers.is_empty() || settings.networks.len() > 1 {
+            self.offer_directories(); // whom to ask in its name, and what it may see
         }
     }
 
@@ -210,6 +214,9 @@ impl Brain {
     pub(crate) fn let_go(&mut self, instance: &InstanceId) {
         self.running.remove(instance);
         self.addresses.forget(instance);
+        if self.networks.len() > 1 {
+            self.close_networks(); // it may have been the last in one
+        }
         for stream in ["stdin", "stdout", "stderr"] {
             self.keeper.release(&format!("{stream}/{instance}"));
         }
@@ -228,7 +235,7 @@ impl Brain {
         }
         self.offer_rules();
         self.offer_listeners();
-        self.offer_directory();
+        self.offer_directories();
         let routes = self.state.routes();
         for (id, route) in routes.services.values().flatten() {
             if *route == Route::Absent || self.link.endpoints.contains(id) {
@@ -236,9 +243,9 @@ impl Brain {
             }
             if let Some(running) = self.running.get(id) {
                 let namespace = running.namespace.clone();
-                let address = self.addresses.of(id);
-                self.link
-                    .tell(&Order::Endpoint { instance: id.clone(), address }, Some(&namespace));
+                let addresses = self.addresses.of(id);
+                let order = Order::Endpoint { instance: id.clone(), addresses };
+                self.link.tell(&order, Some(&namespace));
                 self.link.endpoints.insert(id.clone());
             }
         }
@@ -257,15 +264,17 @@ impl Launch {
         let id = self.layout.container(&name);
         self.runtime.delete(&id).await.context("cannot clean up before the start")?;
         let bundle = self.layout.bundle(&name);
-        let cable = self.write_bundle(&bundle)?;
+        let cables = self.write_bundle(&bundle)?;
         let streams = Streams::make(&self.spec.settings, &name, &bundle, &self.keeper)?;
         let (pid, terminal) = self.runtime.create(&id, &bundle, streams).await?;
         if let Some(terminal) = terminal {
             self.keeper.put(&format!("stdout/{name}"), terminal);
         }
         let running = Running::hold(pid)?;
-        if let Some(Err(error)) = cable.map(|cable| cable.lay(&running)) {
-            eprintln!("minisup brain: {name} is not in the project's network: {error:#}");
+        for cable in cables {
+            if let Err(error) = cable.lay(&running) {
+                eprintln!("minisup brain: {name} is not in one of its networks: {error:#}");
+            }
         }
         let instance = self.instance.clone();
         let _ = self.news.send(News::Created { instance, running });
@@ -275,8 +284,8 @@ impl Launch {
         done.map_err(|error| anyhow!("post_start: {error}"))
     }
 
-    /// Writes what the container is made from; the answer is the cable that it gets.
-    fn write_bundle(&self, bundle: &std::path::Path) -> Result<Option<&Cable>> {
+    /// Writes what the container is made from; the answer is the cables that it gets.
+    fn write_bundle(&self, bundle: &std::path::Path) -> Result<&[Cable]> {
         let given = bundle::read(&self.spec.bundle)?;
         let name = self.instance.to_string();
         let place = bundle::Place {
@@ -292,13 +301,11 @@ impl Launch {
         let mut config = bundle::config(&given, &spec, &place)?;
         std::fs::create_dir_all(bundle).context("cannot make the instance's bundle")?;
         // A network that is joined is somebody else's, with names of its own.
-        let cable = self.cable.as_ref().filter(|_| !bundle::joins_network(&config));
-        if let Some(cable) = cable {
-            std::fs::write(bundle.join("address"), cable.address.to_string())?;
-        }
+        let cables = if bundle::joins_network(&config) { &[][..] } else { &self.cables };
+        std::fs::write(bundle.join("addresses"), Cable::note(cables)?)?;
         let settings = &spec.settings;
-        let project = cable.map(|_| self.layout.project.as_str());
-        if let Some(text) = server::resolv_conf(project, &settings.resolver) {
+        let first = cables.first().map(|cable| (self.layout.project.as_str(), cable.gateway));
+        if let Some(text) = server::resolv_conf(first, &settings.resolver) {
             let file = bundle.join("resolv.conf");
             std::fs::write(&file, text)?;
             config = bundle::with_file(&config, &file, "/etc/resolv.conf")?;
@@ -310,7 +317,7 @@ impl Launch {
         }
         std::fs::write(bundle.join("config.json"), config)?;
         std::fs::write(bundle.join("revision"), self.revision.as_str())?;
-        Ok(cable)
+        Ok(cables)
     }
 }
 

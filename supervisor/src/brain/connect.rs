@@ -1,106 +1,170 @@
-//! The project's network, from the brain's side: made once, kept by the keeper, and every
-//! container connected to it before its application starts.
-//!
-//! A network that cannot be made costs the names of services, not the services: containers are
-//! reached by their own loopback in any case ([`crate::netns`]).
+//! Containers in the project's networks, from the brain's side: each connected before its
+//! application starts, and the data plane told who can be found where.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use minisup_core::input::{Command, Input};
 use minisup_core::name::InstanceId;
 
 use super::container::Running;
 use super::engine::Brain;
-use crate::discovery::switch::{self, Switch};
-use crate::discovery::{Directory, Entry, address};
-use crate::keeper::client::Keeper;
+use super::networks::Way;
+use crate::discovery::net::Net;
+use crate::discovery::switch::Switch;
+use crate::discovery::{Directory, Entry, Member};
+use crate::model::ServiceSpec;
 use crate::plane::protocol::Order;
+use crate::settings::Attached;
 
-/// The keeper's name for the network.
-const KEPT: &str = "switch";
-
-/// What a launch needs to connect its container.
+/// What a launch needs to connect its container to a network.
 #[derive(Clone, Debug)]
 pub(crate) struct Cable {
     switch: Switch,
-    pub(crate) address: Ipv4Addr,
+    /// The network's key.
+    key: String,
+    pub(crate) gateway: Ipv4Addr,
+    address: Ipv4Addr,
+    interface: String,
+    /// What is for the rest of the world goes here.
+    leads_out: bool,
 }
 
 impl Cable {
     /// Lays it.
     pub(crate) fn lay(&self, running: &Running) -> Result<()> {
-        self.switch.connect(running.namespace.as_fd(), self.address)
+        let namespace = running.namespace.as_fd();
+        self.switch.connect(namespace, self.address, &self.interface)?;
+        if self.leads_out {
+            self.switch.lead_out(namespace, &self.interface)?;
+        }
+        Ok(())
     }
-}
 
-fn open(keeper: &Keeper) -> Result<Switch> {
-    let namespace = match keeper.get(KEPT) {
-        Some(namespace) => namespace,
-        None => keeper.put(KEPT, switch::make_namespace()?),
-    };
-    Switch::open(namespace).context("cannot make the project's network")
+    /// What the bundle says of cables, for the brain that comes after us.
+    pub(crate) fn note(cables: &[Cable]) -> Result<String> {
+        let addresses: BTreeMap<&str, Ipv4Addr> =
+            cables.iter().map(|cable| (cable.key.as_str(), cable.address)).collect();
+        Ok(serde_json::to_string(&addresses)?)
+    }
 }
 
 impl Brain {
-    /// Makes the project's network, or takes it over.
-    pub(crate) fn open_switch(&mut self) {
-        match open(&self.keeper) {
-            Ok(switch) => self.switch = Some(switch),
-            Err(error) => eprintln!("minisup brain: services cannot find each other: {error:#}"),
+    /// Carries a command out, unless it asks for two containers of one address.
+    pub(super) fn refuse_or_decide(&mut self, command: Command) -> Option<String> {
+        if let Command::Scale { service, replicas } = &command
+            && let Some(spec) = self.stack.services.get(service.as_str())
+            && let Err(error) = spec.settings.check_addresses(service.as_str(), *replicas)
+        {
+            return Some(error.to_string());
         }
+        self.decide(&Input::Command(command))
     }
 
-    /// A cable for an instance that is about to be made.
-    pub(crate) fn cable(&mut self, instance: &InstanceId) -> Option<Cable> {
-        let switch = self.switch.clone()?;
-        Some(Cable { switch, address: self.addresses.give(instance)? })
+    /// Cables for an instance that is about to be made.
+    ///
+    /// # Errors
+    /// There is no address for it.
+    pub(crate) fn cables(
+        &mut self,
+        instance: &InstanceId,
+        attached: &[Attached],
+    ) -> Result<Vec<Cable>> {
+        let mut cables = Vec::new();
+        for (index, one) in attached.iter().enumerate() {
+            let Some(there) = self.network(&one.net) else { continue };
+            let (switch, is_open) = (there.switch.clone(), there.way == Way::Open);
+            let lives = |other: &InstanceId| self.running.contains_key(other);
+            let address = self.addresses.give(instance, &one.net, one.address, lives)?;
+            cables.push(Cable {
+                switch,
+                key: one.net.key(),
+                gateway: one.net.gateway,
+                address,
+                interface: format!("eth{index}"),
+                leads_out: one.leads_out && is_open,
+            });
+        }
+        Ok(cables)
     }
 
-    /// Remembers the address of an instance that was there before us.
-    pub(crate) fn note_address(&mut self, instance: &InstanceId) {
-        if self.addresses.of(instance).is_some() {
+    /// Remembers the addresses of an instance that was there before us.
+    pub(crate) fn note_addresses(&mut self, instance: &InstanceId) {
+        if !self.addresses.of(instance).is_empty() {
             return;
         }
-        let file = self.layout.bundle(&instance.to_string()).join("address");
+        let file = self.layout.bundle(&instance.to_string()).join("addresses");
         let text = std::fs::read_to_string(file).unwrap_or_default();
-        if let Ok(address) = text.trim().parse() {
-            self.addresses.note(instance, address);
+        if let Ok(addresses) = serde_json::from_str(&text) {
+            self.addresses.note(instance, addresses);
         }
     }
 
-    /// Tells the data plane who can be found, if that has changed.
-    pub(crate) fn offer_directory(&mut self) {
-        let Some(switch) = self.switch.clone() else { return };
-        let reachable = self.stack.services.iter().filter(|(_, spec)| spec.is_reachable());
-        let reachable: BTreeMap<&str, _> = reachable.map(|(n, s)| (n.as_str(), s)).collect();
-        let addresses = address::of_services(reachable.keys().copied());
-        let services = addresses.iter().filter_map(|(name, address)| {
-            let ports = reachable.get(name)?.ports();
-            let settings = &reachable.get(name)?.settings;
-            let (aliases, direct) = (settings.aliases.clone(), settings.direct);
-            Some(((*name).to_string(), Entry { address: *address, ports, aliases, direct }))
-        });
-        let project = self.layout.project.clone();
-        let services = services.collect();
-        let running: Vec<InstanceId> = self.running.keys().cloned().collect();
-        let servers = running.iter().filter_map(|id| {
-            let spec = self.stack.services.get(id.slot.service.as_str())?;
-            let asked = &spec.settings.resolver.servers;
-            let address = self.addresses.of(id).filter(|_| !asked.is_empty())?;
-            Some((address, asked.clone()))
-        });
-        let servers = servers.collect();
-        let directory = Directory { project, services, servers };
-        if self.link.directory.as_ref() == Some(&directory) {
-            return;
+    /// Tells the data plane who can be found, where that has changed.
+    pub(crate) fn offer_directories(&mut self) {
+        let keys: Vec<String> = self.networks.keys().cloned().collect();
+        for key in keys {
+            let members = self.members(&key);
+            let Some(there) = self.networks.get(&key) else { continue };
+            let (net, switch) = (there.net.clone(), there.switch.clone());
+            let services = self.entries(&net);
+            let project = self.layout.project.clone();
+            let directory = Directory { project, net, services, members };
+            if self.link.directories.get(&key) == Some(&directory) {
+                continue;
+            }
+            let addresses = directory.services.values().map(|entry| entry.address).collect();
+            if let Err(error) = switch.take(&addresses) {
+                eprintln!("minisup brain: services have no addresses in {key}: {error:#}");
+                continue;
+            }
+            self.link.tell(&Order::Directory(directory.clone()), Some(switch.namespace()));
+            self.link.directories.insert(key, directory);
         }
-        if let Err(error) = switch.take(addresses.values().copied()) {
-            eprintln!("minisup brain: services have no addresses: {error:#}");
-            return;
+    }
+
+    /// The services that can be reached in a network, and where.
+    fn entries(&self, net: &Net) -> BTreeMap<String, Entry> {
+        let attached = |spec: &ServiceSpec| {
+            spec.settings.attached().into_iter().find(|one| one.net.name == net.name)
+        };
+        let here = self.stack.services.iter();
+        let here: BTreeMap<&str, (&ServiceSpec, Attached)> = here
+            .filter_map(|(name, spec)| Some((name.as_str(), (spec, attached(spec)?))))
+            .collect();
+        let fixed = here.values().filter_map(|(_, one)| one.address);
+        let key = net.key();
+        let in_use = self.addresses.in_network(&key).map(|(_, address)| address);
+        let fixed: BTreeSet<Ipv4Addr> = fixed.chain(in_use).collect();
+        let reachable = here.iter().filter(|(_, (spec, _))| spec.is_reachable());
+        let addresses = net.of_services(reachable.map(|(name, _)| *name), &fixed);
+        let entry = |(name, address): (&str, Ipv4Addr)| {
+            let (spec, one) = here.get(name)?;
+            let aliases = one.aliases.union(&spec.settings.aliases).cloned().collect();
+            let (ports, direct) = (spec.ports(), spec.settings.direct);
+            Some((name.to_string(), Entry { address, ports, aliases, direct }))
+        };
+        addresses.into_iter().filter_map(entry).collect()
+    }
+
+    /// The containers in a network of whom something is to be known when they ask.
+    fn members(&mut self, key: &str) -> BTreeMap<Ipv4Addr, Member> {
+        let here = self.addresses.in_network(key).filter(|(id, _)| self.running.contains_key(id));
+        let here: Vec<(InstanceId, Ipv4Addr)> =
+            here.map(|(id, address)| (id.clone(), address)).collect();
+        let mut members = BTreeMap::new();
+        for (id, address) in here {
+            let networks: Vec<String> =
+                self.attached(&id).iter().map(|one| one.net.key()).collect();
+            let spec = self.stack.services.get(id.slot.service.as_str());
+            let servers = spec.map(|spec| spec.settings.resolver.servers.clone());
+            let servers = servers.unwrap_or_default();
+            if networks.len() > 1 || !servers.is_empty() {
+                members.insert(address, Member { networks, servers });
+            }
         }
-        self.link.tell(&Order::Directory(directory.clone()), Some(switch.namespace()));
-        self.link.directory = Some(directory);
+        members
     }
 }

@@ -20,11 +20,12 @@ use super::api::{self, Call, Reply};
 use super::container::Running;
 use super::link::Link;
 use super::meter::Meter;
+use super::networks::There;
 use super::runtime::Runtime;
 use super::traffic::{Asked, Counting};
 use super::{End, News, observe, until};
 use crate::clock;
-use crate::discovery::switch::{Addresses, Switch};
+use crate::discovery::switch::Addresses;
 use crate::keeper::client::{Inventory, Keeper, Word};
 use crate::layout::Layout;
 use crate::model::{ServiceSpec, Stack};
@@ -68,8 +69,8 @@ pub(crate) struct Brain {
     plane_pid: i32,
     /// Callers that wait for more events.
     waiting: Vec<(i64, Option<String>, oneshot::Sender<Reply>)>,
-    /// The project's network, and who has which address in it.
-    pub(crate) switch: Option<Switch>,
+    /// The project's networks by their keys, and who has which address in them.
+    pub(super) networks: BTreeMap<String, There>,
     pub(crate) addresses: Addresses,
     /// What the data plane has counted.
     pub(crate) traffic: Counting,
@@ -106,7 +107,7 @@ impl Brain {
             ends: inventory.exited.iter().cloned().collect(),
             plane_pid: inventory.plane,
             waiting: Vec::new(),
-            switch: None,
+            networks: BTreeMap::new(),
             addresses: Addresses::default(),
             traffic: Counting::default(),
             left: false,
@@ -119,7 +120,7 @@ impl Brain {
         self.stack = read_stack(&self.layout)?;
         self.runtime.program.clone_from(&self.stack.runtime);
         self.remember_past();
-        self.open_switch();
+        self.open_networks();
         self.listen_again();
         let seen = self.observe_at_start(followed).await;
         self.feed(&Input::Observed(seen));
@@ -198,7 +199,7 @@ impl Brain {
         self.decide(input);
     }
 
-    fn decide(&mut self, input: &Input) -> Option<String> {
+    pub(super) fn decide(&mut self, input: &Input) -> Option<String> {
         let Turn { events, actions, refused } = step(&mut self.state, input, clock::now());
         if !events.is_empty() {
             self.remember(events);
@@ -341,6 +342,7 @@ impl Brain {
         self.answer_waiting();
         self.keeper.bye(); // before anything that the keeper would mend
         self.link.tell(&Order::Leave, None);
+        self.close_all_networks();
         observe::remove_cgroups(&self.layout.project);
         self.layout.remove();
     }
@@ -348,7 +350,7 @@ impl Brain {
     fn answer(&mut self, call: Call, reply: oneshot::Sender<Reply>) {
         let answer = match call {
             Call::Apply(stack) => self.apply(*stack),
-            Call::Command(command) => match self.decide(&Input::Command(command)) {
+            Call::Command(command) => match self.refuse_or_decide(command) {
                 Some(refused) => Reply::refused(refused),
                 None => Reply::done(),
             },
@@ -374,7 +376,7 @@ impl Brain {
         if let Some(error) = texts.filter_map(Result::err).next() {
             return Reply::refused(format!("{error:#}"));
         }
-        if let Err(error) = stack.check_ports().and_then(|()| self.listen(&mut stack)) {
+        if let Err(error) = stack.check().and_then(|()| self.listen(&mut stack)) {
             return Reply::refused(format!("{error:#}"));
         }
         let before = std::mem::replace(&mut self.stack, stack);
@@ -382,6 +384,7 @@ impl Brain {
         if let Err(error) = self.store_specs() {
             return Reply::refused(format!("the project cannot be stored: {error:#}"));
         }
+        self.open_networks();
         if let Some(refused) = self.decide(&Input::Command(Command::Apply(project))) {
             self.stack = before;
             self.runtime.program.clone_from(&self.stack.runtime);
@@ -389,6 +392,7 @@ impl Brain {
                 eprintln!("minisup brain: {error:#}");
             }
             self.close_unpublished();
+            self.close_networks();
             return Reply::refused(refused);
         }
         self.close_unpublished();

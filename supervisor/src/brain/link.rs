@@ -28,8 +28,8 @@ pub(crate) struct Link {
     pub(crate) listeners: BTreeSet<Door>,
     /// The rules it has been told.
     pub(crate) rules: BTreeMap<String, Balance>,
-    /// Who can be found, as it has been told.
-    pub(crate) directory: Option<Directory>,
+    /// Who can be found, as it has been told, by the keys of networks.
+    pub(crate) directories: BTreeMap<String, Directory>,
 }
 
 impl Link {
@@ -44,7 +44,7 @@ impl Link {
         self.endpoints = endpoints.into_iter().collect();
         self.listeners = listeners.into_iter().collect();
         self.rules.clear();
-        self.directory = None;
+        self.directories.clear();
     }
 
     pub(crate) fn lost(&mut self) {

@@ -29,6 +29,7 @@ mod link;
 mod listen;
 pub(crate) mod log;
 pub(crate) mod meter;
+pub(crate) mod networks;
 mod observe;
 mod probe;
 mod runtime;

@@ -6,6 +6,9 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use super::stats::size;
+use super::up::ways;
+use crate::brain::api::StateView;
+use crate::brain::networks::{NetworkView, Way};
 use crate::client::Client;
 use crate::layout::Layout;
 use crate::programs;
@@ -46,6 +49,7 @@ pub(crate) async fn run(named: Option<&str>) -> Result<()> {
     println!("host");
     let mut worst =
         tell(&[privileges(), kernel(), cgroups(), pressure(), overlay(), descriptors()]);
+    worst |= tell(&[way_out()]);
     worst |= tell(&[runtime(), tools(), room("/run"), room("/var/lib")]);
     for name in Layout::projects() {
         if named.is_none_or(|named| named == name) {
@@ -123,6 +127,38 @@ fn pressure() -> Finding {
         Ok(_) => good("the kernel tells pressure (PSI)"),
         Err(_) => less("no pressure (PSI): stats and autopsies lack it; boot with psi=1"),
     }
+}
+
+/// Whether networks can lead out of the host.
+fn way_out() -> Finding {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    if !std::env::split_paths(&paths).any(|dir| dir.join("nft").is_file()) {
+        return less("no nft in PATH: containers have no way out (package nftables)");
+    }
+    match ways::forwards() {
+        Some(true) => good("the host forwards: networks have a way out"),
+        Some(false) => {
+            good("the host does not forward (net.ipv4.ip_forward); the first way out changes that")
+        }
+        None => less("net.ipv4.ip_forward cannot be read: containers may have no way out"),
+    }
+}
+
+/// Whether the networks of a project that should lead out do so.
+fn ways_out(view: &StateView) -> Vec<Finding> {
+    let finding = |network: &NetworkView| {
+        let name = &network.name;
+        match &network.way {
+            Way::Internal => good(format!("the network {name} is internal")),
+            Way::Open if ways::forwards() == Some(false) => less(format!(
+                "the network {name} has no way out: somebody has set net.ipv4.ip_forward to 0; \
+                 `minisup up` sets it to 1"
+            )),
+            Way::Open => good(format!("the network {name} has a way out")),
+            Way::Closed(why) => less(format!("the network {name} has no way out: {why}")),
+        }
+    };
+    view.networks.iter().map(finding).collect()
 }
 
 fn overlay() -> Finding {
@@ -212,6 +248,7 @@ async fn project(name: &str) -> Result<Vec<Finding>> {
         true => good("no slot is given up"),
         false => bad(format!("given up: {}; `minisup explain` says why", failed.join(", "))),
     });
+    findings.extend(ways_out(&view));
     let complaints = fs::read_to_string(client.layout.complaints()).unwrap_or_default();
     findings.push(match complaints.lines().last() {
         None => good("no complaints"),

@@ -6,12 +6,15 @@ use anyhow::{Context, Result, bail};
 use minisup_core::input::Command;
 
 use super::project;
+use crate::discovery::uplink;
 
 /// Stops a project, and waits until it is gone; with `volumes`, the data of its named volumes, too.
 pub(crate) async fn run(named: Option<&str>, volumes: bool) -> Result<()> {
     let client = project(named).await?;
     if !client.answers().await {
         if !client.layout.exists() {
+            // Of a killed project whose directories are gone the host's network may be left.
+            uplink::sweep()?;
             bail!("project {} does not run", client.layout.project);
         }
         // Its supervisor was killed, or the machine was: what it left must end as well.

@@ -236,7 +236,7 @@ mod tests {
         let reason = minisup_core::event::Reason { rule, evidence: "a test".into() };
         let at = minisup_core::time::Mono::from_ms(1);
         state.apply(&minisup_core::event::Event { at, change, reason });
-        StateView { state, stack, pids: Default::default() }
+        StateView { state, stack, pids: Default::default(), networks: Vec::new() }
     }
 
     fn lines(view: Option<&StateView>, new: Option<ServiceSpec>) -> (usize, String) {

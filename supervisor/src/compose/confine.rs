@@ -198,8 +198,6 @@ impl Place<'_> {
             options: service.dns_opt.clone(),
             search: service.dns_search.clone(),
         };
-        let attached = service.networks.values();
-        settings.aliases = attached.flat_map(|network| network.aliases.clone()).collect();
         settings.aliases.extend(service.container_name.clone());
         Ok(())
     }

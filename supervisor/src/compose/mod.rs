@@ -9,6 +9,7 @@ mod accounts;
 mod confine;
 mod container;
 mod extension;
+mod networks;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,9 +27,10 @@ use minisup_core::restart::{RestartOn, RestartPolicy};
 use minisup_core::spec::{self, Need, Order};
 
 use crate::balance::Balance;
+use crate::discovery::net::Net;
 use crate::image::{Images, Made, Pull};
 use crate::layout::Layout;
-use crate::model::{Health, Probe, Protocol, Publish, ServiceSpec};
+use crate::model::{Health, Named, Probe, Protocol, Publish, ServiceSpec};
 
 /// A project from its files.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub(crate) struct Loaded {
     pub(crate) services: BTreeMap<String, ServiceSpec>,
     /// The named volumes that are its own.
     pub(crate) volumes: BTreeSet<String>,
+    /// What its networks are called.
+    pub(crate) networks: BTreeMap<String, Named>,
     /// What is understood and has no effect, in words.
     pub(crate) warnings: Vec<String>,
 }
@@ -109,7 +113,8 @@ impl File {
     /// The first thing that is not supported yet, with its place.
     pub(crate) fn services(&self, images: &Images, layout: &Layout) -> Result<Loaded> {
         let mut warnings = self.warnings.clone();
-        let place = |key| Place { project: &self.project, service: key };
+        let nets = networks::read(&self.project)?;
+        let place = |key| Place { project: &self.project, service: key, nets: &nets };
         for (key, service) in &self.project.services {
             place(key).check(service)?;
         }
@@ -140,7 +145,8 @@ impl File {
         }
         let own = self.project.volumes.values().filter(|volume| !volume.external);
         let volumes = own.map(|volume| volume.name.clone()).collect();
-        Ok(Loaded { services, volumes, warnings })
+        let networks = networks::named(&self.project);
+        Ok(Loaded { services, volumes, networks, warnings })
     }
 }
 
@@ -164,6 +170,8 @@ fn with_needs(project: &minisup_compose::Project, named: &[String]) -> Result<BT
 struct Place<'a> {
     project: &'a minisup_compose::Project,
     service: &'a str,
+    /// The project's networks.
+    nets: &'a BTreeMap<String, Net>,
 }
 
 impl Place<'_> {
@@ -184,7 +192,9 @@ impl Place<'_> {
         layout: &Layout,
     ) -> Result<ServiceSpec> {
         let made = self.made(service, directory, images)?;
-        let settings = self.settings(service, layout, &made.bundle)?;
+        let mut settings = self.settings(service, layout, &made.bundle)?;
+        settings.networks = self.attached(service)?;
+        let is_fixed = settings.networks.iter().any(|one| one.address.is_some());
         let limits = &service.deploy.resources.limits;
         let reserved = &service.deploy.resources.reservations;
         let publish: Result<Vec<Publish>> = service
@@ -203,9 +213,14 @@ impl Place<'_> {
         let deploy = &service.deploy;
         let order = match deploy.update_config.order {
             Some(model::Order::StopFirst) => Order::StopFirst,
+            Some(model::Order::StartFirst) if is_fixed => {
+                let message = "two containers cannot have one address at a time";
+                let remedy = "write `stop-first`, or remove `ipv4_address`";
+                return Err(self.refuse("deploy.update_config.order", message, remedy));
+            }
             Some(model::Order::StartFirst) => Order::StartFirst,
             // Two containers at once could write over each other.
-            None if writes_to_disk(service) => Order::StopFirst,
+            None if is_fixed || writes_to_disk(service) => Order::StopFirst,
             None => Order::StartFirst,
         };
         let parallelism = match deploy.update_config.parallelism {

@@ -2,7 +2,7 @@
 //!
 //! Everything that is not listed is refused at its place in the file.
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use minisup_compose::model::{self, Deploy, Mode, PortMode, Rollout};
 
 use super::Place;
@@ -108,7 +108,6 @@ impl Place<'_> {
             let remedy = "leave it out, and give `up --runtime` for the whole project";
             return Err(self.refuse("runtime", "one runtime serves all of a project", remedy));
         }
-        self.check_networks(service)?;
         if !matches!(service.deploy.mode, Mode::Replicated | Mode::Global) {
             missing.push("deploy.mode".to_string());
         }
@@ -116,35 +115,6 @@ impl Place<'_> {
             None => Ok(()),
             Some(key) => Err(self.refuse(key, "is not supported yet", "leave it out")),
         }
-    }
-
-    /// Refuses networks that would keep services apart: all of a project are in one.
-    fn check_networks(&self, service: &model::Service) -> Result<()> {
-        let remedy = "leave it out: the services of a project share one network";
-        for (name, attached) in &service.networks {
-            let key = format!("networks.{name}");
-            if name != "default" {
-                let message = "separate networks are not supported yet";
-                return Err(self.refuse(&key, message, remedy));
-            }
-            if attached.ipv4_address.is_some() || attached.ipv6_address.is_some() {
-                let message = "fixed addresses are not supported yet";
-                return Err(self.refuse(&key, message, "services find each other by name"));
-            }
-            if let Some(network) = self.project.networks.get(name)
-                && (network.external
-                    || network.driver != model::Driver::Bridge
-                    || network.mtu.is_some()
-                    || network.enable_ipv6 == Some(true)
-                    || !network.ipam.config.is_empty())
-            {
-                let message =
-                    "only `internal` and `labels` of the default network are supported yet";
-                let path = format!("networks.{name}");
-                return Err(anyhow!("{}", self.project.error_at(&path, message, remedy)));
-            }
-        }
-        Ok(())
     }
 
     /// What is understood and does nothing.

@@ -1,4 +1,4 @@
-//! Services find each other: an own network per project, and names in it.
+//! Services find each other: networks of the project's own, and names in them.
 //!
 //! ```text
 //!   web.1 ── eth0 ─┐                       ┌ 10.77.0.1     DNS
@@ -6,9 +6,11 @@
 //!   api.1 ── eth0 ─┘  namespace of its own └ 10.77.40.9    service web, likewise
 //! ```
 //!
-//! The bridge lives in a network namespace that belongs to nobody's process, only to a descriptor
-//! that the keeper holds: the host sees no interface, no address, no rule, and when the project
-//! goes nothing is left. A service's address is one of the bridge's; the data plane listens there,
+//! Each network is a bridge in a network namespace that belongs to nobody's process, only to a
+//! descriptor that the keeper holds: when the project goes nothing is left. What is in two namespaces
+//! has no way from one to the other, so networks are kept apart by the kernel and not by rules; the
+//! host sees only the cable by which a network that is not internal leads out ([`uplink`]). A
+//! service's address is one of the bridge's; the data plane listens there,
 //! on the ports that the service publishes or exposes, so that requests between services are
 //! balanced, repeated and parked like those from outside.
 //!
@@ -16,11 +18,12 @@
 //! `0.0.0.0:8080` listens at every address of its namespace: the data plane could not have port
 //! 8080 there for *another* service, and its clients would reach the wrong one.
 
-pub(crate) mod address;
 mod forward;
 pub(crate) mod names;
+pub(crate) mod net;
 pub(crate) mod server;
 pub(crate) mod switch;
+pub(crate) mod uplink;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -28,18 +31,28 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde::{Deserialize, Serialize};
 
 use crate::model::Protocol;
+use net::Net;
 
-/// Who can be found, as the brain tells the data plane.
+/// Who can be found in a network, as the brain tells the data plane.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Directory {
     /// The project: names end with `.PROJECT.internal`, or with nothing.
     pub(crate) project: String,
-    /// The services that can be reached.
+    /// The network.
+    pub(crate) net: Net,
+    /// The services that can be reached in it.
     pub(crate) services: BTreeMap<String, Entry>,
-    /// Whom to ask for other names, in the name of the containers at these addresses; in that of
-    /// others, whom the host asks.
-    #[serde(default)]
-    pub(crate) servers: BTreeMap<Ipv4Addr, Vec<IpAddr>>,
+    /// The containers in it.
+    pub(crate) members: BTreeMap<Ipv4Addr, Member>,
+}
+
+/// A container that asks.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Member {
+    /// The [keys](Net::key) of its networks, of which this is one, in its order.
+    pub(crate) networks: Vec<String>,
+    /// Whom to ask for other names in its name; none is whom the host asks.
+    pub(crate) servers: Vec<IpAddr>,
 }
 
 impl Directory {

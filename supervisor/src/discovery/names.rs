@@ -9,7 +9,8 @@
 //! | `x.y.77.10.in-addr.arpa` | PTR  | the name of that address                  | 5   |
 //!
 //! Each also with `.PROJECT.internal` behind it. Names of the project that do not exist are said
-//! not to; everything else is somebody else's to answer.
+//! not to; everything else is somebody else's to answer. Only what is in one of the asker's networks
+//! is found, and of what is in several the addresses in the first.
 
 use std::net::Ipv4Addr;
 
@@ -17,7 +18,7 @@ use linux::inet::Transport;
 use simple_dns::rdata::{A, PTR, RData, SRV};
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QTYPE, RCODE, ResourceRecord, TYPE};
 
-use super::{Directory, address};
+use super::{Directory, Entry};
 use crate::model::Protocol;
 
 /// How long a service's address may be remembered, in seconds.
@@ -27,8 +28,29 @@ const FLEETING: u32 = 0;
 
 /// Where instances are, by service and slot.
 pub(crate) trait Instances {
-    /// The slots of a service that get requests, with their addresses.
-    fn ready(&self, service: &str) -> Vec<(u32, Ipv4Addr)>;
+    /// The slots of a service that get requests, with their addresses in the network of that key.
+    fn ready(&self, service: &str, network: &str) -> Vec<(u32, Ipv4Addr)>;
+}
+
+/// What an asker can see: its networks, by their keys, in its order.
+#[derive(Clone, Debug)]
+pub(crate) struct View<'a>(pub(crate) Vec<(&'a str, &'a Directory)>);
+
+impl<'a> View<'a> {
+    fn project(&self) -> &'a str {
+        self.0.first().map_or("", |(_, directory)| &directory.project)
+    }
+
+    /// A service of that name, and the key of the network where it is.
+    fn find(&self, name: &str) -> Option<(&'a str, &'a str, &'a Entry)> {
+        let mut found = self.0.iter().map(|(key, directory)| (key, directory.find(name)));
+        found.find_map(|(key, found)| found.map(|(service, entry)| (*key, service, entry)))
+    }
+
+    /// Whether nobody outside may be asked: names can carry messages out.
+    pub(crate) fn is_internal(&self) -> bool {
+        self.0.iter().all(|(_, directory)| directory.net.internal)
+    }
 }
 
 /// What is found.
@@ -50,7 +72,7 @@ enum Found {
 /// nothing, as `Some` of an empty text.
 pub(crate) fn answer(
     question: &[u8],
-    directory: &Directory,
+    view: &View<'_>,
     instances: &dyn Instances,
 ) -> Option<Vec<u8>> {
     let Ok(packet) = Packet::parse(question) else { return Some(Vec::new()) };
@@ -59,7 +81,7 @@ pub(crate) fn answer(
     }
     let [asked] = &packet.questions[..] else { return Some(failure(question, RCODE::FormatError)) };
     let name = asked.qname.to_string().to_ascii_lowercase();
-    let found = find(&name, directory, instances);
+    let found = find(&name, view, instances);
     if found == Found::Elsewhere {
         return None;
     }
@@ -80,7 +102,7 @@ pub(crate) fn answer(
             }
         }
         Found::Port(port, service, address) if wants(TYPE::SRV) => {
-            target = format!("{service}.{}", suffix(&directory.project));
+            target = format!("{service}.{}", suffix(view.project()));
             let target = Name::new(&target).ok()?;
             let server = SRV { priority: 0, weight: 1, port, target: target.clone() };
             reply.answers.push(record(STEADY, RData::SRV(server)));
@@ -114,26 +136,27 @@ pub(crate) fn suffix(project: &str) -> String {
     format!("{project}.internal")
 }
 
-fn find(name: &str, directory: &Directory, instances: &dyn Instances) -> Found {
+fn find(name: &str, view: &View<'_>, instances: &dyn Instances) -> Found {
     if let Some(reversed) = name.strip_suffix(".in-addr.arpa") {
-        return reverse(reversed, directory, instances);
+        return reverse(reversed, view, instances);
     }
-    let suffix = suffix(&directory.project);
+    let suffix = suffix(view.project());
     let before = name.strip_suffix(&suffix).and_then(|before| before.strip_suffix('.'));
     let (local, ours) = before.map_or((name, false), |local| (local, true));
     let labels: Vec<&str> = local.split('.').collect();
-    let all =
-        |service: &str| instances.ready(service).into_iter().map(|(_, address)| address).collect();
+    let all = |key: &str, service: &str| {
+        instances.ready(service, key).into_iter().map(|(_, address)| address).collect()
+    };
     let found = match labels[..] {
-        [name] => directory.find(name).map(|(service, entry)| match entry.direct {
-            true => Found::Addresses(all(service), FLEETING),
+        [name] => view.find(name).map(|(key, service, entry)| match entry.direct {
+            true => Found::Addresses(all(key, service), FLEETING),
             false => Found::Addresses(vec![entry.address], STEADY),
         }),
         ["tasks", name] => {
-            directory.find(name).map(|(service, _)| Found::Addresses(all(service), FLEETING))
+            view.find(name).map(|(key, service, _)| Found::Addresses(all(key, service), FLEETING))
         }
         [port, transport @ ("_tcp" | "_udp"), name] => {
-            directory.find(name).and_then(|(service, entry)| {
+            view.find(name).and_then(|(_, service, entry)| {
                 let port = port.strip_prefix('_')?.parse().ok()?;
                 let wanted = if transport == "_udp" { Transport::Udp } else { Transport::Tcp };
                 let is = |of: &(u16, Protocol)| of.0 == port && of.1.transport() == wanted;
@@ -141,9 +164,9 @@ fn find(name: &str, directory: &Directory, instances: &dyn Instances) -> Found {
                 known.then(|| Found::Port(port, service.to_string(), entry.address))
             })
         }
-        [slot, name] => directory.find(name).map(|(service, _)| {
+        [slot, name] => view.find(name).map(|(key, service, _)| {
             let wanted = slot.parse::<u32>().ok();
-            let ready = instances.ready(service);
+            let ready = instances.ready(service, key);
             let one = ready.into_iter().find(|(index, _)| Some(*index) == wanted);
             // The service is ours, so nobody else knows better.
             one.map_or(Found::Nothing, |(_, a)| Found::Addresses(vec![a], FLEETING))
@@ -153,19 +176,18 @@ fn find(name: &str, directory: &Directory, instances: &dyn Instances) -> Found {
     found.unwrap_or(if ours { Found::Nothing } else { Found::Elsewhere })
 }
 
-fn reverse(text: &str, directory: &Directory, instances: &dyn Instances) -> Found {
+fn reverse(text: &str, view: &View<'_>, instances: &dyn Instances) -> Found {
     let octets: Vec<u8> = text.split('.').rev().filter_map(|part| part.parse().ok()).collect();
     let Ok(octets) = <[u8; 4]>::try_from(octets) else { return Found::Elsewhere };
     let wanted = Ipv4Addr::from(octets);
-    if octets[..2] != address::GATEWAY.octets()[..2] {
-        return Found::Elsewhere;
-    }
-    let suffix = suffix(&directory.project);
+    let of = view.0.iter().find(|(_, directory)| directory.net.subnet.contains(&wanted));
+    let Some((key, directory)) = of else { return Found::Elsewhere };
+    let suffix = suffix(view.project());
     for (service, entry) in &directory.services {
         if entry.address == wanted {
             return Found::Named(format!("{service}.{suffix}"));
         }
-        let ready = instances.ready(service);
+        let ready = instances.ready(service, key);
         if let Some((slot, _)) = ready.into_iter().find(|(_, address)| *address == wanted) {
             return Found::Named(format!("{slot}.{service}.{suffix}"));
         }

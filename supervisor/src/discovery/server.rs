@@ -1,9 +1,11 @@
-//! The data plane's part: DNS at the bridge's address, and every service at its own.
+//! The data plane's part: DNS at each bridge's address, and every service at its own.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpListener as StdListener, UdpSocket as StdUdp};
+use std::net::{
+    IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener as StdListener, UdpSocket as StdUdp,
+};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
@@ -14,8 +16,8 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
-use super::names::{self, Instances};
-use super::{Directory, address, forward};
+use super::names::{self, Instances, View};
+use super::{Directory, forward};
 use crate::door::Door;
 use crate::model::{Protocol, Publish};
 use crate::netns;
@@ -26,27 +28,49 @@ const QUESTION: usize = 4096;
 /// Questions that may be passed on at the same time.
 const PASSED_ON: usize = 256;
 
-/// What has been opened in the project's network.
+/// Who can be found, by the keys of networks.
+type Known = Rc<RefCell<BTreeMap<String, Directory>>>;
+
+/// What has been opened in the project's networks.
 pub(crate) struct Discovery<I> {
-    directory: Rc<RefCell<Directory>>,
+    known: Known,
     instances: Rc<I>,
-    opened: RefCell<BTreeMap<Door, (Protocol, AbortHandle)>>,
+    passed_on: Rc<Semaphore>,
+    /// Who offers names, by the keys of networks.
+    resolvers: RefCell<BTreeMap<String, [AbortHandle; 2]>>,
+    opened: RefCell<BTreeMap<(String, Door), Opened>>,
+}
+
+/// A port of a service in a network.
+struct Opened {
+    of: (String, Protocol),
+    task: AbortHandle,
 }
 
 impl<I: Instances + 'static> Discovery<I> {
     pub(crate) fn new(instances: Rc<I>) -> Discovery<I> {
-        Discovery { directory: Rc::default(), instances, opened: RefCell::default() }
+        Discovery {
+            known: Rc::default(),
+            instances,
+            passed_on: Rc::new(Semaphore::new(PASSED_ON)),
+            resolvers: RefCell::default(),
+            opened: RefCell::default(),
+        }
     }
 
-    /// Follows a new directory. `listen` takes a listening socket for a service's port over.
+    /// Follows a new directory of a network, which is there. `listen` takes a listening socket for a
+    /// service's port over.
     pub(crate) fn follow(
         &self,
         directory: Directory,
         network: BorrowedFd<'_>,
         listen: impl Fn(&str, Publish, OwnedFd) -> Result<AbortHandle>,
     ) -> Result<()> {
-        if self.directory.borrow().project.is_empty() {
-            self.offer_names(network).context("cannot offer DNS")?;
+        let key = directory.net.key();
+        if !self.resolvers.borrow().contains_key(&key) {
+            let made = self.offer_names(&key, directory.net.gateway, network);
+            let made = made.with_context(|| format!("cannot offer DNS in {key}"))?;
+            self.resolvers.borrow_mut().insert(key.clone(), made);
         }
         let mut wanted = BTreeMap::new();
         for (name, entry) in &directory.services {
@@ -56,68 +80,105 @@ impl<I: Instances + 'static> Discovery<I> {
                 wanted.insert(door, (name.clone(), *protocol));
             }
         }
-        *self.directory.borrow_mut() = directory;
-        let mut opened = self.opened.borrow_mut();
-        opened.retain(|door, (protocol, task)| {
-            let stays = wanted.get(door).is_some_and(|(_, wanted)| wanted == protocol);
-            if !stays {
-                task.abort();
-            }
-            stays
-        });
+        self.known.borrow_mut().insert(key.clone(), directory);
+        self.close(&key, |door, opened| wanted.get(door) == Some(&opened.of));
         for (door, (service, protocol)) in wanted {
-            if let Entry::Vacant(place) = opened.entry(door) {
+            if let Entry::Vacant(place) = self.opened.borrow_mut().entry((key.clone(), door)) {
                 let socket = netns::within(network, || door.open())?;
                 let socket =
                     socket.with_context(|| format!("cannot listen at {door} for {service}"))?;
                 let publish =
                     Publish { host: door.at, among: None, port: door.at.port(), protocol };
-                place.insert((protocol, listen(&service, publish, socket)?));
+                let task = listen(&service, publish, socket)?;
+                place.insert(Opened { of: (service, protocol), task });
             }
         }
         Ok(())
     }
 
-    fn offer_names(&self, network: BorrowedFd<'_>) -> Result<()> {
-        let at = SocketAddrV4::new(address::GATEWAY, 53);
+    /// A network is gone.
+    pub(crate) fn forget(&self, key: &str) {
+        self.known.borrow_mut().remove(key);
+        self.close(key, |_, _| false);
+        let tasks = self.resolvers.borrow_mut().remove(key);
+        tasks.into_iter().flatten().for_each(|task| task.abort());
+    }
+
+    /// Closes what does not stay in a network.
+    fn close(&self, key: &str, stays: impl Fn(&Door, &Opened) -> bool) {
+        self.opened.borrow_mut().retain(|(of, door), opened| {
+            let stays = of != key || stays(door, opened);
+            if !stays {
+                opened.task.abort();
+            }
+            stays
+        });
+    }
+
+    fn offer_names(
+        &self,
+        key: &str,
+        gateway: Ipv4Addr,
+        network: BorrowedFd<'_>,
+    ) -> Result<[AbortHandle; 2]> {
+        let at = SocketAddrV4::new(gateway, 53);
         let socket = netns::within(network, || StdUdp::bind(at))??;
         socket.set_nonblocking(true)?;
         let listener = netns::within(network, || StdListener::bind(at))??;
         listener.set_nonblocking(true)?;
         let (socket, listener) = (UdpSocket::from_std(socket)?, TcpListener::from_std(listener)?);
         let resolver = Rc::new(Resolver {
-            directory: self.directory.clone(),
+            key: key.to_string(),
+            known: self.known.clone(),
             instances: self.instances.clone(),
-            passed_on: Semaphore::new(PASSED_ON),
+            passed_on: self.passed_on.clone(),
         });
-        tokio::task::spawn_local(datagrams(Rc::new(socket), resolver.clone()));
-        tokio::task::spawn_local(streams(listener, resolver));
-        Ok(())
+        let datagrams = tokio::task::spawn_local(datagrams(Rc::new(socket), resolver.clone()));
+        let streams = tokio::task::spawn_local(streams(listener, resolver));
+        Ok([datagrams.abort_handle(), streams.abort_handle()])
     }
 }
 
+/// Answers in one network.
 struct Resolver<I> {
-    directory: Rc<RefCell<Directory>>,
+    key: String,
+    known: Known,
     instances: Rc<I>,
-    passed_on: Semaphore,
+    passed_on: Rc<Semaphore>,
 }
 
 impl<I: Instances> Resolver<I> {
+    /// What a client can see: all of its networks, or only this one if nobody knows it.
+    fn seen<T>(&self, client: IpAddr, look: impl FnOnce(&View<'_>) -> T) -> T {
+        let known = self.known.borrow();
+        let member = match client {
+            IpAddr::V4(client) => known.get(&self.key).and_then(|here| here.members.get(&client)),
+            IpAddr::V6(_) => None,
+        };
+        let own = std::slice::from_ref(&self.key);
+        let keys = member.map_or(own, |member| &member.networks);
+        let found = keys.iter().filter_map(|key| known.get_key_value(key));
+        look(&View(found.map(|(key, directory)| (key.as_str(), directory)).collect()))
+    }
+
     /// An answer that is known here.
-    fn known(&self, question: &[u8]) -> Option<Vec<u8>> {
-        names::answer(question, &self.directory.borrow(), &*self.instances)
+    fn known(&self, question: &[u8], client: IpAddr) -> Option<Vec<u8>> {
+        self.seen(client, |view| names::answer(question, view, &*self.instances))
     }
 
     /// The answer of somebody else; who is asked too much at a time says that it failed.
     async fn other(&self, question: &[u8], by_tcp: bool, client: IpAddr) -> Vec<u8> {
         let given = match client {
-            IpAddr::V4(client) => self.directory.borrow().servers.get(&client).cloned(),
+            IpAddr::V4(client) => self.known.borrow().get(&self.key).and_then(|directory| {
+                directory.members.get(&client).map(|member| member.servers.clone())
+            }),
             IpAddr::V6(_) => None,
         };
         let given = given.unwrap_or_default();
+        let may = !self.seen(client, |view| view.is_internal());
         let answer = match self.passed_on.try_acquire() {
-            Ok(_permit) => forward::ask(question, by_tcp, &given).await,
-            Err(_) => None,
+            Ok(_permit) if may => forward::ask(question, by_tcp, &given).await,
+            _ => None,
         };
         answer.unwrap_or_else(|| names::failure(question, RCODE::ServerFailure))
     }
@@ -129,7 +190,7 @@ async fn datagrams<I: Instances + 'static>(socket: Rc<UdpSocket>, resolver: Rc<R
         // An error is about a datagram sent before, to somebody who is gone.
         let Ok((length, client)) = socket.recv_from(&mut buffer).await else { continue };
         let question = &buffer[..length];
-        match resolver.known(question) {
+        match resolver.known(question, client.ip()) {
             Some(answer) if answer.is_empty() => {}
             // Who does not read loses an answer, as with any datagram.
             Some(answer) => drop(socket.try_send_to(&answer, client)),
@@ -171,7 +232,7 @@ async fn serve<I: Instances>(
         }
         let mut question = vec![0; length];
         stream.read_exact(&mut question).await?;
-        let answer = match resolver.known(&question) {
+        let answer = match resolver.known(&question, client) {
             Some(answer) => answer,
             None => resolver.other(&question, true, client).await,
         };
@@ -180,17 +241,18 @@ async fn serve<I: Instances>(
     }
 }
 
-/// The text of a container's `/etc/resolv.conf`: for the project's network, if it is in that; none
-/// if it is in none of ours and nothing was said.
-pub(crate) fn resolv_conf(project: Option<&str>, asked: &Resolution) -> Option<String> {
-    if project.is_none() && *asked == Resolution::default() {
+/// The text of a container's `/etc/resolv.conf`: for a project's network, given by the project's
+/// name and the network's gateway, if it is in one; none if it is in none and nothing was said.
+pub(crate) fn resolv_conf(within: Option<(&str, Ipv4Addr)>, asked: &Resolution) -> Option<String> {
+    if within.is_none() && *asked == Resolution::default() {
         return None;
     }
-    let servers: Vec<IpAddr> = match project {
+    let servers: Vec<IpAddr> = match within {
         // Who is asked for other names is the data plane's business.
-        Some(_) => vec![address::GATEWAY.into()],
+        Some((_, gateway)) => vec![gateway.into()],
         None => asked.servers.clone(),
     };
+    let project = within.map(|(project, _)| project);
     let mut text: String = servers.iter().map(|ip| format!("nameserver {ip}\n")).collect();
     let more = asked.search.iter().filter(|domain| *domain != ".").cloned();
     let search: Vec<String> = project.map(names::suffix).into_iter().chain(more).collect();
@@ -213,7 +275,7 @@ mod tests {
             options: vec!["ndots:2".into()],
             search: vec!["example.org".into(), ".".into()],
         };
-        let ours = resolv_conf(Some("shop"), &asked).unwrap();
+        let ours = resolv_conf(Some(("shop", Ipv4Addr::new(10, 77, 0, 1))), &asked).unwrap();
         let expected = "nameserver 10.77.0.1\nsearch shop.internal example.org\noptions ndots:2\n";
         assert_eq!(ours, expected);
         let of_host = resolv_conf(None, &asked).unwrap();

@@ -1,6 +1,7 @@
 //! One instance, as the data plane sees it: where it is, how it does, what it has in hand.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -38,8 +39,8 @@ const LONGEST: u32 = 10;
 pub(crate) struct Backend {
     pub(crate) id: InstanceId,
     pub(crate) namespace: OwnedFd,
-    /// Where other containers reach it.
-    pub(crate) address: Option<Ipv4Addr>,
+    /// Where other containers reach it, by the keys of networks.
+    pub(crate) addresses: BTreeMap<String, Ipv4Addr>,
     pub(crate) route: Cell<Route>,
     /// Idle HTTP/1.1 connections to it.
     pub(crate) pool: http::Pool,
@@ -77,14 +78,14 @@ impl Backend {
     pub(crate) fn new(
         id: InstanceId,
         namespace: OwnedFd,
-        address: Option<Ipv4Addr>,
+        addresses: BTreeMap<String, Ipv4Addr>,
         service: Rc<Service>,
         reports: mpsc::UnboundedSender<Report>,
     ) -> Backend {
         Backend {
             id,
             namespace,
-            address,
+            addresses,
             route: Cell::new(Route::Absent),
             pool: http::Pool::default(),
             pool2: http2::Pool::default(),

@@ -158,9 +158,9 @@ impl Plane {
                     old.task.abort();
                 }
             }
-            Order::Endpoint { instance, address } => {
+            Order::Endpoint { instance, addresses } => {
                 let namespace = fd.context("an endpoint without a namespace")?;
-                self.table.add_endpoint(instance, namespace, address);
+                self.table.add_endpoint(instance, namespace, addresses);
             }
             Order::Routes(routes) => self.table.follow(&routes),
             Order::Rules { service, rules } => self.table.rule(&service, *rules),
@@ -173,6 +173,7 @@ impl Plane {
                     eprintln!("minisup plane: services cannot find each other: {error:#}");
                 }
             }
+            Order::Forget { network } => self.discovery.forget(&network),
             Order::Count { after } => self.table.tell_traffic(after.as_ref()),
             Order::Leave => std::process::exit(0),
         }

@@ -12,6 +12,7 @@
 //!     ◀──────────────────────── doubted { web.2.1, silent }
 //! ```
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -52,8 +53,8 @@ pub(crate) enum Order {
     Endpoint {
         /// Whose.
         instance: InstanceId,
-        /// Where it is in the project's network, if it is there.
-        address: Option<Ipv4Addr>,
+        /// Where it is in the project's networks, by their keys.
+        addresses: BTreeMap<String, Ipv4Addr>,
     },
     /// Follow these routes.
     Routes(Routes),
@@ -64,8 +65,13 @@ pub(crate) enum Order {
         /// The rules.
         rules: Box<Balance>,
     },
-    /// Let services find each other. The project's network comes with this.
+    /// Let services find each other in a network, which comes with this.
     Directory(Directory),
+    /// A network is gone.
+    Forget {
+        /// Its key.
+        network: String,
+    },
     /// Tell what has been counted, of the instances behind this one.
     Count {
         /// The last one that is known already.

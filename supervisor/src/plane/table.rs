@@ -85,13 +85,14 @@ impl Service {
         self.backends.borrow().iter().map(|backend| backend.in_flight()).sum()
     }
 
-    /// The slots of the instances that get requests, and where they are; all of them if none is
-    /// fit for requests.
-    fn ready(&self) -> Vec<(u32, Ipv4Addr)> {
+    /// The slots of the instances that get requests, and where they are in a network; all of them
+    /// if none is fit for requests.
+    fn ready(&self, network: &str) -> Vec<(u32, Ipv4Addr)> {
         let backends = self.backends.borrow();
         let of = |wanted: &dyn Fn(Route) -> bool| -> Vec<(u32, Ipv4Addr)> {
             let routed = backends.iter().filter(|backend| wanted(backend.route.get()));
-            routed.filter_map(|backend| Some((backend.id.slot.index, backend.address?))).collect()
+            let at = |backend: &Rc<Backend>| backend.addresses.get(network).copied();
+            routed.filter_map(|backend| Some((backend.id.slot.index, at(backend)?))).collect()
         };
         let active = of(&|route| route == Route::Active);
         if active.is_empty() { of(&|_| true) } else { active }
@@ -115,9 +116,9 @@ impl Service {
 }
 
 impl Instances for Table {
-    fn ready(&self, service: &str) -> Vec<(u32, Ipv4Addr)> {
+    fn ready(&self, service: &str, network: &str) -> Vec<(u32, Ipv4Addr)> {
         let service = self.services.borrow().get(service).cloned();
-        service.map_or_else(Vec::new, |service| service.ready())
+        service.map_or_else(Vec::new, |service| service.ready(network))
     }
 }
 
@@ -177,10 +178,10 @@ impl Table {
         &self,
         id: InstanceId,
         namespace: OwnedFd,
-        address: Option<Ipv4Addr>,
+        addresses: BTreeMap<String, Ipv4Addr>,
     ) {
         let service = self.service(id.slot.service.as_str());
-        let backend = Backend::new(id.clone(), namespace, address, service, self.reports.clone());
+        let backend = Backend::new(id.clone(), namespace, addresses, service, self.reports.clone());
         self.known.borrow_mut().insert(id, Rc::new(backend));
     }
 

@@ -33,7 +33,7 @@ impl Stage {
         table.rule("web", rules);
         let id = ServiceName::from("web").slot(1).instance(1);
         let own = crate::netns::of_process(std::process::id().cast_signed()).unwrap();
-        table.add_endpoint(id.clone(), own, None);
+        table.add_endpoint(id.clone(), own, BTreeMap::new());
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let at = listener.local_addr().unwrap();
         let publish = Publish { host: at, among: None, port, protocol };
@@ -163,7 +163,7 @@ async fn when_all_are_slow_the_answer_is_waited_for() {
         let stage = Stage::new(port, Protocol::Http, Balance::default()).await;
         let second = ServiceName::from("web").slot(2).instance(1);
         let own = crate::netns::of_process(std::process::id().cast_signed()).unwrap();
-        stage.table.add_endpoint(second.clone(), own, None);
+        stage.table.add_endpoint(second.clone(), own, BTreeMap::new());
         stage.route_all(2, Route::Suspect, &[&stage.id, &second]);
         let answer = stage.say(GET).await;
         assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("at last"), "{answer}");

@@ -3,6 +3,7 @@
 //! Data, and one pure function that writes it into a configuration. What is not set leaves the
 //! bundle's own value alone.
 
+mod attached;
 mod confine;
 mod devices;
 
@@ -14,6 +15,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+pub(crate) use attached::Attached;
 pub(crate) use confine::{Filter, every_capability};
 pub(crate) use devices::{DeviceFile, Devices, Rule};
 
@@ -81,13 +83,16 @@ pub(crate) struct Settings {
     pub(crate) own: BTreeSet<String>,
     /// No `/dev/shm`.
     pub(crate) without_shm: bool,
-    /// Its network.
+    /// Whether it has networks.
     pub(crate) network: Network,
+    /// Those of the project that it is in, `eth0` first; none are the default network alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) networks: Vec<Attached>,
     /// Lines of /etc/hosts.
     pub(crate) hosts: BTreeMap<String, Vec<IpAddr>>,
     /// How it asks for names.
     pub(crate) resolver: Resolver,
-    /// More names of the service.
+    /// More names of the service, in all of its networks.
     pub(crate) aliases: BTreeSet<String>,
     /// Its name leads to its replicas, not to the service's address.
     pub(crate) direct: bool,
@@ -109,7 +114,7 @@ pub(crate) struct Settings {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Network {
-    /// That of the project.
+    /// Those of the project.
     #[default]
     Project,
     /// That of the host.

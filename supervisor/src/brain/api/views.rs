@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::brain::engine::Brain;
 use crate::brain::meter::Sample;
+use crate::brain::networks::NetworkView;
 use crate::model::{Publish, ServiceSpec, Stack};
 use crate::store::Stored;
 
@@ -21,6 +22,9 @@ pub(crate) struct StateView {
     pub(crate) stack: Stack,
     /// The first process of each instance that runs.
     pub(crate) pids: BTreeMap<String, i32>,
+    /// Its networks.
+    #[serde(default)]
+    pub(crate) networks: Vec<NetworkView>,
 }
 
 /// What happened.
@@ -81,7 +85,12 @@ impl From<Stored> for EventView {
 impl Brain {
     /// What there is.
     pub(super) fn state_view(&self) -> StateView {
-        StateView { state: self.state.clone(), stack: self.stack.clone(), pids: self.pids() }
+        StateView {
+            state: self.state.clone(),
+            stack: self.stack.clone(),
+            pids: self.pids(),
+            networks: self.network_views(),
+        }
     }
 
     fn pids(&self) -> BTreeMap<String, i32> {

@@ -4,6 +4,7 @@ mod service;
 mod summary;
 mod wait;
 mod watch;
+pub(super) mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -19,7 +20,7 @@ use crate::client::Client;
 use crate::compose::Loaded;
 use crate::image::{Images, Pull};
 use crate::layout::Layout;
-use crate::model::{ServiceSpec, Stack};
+use crate::model::{Named, ServiceSpec, Stack};
 use crate::{compose, programs, quantity};
 
 /// What `up` can be told.
@@ -111,6 +112,9 @@ pub(crate) struct Up {
     /// The OCI runtime [minirun beside this program, or in PATH]
     #[arg(long)]
     runtime: Option<PathBuf>,
+    /// Whether containers may reach the world outside of the host, unless a file says `internal`
+    #[arg(long, env = "MINISUP_WAY_OUT", default_value = "yes", value_parser = ["yes", "no"])]
+    way_out: String,
     /// Leave it running and return
     #[arg(long, short)]
     detach: bool,
@@ -134,6 +138,7 @@ pub(crate) async fn run(named: Option<&str>, up: Up) -> Result<()> {
         leave_if_empty(&client).await;
         return Err(error);
     }
+    ways::tell(&client.state().await?);
     if up.wait {
         wait::until_ready(&client, Duration::from_millis(up.wait_timeout)).await?;
     }
@@ -154,6 +159,7 @@ pub(crate) async fn preview(named: Option<&str>, up: Up) -> Result<ExitCode> {
     let plan = plan::plan(view.as_ref(), &project.stack(there));
     println!("project {}", client.layout.project);
     plan.lines.iter().for_each(|line| println!("{line}"));
+    ways::preview(&project.services, project.no_way_out).iter().for_each(|l| println!("{l}"));
     if view.is_none() && !client.layout.stack().exists() {
         client.layout.remove(); // bundles of images were made to look into them
     }
@@ -170,12 +176,15 @@ struct Wanted {
     /// Whether these are some of the project, and what else it has stays as it is.
     is_one: bool,
     volumes: BTreeSet<String>,
+    networks: BTreeMap<String, Named>,
+    no_way_out: bool,
     warnings: Vec<String>,
 }
 
 impl Wanted {
     fn read(named: Option<&str>, up: &Up) -> Result<Wanted> {
         let runtime = programs::runtime(up.runtime.as_deref())?;
+        let no_way_out = up.way_out == "no";
         let images = |layout: &Layout| Images { store: up.store.clone(), bundles: layout.images() };
         let Some(source) = up.bundle.as_ref().filter(|_| up.file.is_empty()) else {
             let words = up.bundle.iter().chain(&up.command).cloned().collect();
@@ -187,11 +196,20 @@ impl Wanted {
             };
             let file = compose::File::read(&choice, named)?;
             let layout = Layout::of(file.name())?;
-            let Loaded { mut services, volumes, warnings } =
+            let Loaded { mut services, volumes, networks, warnings } =
                 file.services(&images(&layout), &layout)?;
             service::set_replicas(&up.replicas, &mut services)?;
             let is_one = !choice.services.is_empty();
-            return Ok(Wanted { layout, runtime, services, is_one, volumes, warnings });
+            return Ok(Wanted {
+                layout,
+                runtime,
+                services,
+                is_one,
+                volumes,
+                networks,
+                no_way_out,
+                warnings,
+            });
         };
         let name = up.name.clone().map_or_else(|| service::name(source), Ok)?;
         let layout = Layout::of(named.unwrap_or(&name))?;
@@ -202,15 +220,29 @@ impl Wanted {
         };
         let made = images(&layout).bundle(source, &std::env::current_dir()?, pull)?;
         let services = BTreeMap::from([(name, service::service(up, made)?)]);
-        let (volumes, warnings) = (BTreeSet::new(), Vec::new());
-        Ok(Wanted { layout, runtime, services, is_one: true, volumes, warnings })
+        Ok(Wanted {
+            layout,
+            runtime,
+            services,
+            is_one: true,
+            volumes: BTreeSet::new(),
+            networks: BTreeMap::new(),
+            no_way_out,
+            warnings: Vec::new(),
+        })
     }
 
     /// The whole project, given what it has now.
     fn stack(&self, there: BTreeMap<String, ServiceSpec>) -> Stack {
         let mut services = if self.is_one { there } else { BTreeMap::new() };
         services.extend(self.services.clone());
-        Stack { runtime: self.runtime.clone(), services, volumes: self.volumes.clone() }
+        Stack {
+            runtime: self.runtime.clone(),
+            services,
+            networks: self.networks.clone(),
+            no_way_out: self.no_way_out,
+            volumes: self.volumes.clone(),
+        }
     }
 }
 

@@ -19,7 +19,7 @@ fn service(count: u32, rules: Balance) -> (Table, Rc<Service>, Vec<Rc<Backend>>)
     let ids: Vec<InstanceId> = (1..=count).map(|n| name.slot(n).instance(1)).collect();
     for id in &ids {
         let file = std::fs::File::open("/dev/null").unwrap();
-        table.add_endpoint(id.clone(), file.into(), None);
+        table.add_endpoint(id.clone(), file.into(), Default::default());
     }
     let active: BTreeMap<InstanceId, Route> =
         ids.iter().map(|id| (id.clone(), Route::Active)).collect();
