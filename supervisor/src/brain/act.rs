@@ -184,6 +184,7 @@ impl Brain {
     /// Takes hold of a container: its end will be heard, its output read.
     pub(crate) fn hold(&mut self, instance: InstanceId, running: Running) {
         self.note_addresses(&instance);
+        self.mend_cables(&instance, &running);
         let name = instance.to_string();
         let revision = self.state.instance(&instance).map(|instance| instance.revision.clone());
         let spec = revision.and_then(|revision| self.spec(revision.as_str()));

@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use anyhow::Result;
 use minisup_core::input::{Command, Input};
 use minisup_core::name::InstanceId;
+use network::netlink::Connection;
 
 use super::container::Running;
 use super::engine::Brain;
@@ -63,6 +64,40 @@ impl Brain {
         self.decide(&Input::Command(command))
     }
 
+    /// Lays the cables of an instance that have gone with a network: when all our processes are
+    /// killed, nobody keeps the namespace, and the container has lost what led there.
+    pub(super) fn mend_cables(&mut self, instance: &InstanceId, running: &Running) {
+        let addresses = self.addresses.of(instance);
+        let attached = self.attached(instance);
+        let missing = |interface: &str| {
+            let inside = Connection::open_in(running.namespace.as_fd());
+            inside.and_then(|mut inside| inside.find_link(interface)).is_ok_and(|l| l.is_none())
+        };
+        for (index, one) in attached.iter().enumerate() {
+            let interface = format!("eth{index}");
+            let Some(address) = addresses.get(&one.net.key()) else { continue };
+            if missing(&interface)
+                && let Some(cable) = self.cable(one, *address, interface)
+                && let Err(error) = cable.lay(running)
+            {
+                eprintln!("minisup brain: {instance} is not in {}: {error:#}", one.net.name);
+            }
+        }
+    }
+
+    /// A cable to a network, if that can be had.
+    fn cable(&mut self, to: &Attached, address: Ipv4Addr, interface: String) -> Option<Cable> {
+        let there = self.network(&to.net)?;
+        Some(Cable {
+            switch: there.switch.clone(),
+            key: to.net.key(),
+            gateway: to.net.gateway,
+            address,
+            interface,
+            leads_out: to.leads_out && there.way == Way::Open,
+        })
+    }
+
     /// Cables for an instance that is about to be made.
     ///
     /// # Errors
@@ -74,18 +109,12 @@ impl Brain {
     ) -> Result<Vec<Cable>> {
         let mut cables = Vec::new();
         for (index, one) in attached.iter().enumerate() {
-            let Some(there) = self.network(&one.net) else { continue };
-            let (switch, is_open) = (there.switch.clone(), there.way == Way::Open);
+            if self.network(&one.net).is_none() {
+                continue;
+            }
             let lives = |other: &InstanceId| self.running.contains_key(other);
             let address = self.addresses.give(instance, &one.net, one.address, lives)?;
-            cables.push(Cable {
-                switch,
-                key: one.net.key(),
-                gateway: one.net.gateway,
-                address,
-                interface: format!("eth{index}"),
-                leads_out: one.leads_out && is_open,
-            });
+            cables.extend(self.cable(one, address, format!("eth{index}")));
         }
         Ok(cables)
     }

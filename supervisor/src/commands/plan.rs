@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use minisup_core::spec::{Condition, Order, Reserve};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::brain::api::StateView;
 use crate::model::{Publish, ServiceSpec, Stack};
@@ -136,7 +136,7 @@ fn impact(plan: &mut Plan, new: &ServiceSpec, count: u32) {
 fn differences(old: &ServiceSpec, new: &ServiceSpec) -> Vec<String> {
     let object = |spec: &ServiceSpec| match serde_json::to_value(spec) {
         Ok(Value::Object(map)) => map,
-        _ => serde_json::Map::new(),
+        _ => Map::new(),
     };
     let (old, new) = (object(old), object(new));
     let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
@@ -145,12 +145,23 @@ fn differences(old: &ServiceSpec, new: &ServiceSpec) -> Vec<String> {
         let (before, after) = (old.get(key), new.get(key));
         if before != after && key == "env" {
             found.extend(variables(before, after)); // their values may be secrets
+        } else if let (Some(Value::Object(old)), Some(Value::Object(new)), "settings") =
+            (before, after, key.as_str())
+        {
+            found.extend(changed_keys(old, new));
         } else if before != after {
             let text = |value: Option<&Value>| value.map_or("unset".into(), Value::to_string);
             found.push(format!("{key}: {} → {}", text(before), text(after)));
         }
     }
     found
+}
+
+/// The keys of settings that differ. What they say can be long, and secret.
+fn changed_keys(old: &Map<String, Value>, new: &Map<String, Value>) -> Vec<String> {
+    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let differ = keys.into_iter().filter(|key| old.get(*key) != new.get(*key));
+    differ.map(|key| format!("{} differs", key.replace('_', " "))).collect()
 }
 
 /// Where it is published and was not before, and the other way round.

@@ -186,8 +186,8 @@ impl Place<'_> {
                         settings.hosts.entry(name.clone()).or_default().push(*ip);
                     }
                     HostAddress::Gateway => {
-                        let message = "a project's network does not lead to the host";
-                        let remedy = "use `network_mode: host`, or another address";
+                        let message = "`host-gateway` is not supported yet";
+                        let remedy = "write an address of the host, or use `network_mode: host`";
                         return Err(self.refuse("extra_hosts", message, remedy));
                     }
                 }

@@ -211,18 +211,7 @@ impl Place<'_> {
             (on.clone(), Need { condition, required: dependency.required })
         });
         let deploy = &service.deploy;
-        let order = match deploy.update_config.order {
-            Some(model::Order::StopFirst) => Order::StopFirst,
-            Some(model::Order::StartFirst) if is_fixed => {
-                let message = "two containers cannot have one address at a time";
-                let remedy = "write `stop-first`, or remove `ipv4_address`";
-                return Err(self.refuse("deploy.update_config.order", message, remedy));
-            }
-            Some(model::Order::StartFirst) => Order::StartFirst,
-            // Two containers at once could write over each other.
-            None if is_fixed || writes_to_disk(service) => Order::StopFirst,
-            None => Order::StartFirst,
-        };
+        let order = self.order(service, is_fixed)?;
         let parallelism = match deploy.update_config.parallelism {
             0 => deploy.replicas.max(1), // all at a time
             some => some,
@@ -258,6 +247,22 @@ impl Place<'_> {
             labels: deploy.labels.clone(),
             follows: BTreeMap::new(),
             attach: service.attach.unwrap_or(true),
+        })
+    }
+
+    /// Which comes first in an update; `is_fixed` says that its address is.
+    fn order(&self, service: &model::Service, is_fixed: bool) -> Result<Order> {
+        Ok(match service.deploy.update_config.order {
+            Some(model::Order::StopFirst) => Order::StopFirst,
+            Some(model::Order::StartFirst) if is_fixed => {
+                let message = "two containers cannot have one address at a time";
+                let remedy = "write `stop-first`, or remove `ipv4_address`";
+                return Err(self.refuse("deploy.update_config.order", message, remedy));
+            }
+            Some(model::Order::StartFirst) => Order::StartFirst,
+            // Two containers at once could write over each other.
+            None if is_fixed || writes_to_disk(service) => Order::StopFirst,
+            None => Order::StartFirst,
         })
     }
 

@@ -239,3 +239,109 @@ impl Place<'_> {
         Ok(found)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use minisup_compose::{Loader, Tree};
+
+    use super::*;
+
+    fn load(text: &str) -> Project {
+        let files = Tree::new().with("/p/compose.yaml", text);
+        Loader::new(&files, ["/p/compose.yaml"]).load().unwrap().0
+    }
+
+    fn attached(text: &str, service: &str) -> Vec<Attached> {
+        let project = load(text);
+        let nets = read(&project).unwrap();
+        let place = Place { project: &project, service, nets: &nets };
+        place.attached(&project.services[service]).unwrap()
+    }
+
+    #[test]
+    fn who_says_nothing_is_in_the_default_network() {
+        assert_eq!(attached("services: {a: {image: i}}", "a"), []);
+        let named = "services: {a: {image: i, networks: {default: {aliases: [b]}}}}";
+        let found = attached(named, "a");
+        assert_eq!(found.len(), 1);
+        assert_eq!((&found[0].net, found[0].leads_out), (&Net::default(), true));
+        let internal = "services: {a: {image: i}}\nnetworks: {default: {internal: true}}";
+        let found = attached(internal, "a");
+        assert!(found[0].net.internal && !found[0].leads_out);
+        assert_eq!(attached("services: {a: {image: i, network_mode: none}}", "a"), []);
+    }
+
+    #[test]
+    fn priorities_order_interfaces_and_choose_the_way_out() {
+        let text = |front: &str, back: &str| {
+            format!(
+                "services: {{a: {{image: i, networks: {{front: {{{front}}}, back: {{{back}}}, \
+                 inner: {{priority: 5, gw_priority: 9}}}}}}}}\n\
+                 networks: {{front: , back: , inner: {{internal: true}}}}"
+            )
+        };
+        let names = |text: &str| -> Vec<(String, bool)> {
+            attached(text, "a").into_iter().map(|one| (one.net.name, one.leads_out)).collect()
+        };
+        let is = |name: &str, leads_out| (name.to_string(), leads_out);
+        let plain = [is("inner", false), is("back", true), is("front", false)];
+        assert_eq!(names(&text("", "")), plain);
+        let front = [is("front", true), is("inner", false), is("back", false)];
+        assert_eq!(names(&text("priority: 9", "")), front);
+        let led = [is("inner", false), is("back", false), is("front", true)];
+        assert_eq!(names(&text("gw_priority: 1", "")), led);
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_refused_at_its_place() {
+        let used = "services: {a: {image: i, networks: [n, m]}, b: {image: i, networks: [n]}}\n\
+                    networks:\n  m: {ipam: {config: [{subnet: 10.5.0.0/16}]}}\n";
+        for (network, place, message) in [
+            ("external: true", "networks.n.external", "cannot be joined yet"),
+            ("driver: host", "networks.n.driver", "is a bridge"),
+            ("enable_ipv6: true", "networks.n.enable_ipv6", "IPv6"),
+            ("enable_ipv4: false", "networks.n.enable_ipv4", "without IPv4"),
+            ("ipam: {config: [{subnet: 10.5.9.0/24}]}", "subnet", "overlaps with 10.5.0.0/16"),
+            ("ipam: {config: [{subnet: 10.6.0.0/29}]}", "subnet", "is not between /8 and /28"),
+            ("ipam: {config: [{subnet: \"fd00::/64\"}]}", "subnet", "IPv6"),
+            (
+                "ipam: {config: [{subnet: 10.6.0.0/24, gateway: 10.6.0.255}]}",
+                "gateway",
+                "no IPv4 address for a host",
+            ),
+            (
+                "ipam: {config: [{subnet: 10.6.0.0/24, ip_range: 10.6.0.8/32}]}",
+                "subnet",
+                "no room for 2 services and 2 replicas",
+            ),
+            (
+                "ipam: {config: [{subnet: 10.6.0.0/24}, {subnet: 10.7.0.0/24}]}",
+                "ipam.config[1]",
+                "more than one subnet",
+            ),
+        ] {
+            let error = read(&load(&format!("{used}  n: {{{network}}}"))).unwrap_err().to_string();
+            assert!(error.contains(message) && error.contains(place), "{network}: {error}");
+        }
+        let two = "services:\n  a: {image: i, networks: {n: {ipv4_address: 10.6.0.9}}}\n  \
+                   b: {image: i, networks: {n: {ipv4_address: 10.6.0.9}}}\n\
+                   networks: {n: {ipam: {config: [{subnet: 10.6.0.0/24}]}}}";
+        let error = read(&load(two)).unwrap_err().to_string();
+        assert!(error.contains("10.6.0.9 is a's already"), "{error}");
+        let unused = "services: {a: {image: i}}\nnetworks: {n: {external: true}}";
+        assert_eq!(read(&load(unused)).unwrap().len(), 1, "nobody is in it");
+    }
+
+    #[test]
+    fn the_file_says_how_addresses_are_used() {
+        let text = "services: {a: {image: i, networks: [n]}}\nnetworks:\n  n:\n    \
+                    driver_opts: {com.docker.network.driver.mtu: 1400}\n    ipam: {config: \
+                    [{subnet: 10.6.0.0/24, gateway: 10.6.0.254, ip_range: 10.6.0.64/27, \
+                    aux_addresses: {x: 10.6.0.70}}]}";
+        let net = attached(text, "a").remove(0).net;
+        assert_eq!((net.gateway, net.mtu), ([10, 6, 0, 254].into(), Some(1400)));
+        assert_eq!(net.range.map(|range| range.to_string()).as_deref(), Some("10.6.0.64/27"));
+        assert_eq!(net.reserved, [[10, 6, 0, 70].into()].into());
+        assert!(!net.internal && net.room() == 31);
+    }
+}

@@ -58,8 +58,8 @@ impl<I: Instances + 'static> Discovery<I> {
         }
     }
 
-    /// Follows a new directory of a network, which is there. `listen` takes a listening socket for a
-    /// service's port over.
+    /// Follows a new directory of a network. `listen` takes a listening socket for a service's port
+    /// over.
     pub(crate) fn follow(
         &self,
         directory: Directory,

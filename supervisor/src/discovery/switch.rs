@@ -165,7 +165,7 @@ impl Switch {
         let name = format!("v{:08x}", u32::from(address));
         let mut here = Connection::open_in(self.namespace.as_fd())?;
         let mut batch = Batch::new();
-        // What a container with the same address has left: the kernel ends namespaces in its own time.
+        // What a container with this address has left: the kernel ends namespaces in its own time.
         batch.delete_link(&name).unless(Errno::ENODEV);
         batch.add_veth(Veth {
             name: &name,

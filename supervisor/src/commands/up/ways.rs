@@ -17,7 +17,8 @@ pub(crate) fn forwards() -> Option<bool> {
 /// Tells on standard error which networks have no way out though they should, what was changed on
 /// the host for those that have one, and what may stand in their way.
 pub(super) fn tell(view: &StateView) {
-    for network in &view.networks {
+    // Whoever asked for none need not be told.
+    for network in view.networks.iter().filter(|_| !view.stack.no_way_out) {
         if let Way::Closed(why) = &network.way {
             eprintln!("no way out of the network {}: {why}", network.name);
         }
