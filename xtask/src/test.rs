@@ -27,7 +27,7 @@ use crate::programs::{build, run as call, workspace};
 const GUESTS: [(&str, &str, &str); 3] =
     [("6.1", "quick", ""), ("6.12", "quick", ""), ("6.12", "full", "rootless::")];
 /// How long a test that goes on until its time is over may do so in a guest, in seconds.
-const GUEST_SECONDS: &str = "6";
+const GUEST_SECONDS: &str = "3";
 
 /// A file that a Debian package brings, and the package.
 const NEEDED: &[(&str, &str)] = &[
@@ -180,7 +180,7 @@ fn guest(which: (&str, &str, &str), artefacts: &Path) -> Result<Outcome> {
     let mut command = Command::new(artefacts.join("vm"));
     command
         .args(["run", "--kernel", kernel, "--profile", profile, "--memory", "1536"])
-        .args(["--timeout", "1500", "--env", &format!("MINIRUN_TESTS_SECONDS={GUEST_SECONDS}")])
+        .args(["--timeout", "2700", "--env", &format!("MINIRUN_TESTS_SECONDS={GUEST_SECONDS}")])
         .arg("--share")
         .arg(artefacts)
         .arg("--")
