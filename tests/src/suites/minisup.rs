@@ -92,15 +92,14 @@ fn keepers_may_die_one_after_another(world: &World) {
 fn down_ends_what_the_killed_have_left(world: &World) {
     let project = Project::new(world, "left");
     project.up(2);
-    // The keeper alone would be mended by the brain, and the brain by the keeper.
-    for role in ["keeper", "brain"] {
-        let pid = project.role(role).expect("it runs");
-        kill("-STOP", &pid);
-    }
-    for role in ["keeper", "brain"] {
-        let pid = project.role(role).expect("it is stopped");
-        kill("-KILL", &pid);
-    }
+    // The keeper alone would be mended by the brain, and the brain by the keeper: but not by one
+    // that is stopped. (A stopped brain would go on when its keeper dies: setpgid(2), orphaned
+    // process groups.)
+    let (keeper, brain) = (project.role("keeper"), project.role("brain"));
+    let (keeper, brain) = (keeper.expect("it runs"), brain.expect("it runs"));
+    kill("-STOP", &keeper);
+    kill("-KILL", &brain);
+    kill("-KILL", &keeper);
     project.wait_for("the end of both", || {
         project.role("keeper").is_none() && project.role("brain").is_none()
     });
