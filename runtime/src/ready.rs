@@ -146,8 +146,9 @@ fn record(store: &Path, layers: &[String], bundle: &Path) -> Option<()> {
     fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, place)).ok()
 }
 
-/// Where the images of this user are, as rootfs-tools has it (`Store::default_path`).
-fn default_store() -> Option<PathBuf> {
+/// Where the images of this user are: `/var/lib/minirun/images` for root, otherwise in the user's
+/// data directory (XDG Base Directory Specification). `None` for a user without a home.
+pub fn default_store() -> Option<PathBuf> {
     if credentials::effective_user() == 0 {
         return Some("/var/lib/minirun/images".into());
     }

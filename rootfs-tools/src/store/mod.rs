@@ -91,15 +91,7 @@ impl Store {
     /// # Errors
     /// When the user has no home.
     pub fn default_path() -> Result<PathBuf> {
-        if nix::unistd::geteuid().is_root() {
-            return Ok("/var/lib/minirun/images".into());
-        }
-        let absolute = |name: &str| {
-            std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
-        };
-        let data = absolute("XDG_DATA_HOME")
-            .or_else(|| absolute("HOME").map(|home| home.join(".local/share")));
-        data.map(|data| data.join("minirun/images")).ok_or_else(|| {
+        minirun::ready::default_store().ok_or_else(|| {
             Error::Unsupported(
                 "neither XDG_DATA_HOME nor HOME says where your store is; --store does".into(),
             )
