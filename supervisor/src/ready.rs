@@ -12,11 +12,20 @@ impl Steady for OwnedFd {}
 impl Steady for Arc<OwnedFd> {}
 
 /// Lets tokio wait until the descriptor is readable.
+pub(crate) fn readable<T: Steady>(fd: T) -> std::io::Result<AsyncFd<T>> {
+    watched(fd, Interest::READABLE)
+}
+
+/// Lets tokio wait until the descriptor is readable, or has room.
+pub(crate) fn both_ways<T: Steady>(fd: T) -> std::io::Result<AsyncFd<T>> {
+    watched(fd, Interest::READABLE | Interest::WRITABLE)
+}
+
 #[expect(
     deprecated,
     reason = "the replacement is unsafe for types whose descriptor may change; Steady admits \
               only such as cannot"
 )]
-pub(crate) fn readable<T: Steady>(fd: T) -> std::io::Result<AsyncFd<T>> {
-    AsyncFd::with_interest(fd, Interest::READABLE)
+fn watched<T: Steady>(fd: T, interest: Interest) -> std::io::Result<AsyncFd<T>> {
+    AsyncFd::with_interest(fd, interest)
 }

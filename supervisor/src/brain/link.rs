@@ -15,7 +15,8 @@ use crate::balance::Balance;
 use crate::discovery::Directory;
 use crate::door::Door;
 use crate::layout::Layout;
-use crate::plane::protocol::{Line, Order, Report};
+use crate::plane::line::Line;
+use crate::plane::protocol::{Order, Report};
 
 /// The pause between two tries to reach a data plane that is starting.
 const AGAIN: Duration = Duration::from_millis(20);
@@ -55,12 +56,13 @@ impl Link {
         self.line.is_some()
     }
 
-    /// Tells the data plane something. One that does not read is cut off; it will be found again.
+    /// Tells the data plane something. One that cannot be told is cut off; it will be found again.
     pub(crate) fn tell(&mut self, order: &Order, fd: Option<&OwnedFd>) {
         if let Some(line) = &self.line
             && let Err(error) = line.say(order, fd.map(AsFd::as_fd))
         {
             eprintln!("minisup brain: the data plane cannot be told: {error:#}");
+            line.cut();
             self.lost();
         }
     }

@@ -50,7 +50,8 @@ use crate::clock;
 use crate::door::Door;
 use crate::keeper::client::{Inventory, Keeper, Word};
 use crate::layout::Layout;
-use crate::plane::protocol::{Line, Report};
+use crate::plane::line::Line;
+use crate::plane::protocol::Report;
 use container::Running;
 use engine::Brain;
 

@@ -17,6 +17,7 @@
 //! right again ([`client`]). The containers and the data plane notice nothing.
 
 pub(crate) mod client;
+mod line;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -29,6 +30,8 @@ use linux::pidfd::Exit;
 use linux::poll::{self, Ready};
 use linux::signal::Signals;
 use linux::{Pid, child, fd, pidfd, prctl, socket};
+
+use line::{Heard, Line, Word};
 
 /// Exit statuses kept until somebody asks; the oldest are forgotten.
 const STATUSES: usize = 4096;
@@ -53,9 +56,11 @@ struct Keeper {
     brain: Ward,
     plane: Ward,
     /// Our end of the brain's line.
-    line: Option<OwnedFd>,
+    line: Option<Line>,
     /// The line to a brain that handed over to us, until our own brain has everything.
     heritage: Option<OwnedFd>,
+    /// Our own brain has asked what there is.
+    listed: bool,
     kept: BTreeMap<String, OwnedFd>,
     ended: VecDeque<(Pid, Exit)>,
     leaving: bool,
@@ -80,6 +85,7 @@ pub(crate) fn run(project: &str, heritage: Option<i32>, plane: Option<i32>) -> R
         plane: Ward { inherited, ..ward("plane") },
         line: None,
         heritage: None,
+        listed: false,
         kept: BTreeMap::new(),
         ended: VecDeque::new(),
         leaving: false,
@@ -114,23 +120,28 @@ impl Keeper {
             let pause = self.start_what_is_missing()?;
             let want = Ready { readable: true, ..Ready::default() };
             let mut fds: Vec<(BorrowedFd<'_>, Ready)> = vec![(self.signals.as_fd(), want)];
-            let plane = self.plane.inherited.as_ref().map(|(_, pidfd)| pidfd);
-            let others = [self.line.as_ref(), plane];
-            fds.extend(others.into_iter().flatten().map(|fd| (fd.as_fd(), want)));
+            fds.extend(self.line.as_ref().map(Line::interest));
+            fds.extend(self.plane.inherited.as_ref().map(|(_, plane)| (plane.as_fd(), want)));
             let ready = poll::wait(&fds, pause)?;
             let line_ready = self.line.is_some() && ready.get(1).is_some_and(is_ready);
             let plane_ended = self.plane.inherited.is_some() && ready.last().is_some_and(is_ready);
             // What the brain has said comes before its end: the last word may be goodbye.
             if line_ready {
-                self.listen_to_all()?;
+                self.listen();
             }
             while let Some(signal) = self.signals.next()? {
                 self.signalled(signal);
-                self.listen_to_all()?;
+                self.listen();
             }
             self.reap()?;
             if plane_ended {
                 self.plane.inherited = None;
+            }
+            if let Some(line) = &mut self.line {
+                line.flush(&self.kept);
+                if self.listed && line.is_quiet() {
+                    self.heritage = None;
+                }
             }
         }
         self.end_plane();
@@ -156,7 +167,8 @@ impl Keeper {
                 fd::keep_on_exec(theirs.as_fd())?;
                 let number = theirs.as_raw_fd().to_string();
                 self.brain.start(&self.project, &["--keeper-fd", &number])?;
-                self.line = Some(ours);
+                self.line = Some(Line::new(ours)?);
+                self.listed = false;
             } else {
                 self.plane.start(&self.project, &[])?;
             }
@@ -195,31 +207,21 @@ impl Keeper {
                 self.ended.pop_front();
             }
             self.ended.push_back((pid, exit));
-            self.tell(&ended(pid, exit), &[]);
+            self.tell(Word::Text(ended(pid, exit)));
         }
         Ok(())
     }
 
     /// Hears everything that has been said so far.
-    fn listen_to_all(&mut self) -> Result<()> {
-        while let Some(line) = &self.line
-            && poll::wait_readable(line, Some(Duration::ZERO))?
-        {
-            self.listen();
-        }
-        Ok(())
-    }
-
     fn listen(&mut self) {
-        let Some(line) = &self.line else { return };
         let mut buffer = [0; MESSAGE];
-        match socket::receive(line, &mut buffer) {
-            Ok(message) if message.length > 0 => {
-                let text = String::from_utf8_lossy(&buffer[..message.length]).into_owned();
-                self.take(&text, message.fds);
+        while let Some(line) = &self.line {
+            match line.hear(&mut buffer) {
+                Heard::Said(text, fds) => self.take(&text, fds),
+                Heard::Nothing => return,
+                // The brain is gone; its end as a child will follow.
+                Heard::Gone => self.line = None,
             }
-            // The brain is gone; its end as a child will follow.
-            Ok(_) | Err(_) => self.line = None,
         }
     }
 
@@ -236,15 +238,12 @@ impl Keeper {
                 self.kept.remove(rest);
             }
             "list" => {
-                for (name, fd) in &self.kept {
-                    self.tell(&format!("have {name}"), &[fd.as_fd()]);
-                }
-                for (pid, exit) in &self.ended {
-                    self.tell(&ended(*pid, *exit), &[]);
-                }
-                let plane = self.plane.pid();
-                self.tell(&format!("end {plane}"), &[]);
-                self.heritage = None;
+                let kept = self.kept.keys().cloned().map(Word::Have);
+                let ends = self.ended.iter().map(|(pid, exit)| Word::Text(ended(*pid, *exit)));
+                let last = Word::Text(format!("end {}", self.plane.pid()));
+                let words: Vec<Word> = kept.chain(ends).chain([last]).collect();
+                words.into_iter().for_each(|word| self.tell(word));
+                self.listed = true;
             }
             "forget" => self.ended.retain(|(pid, _)| pid.to_string() != rest),
             "bye" => self.leaving = true,
@@ -253,9 +252,9 @@ impl Keeper {
     }
 
     /// Tells the brain, if it is there. What it misses it asks for when it is back.
-    fn tell(&self, text: &str, fds: &[BorrowedFd<'_>]) {
-        if let Some(line) = &self.line {
-            let _ = socket::send(line, text.as_bytes(), fds);
+    fn tell(&mut self, word: Word) {
+        if let Some(line) = &mut self.line {
+            line.tell(word, &self.kept);
         }
     }
 

@@ -13,6 +13,7 @@ mod choice;
 pub(crate) mod histogram;
 mod http;
 mod http2;
+pub(crate) mod line;
 mod listen;
 pub(crate) mod protocol;
 mod proxy_protocol;
@@ -42,7 +43,8 @@ use crate::discovery::server::Discovery;
 use crate::door::Door;
 use crate::layout::Layout;
 use crate::model::Publish;
-use protocol::{Line, Order, Report};
+use line::Line;
+use protocol::{Order, Report};
 use table::{Service, Table};
 
 /// What every connection needs.

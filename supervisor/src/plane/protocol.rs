@@ -11,27 +11,21 @@
 //!     ◀──────────────────────── idle { web.1.1 }       its last request is answered
 //!     ◀──────────────────────── doubted { web.2.1, silent }
 //! ```
+//!
+//! [`Line`](super::line::Line) carries it.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use anyhow::{Context, Result};
-use linux::socket;
 use minisup_core::input::{Evidence, Followed};
 use minisup_core::name::InstanceId;
 use minisup_core::state::Routes;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::io::unix::AsyncFd;
 
 use crate::balance::Balance;
 use crate::discovery::Directory;
 use crate::door::Door;
 use crate::model::Publish;
-
-/// The longest message, in bytes.
-const MESSAGE: usize = 1 << 18;
 
 /// From the brain to the data plane.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -141,41 +135,4 @@ pub(crate) struct Traffic {
     pub(crate) datagrams_out: u64,
     /// Times to the first byte: [`Histogram`](super::histogram::Histogram)'s buckets and counts.
     pub(crate) latency_us: Vec<(u16, u64)>,
-}
-
-/// One end of the connection. Never blocks: a side that does not read is as good as dead.
-#[derive(Debug)]
-pub(crate) struct Line(AsyncFd<OwnedFd>);
-
-impl Line {
-    /// Takes a connected socket over.
-    pub(crate) fn new(socket: OwnedFd) -> Result<Line> {
-        linux::fd::set_nonblocking(socket.as_fd())?;
-        Ok(Line(crate::ready::readable(socket)?))
-    }
-
-    /// Says something, at once or not at all.
-    pub(crate) fn say(&self, what: &impl Serialize, fd: Option<BorrowedFd<'_>>) -> Result<()> {
-        let text = serde_json::to_vec(what)?;
-        let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
-        socket::send(self.0.get_ref(), &text, &fds).context("the other side does not read")
-    }
-
-    /// Waits for the next message; `None` when the other side is gone.
-    pub(crate) async fn hear<T: DeserializeOwned>(&self) -> Result<Option<(T, Option<OwnedFd>)>> {
-        let mut buffer = vec![0; MESSAGE];
-        loop {
-            let mut ready = self.0.readable().await?;
-            match socket::receive(self.0.get_ref(), &mut buffer) {
-                Ok(message) if message.length == 0 => return Ok(None),
-                Ok(message) => {
-                    let what = serde_json::from_slice(&buffer[..message.length])
-                        .context("a message cannot be understood")?;
-                    return Ok(Some((what, message.fds.into_iter().next())));
-                }
-                Err(error) if error.errno == linux::Errno::EAGAIN => ready.clear_ready(),
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
 }
