@@ -7,9 +7,13 @@
 //! kills     one of three replicas, every 2 s          brain    the brain, 100 times
 //! all       all three at once, every 6 s              keeper   the keeper, 100 times
 //! single    the only replica, every 2 s               scale    3 → 10 → 2, again and again
-//! freeze    one of three is stopped, every 10 s       density  300 replicas until all are ready
+//! freeze    one of three is stopped, every 10 s
 //! ```
+//! `footprint` is no storm: time, memory and processor time of up to 1000 replicas.
+//!
 //! Without a name all are run.
+
+mod footprint;
 
 use std::fs;
 use std::path::PathBuf;
@@ -22,7 +26,8 @@ use crate::programs::{build, output_of};
 
 const PROJECT: &str = "storm";
 const PORT: u16 = 28_999;
-const ALL: [&str; 8] = ["kills", "all", "single", "freeze", "brain", "keeper", "scale", "density"];
+const ALL: [&str; 8] =
+    ["kills", "all", "single", "freeze", "brain", "keeper", "scale", "footprint"];
 
 /// Where everything of this storm is.
 struct Storm {
@@ -44,9 +49,10 @@ pub(crate) fn run(names: &[&str]) -> Result<()> {
     let mut lost = false;
     for name in if names.is_empty() { &ALL[..] } else { names } {
         let outcome = storm.one(name);
-        let down = storm.minisup(&["down"]);
+        if storm.role("brain").is_some() {
+            storm.minisup(&["down"])?;
+        }
         lost |= !outcome?;
-        down?;
     }
     fs::remove_dir_all(&storm.dir)?;
     if lost {
@@ -77,26 +83,21 @@ impl Storm {
         output_of(command.env("MINISUP_STATE_DIR", self.dir.join("state")))
     }
 
-    fn up(&self, replicas: &str) -> Result<()> {
+    fn up(&self, replicas: &str, more: &[&str]) -> Result<()> {
         let publish = format!("127.0.0.1:{PORT}:3000");
         let bundle = self.dir.join("web");
         let bundle = bundle.to_str().context("the temporary directory is not UTF-8")?;
         let up = ["up", "--wait", "--replicas", replicas, "--publish", &publish];
-        self.minisup(&[&up[..], &["--health-http", "3000/health", bundle]].concat()).map(drop)
+        let health = ["--health-http", "3000/health"];
+        self.minisup(&[&up[..], &health, more, &[bundle]].concat()).map(drop)
     }
 
     /// One storm; whether nothing was lost.
     fn one(&self, name: &str) -> Result<bool> {
-        if name == "density" {
-            let begun = Instant::now();
-            self.up("300")?;
-            println!(
-                "density: 300 replicas are ready after {:.1} s",
-                begun.elapsed().as_secs_f64()
-            );
-            return Ok(true);
+        if name == "footprint" {
+            return footprint::measure(self).map(|()| true);
         }
-        self.up(if name == "single" { "1" } else { "3" })?;
+        self.up(if name == "single" { "1" } else { "3" }, &[])?;
         let client = self.client()?;
         let begun = Instant::now();
         let mut rounds = 0_u32;

@@ -17,6 +17,8 @@ use super::mounts::Table;
 
 /// Where every distribution mounts cgroups.
 const USUAL_MOUNT: &str = "/sys/fs/cgroup";
+/// What stands for the mount point of a tree that is mounted nowhere; see `mount_privately`.
+pub(super) const PRIVATE: &str = "(cgroup2)";
 /// `CGROUP2_SUPER_MAGIC` of linux/magic.h.
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
 
@@ -113,26 +115,29 @@ impl Host {
         if table.hierarchies.is_empty() && table.unified.is_none() {
             return Ok(None);
         }
-        let layout = match (&table.unified, table.hierarchies.is_empty()) {
+        let mounted = table.unified.map(Self::open_unified).transpose()?.flatten();
+        let layout = match (&mounted, table.hierarchies.is_empty()) {
             (Some(_), true) => Layout::Unified,
             (Some(_), false) => Layout::Hybrid,
             (None, _) => Layout::Legacy,
         };
-        let unified = match table.unified {
-            Some(mount) => {
-                let dir = path::open(&mount, OFlag::O_PATH | OFlag::O_DIRECTORY)
-                    .map_err(|cause| Error::kernel("open the cgroup v2 tree", cause))?;
-                Unified::new(mount, dir)
+        let unified = match mounted.map_or_else(Self::mount_privately, Ok) {
+            Ok(unified) => unified,
+            Err(cause) if cause.errno == Errno::EPERM => return Ok(None),
+            Err(cause) => {
+                return Err(Error::kernel("mount the cgroup v2 tree privately", cause));
             }
-            None => match Self::mount_privately() {
-                Ok(unified) => unified,
-                Err(cause) if cause.errno == Errno::EPERM => return Ok(None),
-                Err(cause) => {
-                    return Err(Error::kernel("mount the cgroup v2 tree privately", cause));
-                }
-            },
         };
         Ok(Some(Self { layout, unified, hierarchies: table.hierarchies }))
+    }
+
+    /// The tree of version 2 that the table of mounts has at `mount`; `None` if something else has
+    /// been mounted over it, which the table does not tell.
+    fn open_unified(mount: PathBuf) -> Result<Option<Unified>, Error> {
+        let dir = path::open(&mount, OFlag::O_PATH | OFlag::O_DIRECTORY)
+            .map_err(|cause| Error::kernel("open the cgroup v2 tree", cause))?;
+        let is_unified = fd::file_system(&dir).ok() == Some(CGROUP2_MAGIC);
+        Ok(is_unified.then(|| Unified::new(mount, dir)))
     }
 
     /// On a host where nobody has mounted version 2, we do, attached nowhere: the kernel has that
@@ -143,7 +148,7 @@ impl Host {
             | linux::mount::Attributes::NO_EXEC;
         let dir = linux::mount::FileSystem::open("cgroup2")
             .and_then(|context| context.mount(attributes))?;
-        Ok(Unified::new(PathBuf::from("(cgroup2)"), dir))
+        Ok(Unified::new(PathBuf::from(PRIVATE), dir))
     }
 
     /// How the host's cgroups are laid out.

@@ -3,9 +3,11 @@
 //! Opening the group in every tree costs more than the whole answer, so these read one file each, by
 //! its path: cgroupfs belongs to the host, no container can bend a path of it.
 
-use std::path::PathBuf;
+use std::os::fd::AsFd;
+use std::path::Path;
 
 use super::group::{Record, UNIFIED};
+use super::host::{Host, PRIVATE};
 use super::processes::event;
 
 impl Record {
@@ -26,8 +28,13 @@ impl Record {
     }
 
     fn read(&self, tree: &str, file: &str) -> Option<String> {
-        let group: PathBuf = self.trees.get(tree)?.join(&self.path);
-        linux::fd::read_kernel_record(&group.join(file)).ok()
+        let (mount, file) = (self.trees.get(tree)?, self.path.join(file));
+        if mount == Path::new(PRIVATE) {
+            // Each process that needs that tree mounts it for itself.
+            let host = Host::get().ok()??;
+            return linux::fd::read_record_at(host.unified().as_fd(), &file).ok();
+        }
+        linux::fd::read_kernel_record(&mount.join(file)).ok()
     }
 }
 

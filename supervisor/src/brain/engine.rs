@@ -60,6 +60,8 @@ pub(crate) struct Brain {
     pub(crate) meters: BTreeMap<InstanceId, Meter>,
     /// Whose turn it is to be measured.
     pub(crate) turn: usize,
+    /// When somebody last asked what is used.
+    pub(crate) asked_for_use: Option<minisup_core::time::Mono>,
     /// Instances with a runtime command under way, and those that had one since the last look.
     pub(crate) busy: BTreeSet<InstanceId>,
     pub(crate) touched: BTreeSet<InstanceId>,
@@ -101,6 +103,7 @@ impl Brain {
             running: BTreeMap::new(),
             meters: BTreeMap::new(),
             turn: 0,
+            asked_for_use: None,
             busy: BTreeSet::new(),
             touched: BTreeSet::new(),
             probes: BTreeMap::new(),

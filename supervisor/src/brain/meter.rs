@@ -1,4 +1,5 @@
-//! What containers use, measured once a second, and kept for a minute.
+//! What containers use, measured every other second, every second while somebody looks, and kept
+//! for a minute or two.
 //!
 //! A question about use is answered at once from what is there; two samples a second apart make a
 //! rate. The same samples are what [`super::autopsy`] has of an instance that has died, and they
@@ -9,9 +10,11 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use linux::fd::{read_kernel_file, read_kernel_record};
 use minisup_core::input::Input;
 use minisup_core::name::InstanceId;
 use minisup_core::restart::{ExitCause, OomScope};
+use minisup_core::time::Span;
 use serde::{Deserialize, Serialize};
 
 use super::engine::Brain;
@@ -23,6 +26,9 @@ pub(crate) const EVERY: Duration = Duration::from_secs(1);
 const KEPT: usize = 60;
 /// Instances measured in one second; more take turns, so that the cost has a bound.
 const AT_ONCE: usize = 100;
+/// How long after a question about use everything is measured as often as can be: measuring costs
+/// as much as a probe.
+const LOOKED_AT: Span = Span::from_secs(30);
 
 /// What a container used at one moment.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -86,7 +92,7 @@ pub(crate) struct Meter {
 impl Meter {
     /// For the container whose first process is `pid`; `None` if it has no cgroup that can be read.
     pub(crate) fn of(pid: i32) -> Option<Meter> {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        let text = read_kernel_file(Path::new(&format!("/proc/{pid}/cgroup"))).ok()?;
         let group = group(&text)?;
         let net = PathBuf::from(format!("/proc/{pid}/net/dev"));
         let since_ms = clock::now().ms();
@@ -100,7 +106,7 @@ impl Meter {
         if self.samples.len() == KEPT {
             self.samples.pop_front();
         }
-        let net = std::fs::read_to_string(&self.net).unwrap_or_default();
+        let net = read_kernel_file(&self.net).unwrap_or_default();
         let (received_bytes, sent_bytes) = network(&net);
         let mut sample = self.group.read();
         // Of an ended process there is no network any more: what it had moved stays.
@@ -165,16 +171,18 @@ impl Brain {
     pub(crate) fn measure(&mut self) {
         let running: Vec<InstanceId> = self.running.keys().cloned().collect();
         self.meters.retain(|id, _| running.binary_search(id).is_ok());
-        let turns = running.len().div_ceil(AT_ONCE).max(1);
+        let looked_at = self.asked_for_use.is_some_and(|asked| clock::now() < asked + LOOKED_AT);
+        let least = if looked_at { 1 } else { 2 };
+        let turns = running.len().div_ceil(AT_ONCE).max(least);
         self.turn = (self.turn + 1) % turns;
         let mut hurt = Vec::new();
         for (at, id) in running.into_iter().enumerate() {
             let Some(meter) = self.meters.get_mut(&id) else { continue };
             if at % turns == self.turn {
                 meter.sample();
-            }
-            if meter.has_untold_kill() {
-                hurt.push(id);
+                if meter.has_untold_kill() {
+                    hurt.push(id);
+                }
             }
         }
         for id in hurt {
@@ -253,7 +261,7 @@ fn group(text: &str) -> Option<Group> {
 }
 
 fn read(dir: &Path, file: &str) -> String {
-    std::fs::read_to_string(dir.join(file)).unwrap_or_default()
+    read_kernel_record(&dir.join(file)).unwrap_or_default()
 }
 
 fn number(text: &str) -> u64 {
@@ -279,7 +287,7 @@ fn limit(text: &str) -> Option<u64> {
 
 fn pressure(dir: &Path) -> Option<Pressure> {
     let share = |file: &str, kind: &str| {
-        let text = std::fs::read_to_string(dir.join(file)).ok()?;
+        let text = read_kernel_record(&dir.join(file)).ok()?;
         average(&text, kind)
     };
     Some(Pressure {

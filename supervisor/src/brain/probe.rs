@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use linux::OFlag;
+use linux::fd::read_kernel_record;
 use linux::path::Root;
 use minisup_core::input::Outcome;
 use minisup_core::time::Span;
@@ -34,16 +35,34 @@ pub(crate) async fn run(
     container: &str,
     timeout: Span,
 ) -> Outcome {
-    let limit = Duration::from_millis(timeout.ms());
     let Some(running) = running else {
         return Outcome::Impossible("its process is unknown".to_string());
     };
     if is_stopped(running.pid) {
         return Outcome::Fail("its first process is stopped by a signal".to_string());
     }
-    if is_frozen(running.pid) {
+    // Paused by people, which is no fault of its own. A command would be frozen as it enters; of
+    // the others most pass, so they are not asked about it before.
+    if matches!(probe, Probe::Exec(_)) && is_frozen(running.pid) {
         return Outcome::Impossible("it is paused".to_string());
     }
+    match ask(probe, &running, runtime, container, timeout).await {
+        Outcome::Fail(_) if is_frozen(running.pid) => {
+            Outcome::Impossible("it is paused".to_string())
+        }
+        outcome => outcome,
+    }
+}
+
+/// Asks the container, whatever state it is in.
+async fn ask(
+    probe: &Probe,
+    running: &Running,
+    runtime: &Runtime,
+    container: &str,
+    timeout: Span,
+) -> Outcome {
+    let limit = Duration::from_millis(timeout.ms());
     let asked = async {
         match probe {
             Probe::Exec(command) => exec(runtime, container, command, limit).await,
@@ -134,15 +153,16 @@ async fn unix(pid: i32, path: &str) -> std::io::Result<()> {
 
 /// Whether the process is stopped, by a signal or a debugger: the state in `/proc/PID/stat`.
 fn is_stopped(pid: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let stat = read_kernel_record(Path::new(&format!("/proc/{pid}/stat"))).unwrap_or_default();
     matches!(state(&stat), Some('T' | 't'))
 }
 
 /// Whether the container is paused: frozen by its cgroup, which only people do. That is no fault of
 /// its own, so a probe of it counts nothing.
 fn is_frozen(pid: i32) -> bool {
-    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    let state = |file: PathBuf| std::fs::read_to_string(file).unwrap_or_default();
+    let groups = Path::new("/proc").join(pid.to_string()).join("cgroup");
+    let groups = read_kernel_record(&groups).unwrap_or_default();
+    let state = |file: PathBuf| read_kernel_record(&file).unwrap_or_default();
     let root = Path::new("/sys/fs/cgroup");
     groups.lines().any(|line| match freezer(line) {
         Some((true, path)) => {

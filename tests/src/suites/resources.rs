@@ -9,6 +9,7 @@ use super::limits::disk;
 use crate::bundle::Bundle;
 use crate::call::wait_until;
 use crate::needs::Need;
+use crate::programs;
 use crate::world::World;
 use crate::{Test, test};
 
@@ -27,6 +28,9 @@ pub(super) fn tests() -> Vec<Test> {
         test("flags_of_update", flags_of_update),
         test("update_below_what_is_in_use", update_below_what_is_in_use),
         test("pressure", pressure),
+        test("version_2_mounted_nowhere", version_2_mounted_nowhere)
+            .needs(Need::CgroupV1)
+            .needs(Need::Root),
     ]
 }
 
@@ -331,4 +335,25 @@ fn pressure(world: &World) {
         assert_eq!(shown, counted, "{part}: {data}");
     }
     world.run(&["delete", "-f", "c"]).ok();
+}
+
+/// As on a host with version 1 only: each of minirun's processes mounts version 2 for itself.
+fn version_2_mounted_nowhere(world: &World) {
+    let bundle = limited(world, "c", json!({"memory": {"limit": 64 << 20}}));
+    let script = format!(
+        "if test -d /sys/fs/cgroup/unified; then mount -t tmpfs t /sys/fs/cgroup/unified; fi
+         m() {{ {} --root {} \"$@\"; }}
+         status() {{ m state c | grep '\"status\"' | tr -dc 'a-z \\n'; }}
+         m run -d {} >/dev/null
+         m pause c; status
+         ! m pause c 2>/dev/null; ! m exec c /bin/true 2>/dev/null
+         m resume c; status; m exec c /bin/echo inside
+         m pause c; m delete --force c; m list -q",
+        programs::minirun().display(),
+        world.root().display(),
+        bundle.path(),
+    );
+    let place = ["--mount", "--propagation", "private", "sh", "-ec", &script];
+    let ran = world.program("unshare").args(&place).run().ok();
+    assert_eq!(ran.output, "  status paused\n  status running\ninside\n");
 }

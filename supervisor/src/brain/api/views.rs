@@ -99,6 +99,7 @@ impl Brain {
 
     /// What every running instance uses.
     pub(super) fn stats(&mut self) -> Vec<StatsView> {
+        self.asked_for_use = Some(crate::clock::now());
         let view =
             |(id, meter): (&minisup_core::name::InstanceId, &mut super::super::meter::Meter)| {
                 if meter.samples.is_empty() {

@@ -2,11 +2,14 @@
 
 use std::path::PathBuf;
 
+use super::daemons::{self, Daemon};
 use crate::programs;
 use crate::world::World;
 
 /// What containerd calls the image that Docker made.
 pub(super) const IMAGE_OF_CONTAINERD: &str = "docker.io/library/box:latest";
+
+const DOCKER_CONFIG: &str = "/etc/docker/daemon.json";
 
 /// Runs shell lines that must succeed.
 pub(super) fn shell(world: &World, lines: &str) -> String {
@@ -32,27 +35,30 @@ fn archive(world: &World) -> PathBuf {
 }
 
 /// Docker, running; stopped again when this is dropped.
-pub(super) struct Docker<'world>(&'world World);
+pub(super) struct Docker {
+    /// Stopped in this order.
+    _daemons: [Daemon; 2],
+}
 
 /// Starts Docker with minirun and crun as further runtimes, and `setting` in its configuration.
-pub(super) fn docker<'world>(world: &'world World, setting: &str) -> Docker<'world> {
+pub(super) fn docker(world: &World, setting: &str) -> Docker {
     let config = format!(
         "{{\"runtimes\": {{\"minirun\": {{\"path\": \"{}\"}}, \
          \"crun\": {{\"path\": \"/usr/bin/crun\"}}}}, {setting}}}",
         programs::minirun().display()
     );
     std::fs::create_dir_all("/etc/docker").expect("make a directory");
-    std::fs::write("/etc/docker/daemon.json", config).expect("configure Docker");
-    let docker = Docker(world);
-    shell(world, "systemctl reset-failed docker 2>/dev/null || true; systemctl restart docker");
+    std::fs::write(DOCKER_CONFIG, config).expect("configure Docker");
+    let containerd = Daemon::start(world, "containerd", &["containerd"], "ctr version");
+    let socket = "--containerd=/run/containerd/containerd.sock";
+    let docker = Daemon::start(world, "docker", &["dockerd", socket], "docker version");
     shell(world, &format!("docker import {} box", archive(world).display()));
-    docker
+    Docker { _daemons: [docker, containerd] }
 }
 
-impl Drop for Docker<'_> {
+impl Drop for Docker {
     fn drop(&mut self) {
-        let script = "systemctl stop docker docker.socket containerd; rm /etc/docker/daemon.json";
-        self.0.program("/bin/sh").args(&["-c", script]).run();
+        drop(std::fs::remove_file(DOCKER_CONFIG));
     }
 }
 
@@ -62,8 +68,9 @@ pub(super) fn image_for_containerd(world: &World) {
 }
 
 /// containerd with a handler of its CRI for each runtime; as before when this is dropped.
-pub(super) struct Containerd<'world> {
-    world: &'world World,
+pub(super) struct Containerd {
+    /// What the images are made with.
+    _docker: Docker,
     /// Its own configuration.
     before: String,
 }
@@ -71,7 +78,7 @@ pub(super) struct Containerd<'world> {
 const CONTAINERD_CONFIG: &str = "/etc/containerd/config.toml";
 
 /// Configures it, and gives it the image under its own name and as that of a pod's first process.
-pub(super) fn containerd_with_cri(world: &World) -> Containerd<'_> {
+pub(super) fn containerd_with_cri(world: &World) -> Containerd {
     let before = std::fs::read_to_string(CONTAINERD_CONFIG).unwrap_or_default();
     let cri = "plugins.\"io.containerd.grpc.v1.cri\"";
     let mut config =
@@ -89,30 +96,34 @@ pub(super) fn containerd_with_cri(world: &World) -> Containerd<'_> {
     }
     std::fs::create_dir_all("/etc/containerd").expect("make a directory");
     std::fs::write(CONTAINERD_CONFIG, config).expect("configure containerd");
-    let containerd = Containerd { world, before };
+    let docker = docker(world, "\"default-runtime\": \"runc\"");
     // runc and crun find no program without a PATH, which images usually bring.
     let says = "-c 'ENV PATH=/bin' -c 'CMD [\"sleep\",\"1000000\"]'";
     let archive = world.path("image.tar");
     let import = format!("docker import {says} {} pause; docker tag pause box", archive.display());
     shell(world, &import);
-    let lines = "docker save box:latest pause:latest -o cri.tar; systemctl restart containerd
+    let lines = "docker save box:latest pause:latest -o cri.tar
         ctr -n k8s.io image import cri.tar; rm cri.tar";
     shell(world, lines);
-    containerd
+    Containerd { _docker: docker, before }
 }
 
-impl Drop for Containerd<'_> {
+impl Drop for Containerd {
     fn drop(&mut self) {
         drop(std::fs::write(CONTAINERD_CONFIG, &self.before));
-        let script = "systemctl restart containerd; rm -rf /run/cri-logs";
-        self.world.program("/bin/sh").args(&["-c", script]).run();
+        drop(std::fs::remove_dir_all("/run/cri-logs"));
     }
 }
 
 /// Tells Podman about minirun, as docs/operating/engines/podman.md says, and gives it the image.
 pub(super) fn podman(world: &World) {
+    // Without systemd nobody makes slices, and there is no journal for events.
+    let here = match daemons::has_systemd() {
+        true => "",
+        false => "cgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n",
+    };
     let config = format!(
-        "[network]\nnetwork_backend = \"netavark\"\n[engine]\n\
+        "[network]\nnetwork_backend = \"netavark\"\n[engine]\n{here}\
          runtime_supports_json = [\"crun\", \"runc\", \"minirun\"]\n\
          runtime_supports_nocgroup = [\"crun\", \"minirun\"]\n\
          [engine.runtimes]\nminirun = [\"{}\"]\n",

@@ -8,11 +8,14 @@
 //! operations.rs     how those files are read
 //! matrix.rs         each operation with each runtime: the table
 //! engines.rs        the engines themselves: configured, started, given an image
+//! daemons.rs        how their daemons are started, with systemd and without
 //! swarm.rs          Docker Swarm on minirun
 //! images.rs         images that Docker made
 //! ```
-//! They run in a guest (`cargo xtask clients`), where nothing else uses the engines.
+//! They run in a guest (`cargo xtask clients`), where nothing else uses the engines; some also in
+//! namespaces of their own on the host (`cargo xtask clients --here`).
 
+mod daemons;
 mod engines;
 mod images;
 mod matrix;
@@ -32,7 +35,12 @@ pub(super) fn tests() -> Vec<Test> {
             let _alone = alone();
             body(world);
         };
-        test(name, alone).needs(Need::Systemd).needs(Need::Program(program))
+        let test = test(name, alone).needs(Need::Program(program));
+        // Those of xtask's `--here`, which has prepared everything.
+        match std::env::var_os("MINIRUN_TESTS_HERE") {
+            Some(_) => test,
+            None => test.needs(Need::Systemd),
+        }
     };
     vec![
         engine("docker_swarm", "dockerd", swarm::heals),
@@ -55,16 +63,21 @@ const DOCKER_OR_PODMAN: &str = include_str!("engines.ops");
 const CONTAINERD: &str = include_str!("containerd.ops");
 const CRI: &str = include_str!("cri.ops");
 
+/// The version of the cgroup trees, as some operations have it for their engine.
+fn cgroups() -> &'static str {
+    if Need::CgroupV2.is_met() { "v2" } else { "v1" }
+}
+
 fn docker(world: &World) {
     let _docker = engines::docker(world, "\"default-runtime\": \"runc\"");
-    let operations = operations::of(DOCKER_OR_PODMAN, "docker", true);
+    let operations = operations::of(DOCKER_OR_PODMAN, &["docker", cgroups()], true);
     matrix::compare(world, "Docker", &operations, docker_client);
 }
 
 /// Docker has one user namespace for all of a daemon's containers.
 fn docker_remapped(world: &World) {
     let _docker = engines::docker(world, "\"userns-remap\": \"user\"");
-    let operations = operations::of(DOCKER_OR_PODMAN, "docker-remapped", false);
+    let operations = operations::of(DOCKER_OR_PODMAN, &["docker-remapped"], false);
     matrix::compare(world, "Docker, userns-remap", &operations, docker_client);
 }
 
@@ -79,7 +92,7 @@ fn docker_client(runtime: &str) -> Client {
 
 fn podman(world: &World) {
     engines::podman(world);
-    let operations = operations::of(DOCKER_OR_PODMAN, "podman", true);
+    let operations = operations::of(DOCKER_OR_PODMAN, &["podman", cgroups()], true);
     matrix::compare(world, "Podman", &operations, |runtime| Client {
         // Podman takes the runtime before the verb.
         engine: format!("podman --runtime {runtime}"),
@@ -92,7 +105,7 @@ fn podman(world: &World) {
 fn containerd(world: &World) {
     let _docker = engines::docker(world, "\"default-runtime\": \"runc\"");
     engines::image_for_containerd(world);
-    let operations = operations::of(CONTAINERD, "containerd", true);
+    let operations = operations::of(CONTAINERD, &["containerd", cgroups()], true);
     matrix::compare(world, "containerd (ctr)", &operations, |runtime| {
         let program = match runtime {
             "minirun" => programs::minirun(),
@@ -108,9 +121,8 @@ fn containerd(world: &World) {
 }
 
 fn containerd_cri(world: &World) {
-    let _docker = engines::docker(world, "\"default-runtime\": \"runc\"");
     let _containerd = engines::containerd_with_cri(world);
-    let operations = operations::of(CRI, "containerd", true);
+    let operations = operations::of(CRI, &["containerd", cgroups()], true);
     matrix::compare(world, "containerd (CRI)", &operations, |runtime| Client {
         engine: programs::cri().display().to_string(),
         isolated: runtime.to_owned(),

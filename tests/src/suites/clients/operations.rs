@@ -1,7 +1,8 @@
 //! Operations, as `engines.ops` and `containerd.ops` write them.
 //!
 //! ```text
-//! ## NAME [ENGINE]      one begins; without an engine it is for every one
+//! ## NAME [ENGINE]      one begins; without an engine it is for every one; `v1` and `v2` stand
+//!                       for all of them on such cgroups
 //! shell lines
 //! #> what they print
 //! ```
@@ -57,13 +58,13 @@ pub(super) struct Operation {
     pub(super) expected: String,
 }
 
-/// The operations in `text` that are for `engine`, and, `with_common`, those for all.
-pub(super) fn of(text: &'static str, engine: &str, with_common: bool) -> Vec<Operation> {
+/// The operations in `text` that are for one of `engines`, and, `with_common`, those for all.
+pub(super) fn of(text: &'static str, engines: &[&str], with_common: bool) -> Vec<Operation> {
     let mut found = Vec::new();
     for part in text.split("\n## ").skip(1) {
         let (heading, body) = part.split_once('\n').unwrap_or((part, ""));
         let (name, wanted) = match heading.strip_suffix(']').and_then(|all| all.split_once(" [")) {
-            Some((name, only)) => (name, only == engine),
+            Some((name, only)) => (name, engines.contains(&only)),
             None => (heading, with_common),
         };
         if !wanted {
@@ -86,7 +87,7 @@ mod tests {
         let text = "# words\n\n## one\na\n#> x\nb\n#> y\n## two [podman]\nc\n";
         let one = Operation { name: "one", lines: "a\nb".into(), expected: "x\ny".into() };
         let two = Operation { name: "two", lines: "c".into(), expected: String::new() };
-        assert_eq!(of(text, "podman", false), [two]);
-        assert_eq!(of(text, "docker", true), [one]);
+        assert_eq!(of(text, &["podman"], false), [two]);
+        assert_eq!(of(text, &["docker"], true), [one]);
     }
 }
