@@ -92,7 +92,9 @@ fn docker_client(runtime: &str) -> Client {
 
 fn podman(world: &World) {
     engines::podman(world);
-    let operations = operations::of(DOCKER_OR_PODMAN, &["podman", cgroups()], true);
+    let mut kinds = vec!["podman", cgroups()];
+    kinds.extend(daemons::has_systemd().then_some("podman with systemd"));
+    let operations = operations::of(DOCKER_OR_PODMAN, &kinds, true);
     matrix::compare(world, "Podman", &operations, |runtime| Client {
         // Podman takes the runtime before the verb.
         engine: format!("podman --runtime {runtime}"),
