@@ -1,5 +1,6 @@
 //! What the core asks for, done. Each action starts a task and is answered by news.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -13,6 +14,7 @@ use super::connect::Cable;
 use super::container::{self, Running};
 use super::engine::Brain;
 use super::exec::{self, Ended};
+use super::joined::Joined;
 use super::log::{self, Log};
 use super::meter::Meter;
 use super::runtime::Runtime;
@@ -40,6 +42,8 @@ struct Launch {
     runtime: Runtime,
     /// To its networks.
     cables: Vec<Cable>,
+    /// The namespaces of others; open until it is made.
+    joined: Joined,
     news: UnboundedSender<News>,
 }
 
@@ -47,7 +51,9 @@ impl Brain {
     /// Sets an action going.
     pub(crate) fn act(&mut self, action: Action) {
         match action {
-            Action::Launch { instance, revision } => self.launch(instance, revision),
+            Action::Launch { instance, revision, joined } => {
+                self.launch(instance, revision, &joined);
+            }
             Action::Probe { instance, role, attempt, after, timeout } => {
                 self.probe(instance, role, attempt, after.ms(), timeout);
             }
@@ -64,7 +70,7 @@ impl Brain {
         }
     }
 
-    fn launch(&mut self, instance: InstanceId, revision: Revision) {
+    fn launch(&mut self, instance: InstanceId, revision: Revision, joined: &BTreeSet<InstanceId>) {
         self.busy.insert(instance.clone());
         self.touched.insert(instance.clone());
         let Some(spec) = self.spec(revision.as_str()) else {
@@ -72,8 +78,10 @@ impl Brain {
             let _ = self.news.send(News::Launched { instance, result });
             return;
         };
-        let cables = match self.cables(&instance, &spec.settings.attached()) {
-            Ok(cables) => cables,
+        let cables = self.cables(&instance, &spec.settings.attached());
+        let places = cables.and_then(|cables| Ok((cables, self.joined(&instance, &spec, joined)?)));
+        let (cables, joined) = match places {
+            Ok(places) => places,
             Err(error) => {
                 let result = Err(format!("{error:#}"));
                 let _ = self.news.send(News::Launched { instance, result });
@@ -88,6 +96,7 @@ impl Brain {
             keeper: self.keeper.clone(),
             runtime: self.runtime.clone(),
             cables,
+            joined,
             news: self.news.clone(),
         };
         let news = self.news.clone();
@@ -164,11 +173,12 @@ impl Brain {
         let (runtime, news) = (self.runtime.clone(), self.news.clone());
         let name = instance.to_string();
         let (id, bundle) = (self.layout.container(&name), self.layout.bundle(&name));
-        let writable = self.layout.writable(&name);
+        let (writable, memory) = (self.layout.writable(&name), self.layout.shared_memory(&name));
         tokio::task::spawn_local(async move {
             let deleted = async {
                 runtime.delete(&id).await?;
                 let _ = std::fs::remove_dir_all(&writable); // the runtime has, if it made it
+                let _ = std::fs::remove_dir_all(&memory);
                 match std::fs::remove_dir_all(&bundle) {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                         Err(error).context("the bundle cannot be removed")
@@ -293,8 +303,10 @@ impl Launch {
             project: &self.layout.project,
             instance: &self.instance,
             writable: &self.layout.writable(&name),
+            joined: &self.joined.paths,
         };
         let mut spec = self.spec.clone();
+        self.joined.share_memory(&mut spec.settings)?;
         let volumes = self.layout.slot_volumes(&self.instance.slot.to_string());
         for dir in spec.settings.place(&volumes) {
             std::fs::create_dir_all(&dir).context("cannot make a nameless volume")?;
@@ -304,9 +316,12 @@ impl Launch {
         // A network that is joined is somebody else's, with names of its own.
         let cables = if bundle::joins_network(&config) { &[][..] } else { &self.cables };
         std::fs::write(bundle.join("addresses"), Cable::note(cables)?)?;
-        let settings = &spec.settings;
-        let first = cables.first().map(|cable| (self.layout.project.as_str(), cable.gateway));
-        if let Some(text) = server::resolv_conf(first, &settings.resolver) {
+        std::fs::write(bundle.join("joined"), self.joined.note()?)?;
+        // Who is in the network of another asks for names as that one does.
+        let settings = self.joined.names.as_ref().unwrap_or(&spec.settings);
+        let gateway = cables.first().map(|cable| cable.gateway).or(self.joined.gateway);
+        let within = gateway.map(|gateway| (self.layout.project.as_str(), gateway));
+        if let Some(text) = server::resolv_conf(within, &settings.resolver) {
             let file = bundle.join("resolv.conf");
             std::fs::write(&file, text)?;
             config = bundle::with_file(&config, &file, "/etc/resolv.conf")?;

@@ -25,6 +25,7 @@ mod container;
 mod engine;
 mod exec;
 mod grpc;
+mod joined;
 mod link;
 mod listen;
 pub(crate) mod log;

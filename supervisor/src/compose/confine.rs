@@ -34,7 +34,7 @@ impl Place<'_> {
             }
         }
         settings.devices = self.devices(service)?;
-        self.namespaces(service, settings)?;
+        self.namespaces(service, settings);
         self.names(service, settings)?;
         if service.logging.compress {
             let message = "rotated files are not compressed yet";
@@ -138,16 +138,14 @@ impl Place<'_> {
         })
     }
 
-    fn namespaces(&self, service: &Service, settings: &mut Settings) -> Result<()> {
-        let joined = |key: &str| {
-            let message = "joining another service's namespaces is not supported yet";
-            Err(self.refuse(key, message, "leave it out; services reach each other by name"))
-        };
-        let mut host = |kind: &str| settings.of_host.extend([kind.to_string()]);
+    fn namespaces(&self, service: &Service, settings: &mut Settings) {
+        let (hosts, joins) = (&mut settings.of_host, &mut settings.joins);
+        let mut host = |kind: &str| hosts.extend([kind.to_string()]);
+        let mut join = |kind: &str, of: &String| joins.extend([(kind.to_string(), of.clone())]);
         match &service.pid {
             None => {}
             Some(PidMode::Host) => host("pid"),
-            Some(PidMode::Service(_)) => return joined("pid"),
+            Some(PidMode::Service(other)) => join("pid", other),
         }
         if service.uts_host {
             host("uts");
@@ -162,7 +160,10 @@ impl Place<'_> {
                 host("network");
                 settings.network = Network::Host;
             }
-            Some(NetworkMode::Service(_)) => return joined("network_mode"),
+            Some(NetworkMode::Service(other)) => {
+                join("network", other);
+                settings.network = Network::Joined;
+            }
         }
         match service.cgroup {
             None => {}
@@ -170,12 +171,12 @@ impl Place<'_> {
             Some(CgroupMode::Private) => settings.own.extend(["cgroup".to_string()]),
         }
         match &service.ipc {
-            None | Some(IpcMode::Shareable | IpcMode::Private) => {}
-            Some(IpcMode::Host) => settings.of_host.extend(["ipc".to_string()]),
+            None | Some(IpcMode::Private) => {}
+            Some(IpcMode::Shareable) => settings.shares_memory = true,
+            Some(IpcMode::Host) => host("ipc"),
             Some(IpcMode::None) => settings.without_shm = true,
-            Some(IpcMode::Service(_)) => return joined("ipc"),
+            Some(IpcMode::Service(other)) => join("ipc", other),
         }
-        Ok(())
     }
 
     fn names(&self, service: &Service, settings: &mut Settings) -> Result<()> {
@@ -198,7 +199,9 @@ impl Place<'_> {
             options: service.dns_opt.clone(),
             search: service.dns_search.clone(),
         };
-        settings.aliases.extend(service.container_name.clone());
+        if settings.network != Network::Joined {
+            settings.aliases.extend(service.container_name.clone());
+        }
         Ok(())
     }
 }

@@ -33,7 +33,7 @@ impl Settings {
     /// The networks that a container is in, `eth0` first.
     pub(crate) fn attached(&self) -> Vec<Attached> {
         match self.network {
-            Network::Host | Network::None => Vec::new(),
+            Network::Host | Network::None | Network::Joined => Vec::new(),
             Network::Project if self.networks.is_empty() => vec![Attached::default()],
             Network::Project => self.networks.clone(),
         }

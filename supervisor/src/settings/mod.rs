@@ -81,6 +81,12 @@ pub(crate) struct Settings {
     pub(crate) of_host: BTreeSet<String>,
     /// Namespaces of its own beyond the usual ones.
     pub(crate) own: BTreeSet<String>,
+    /// Namespaces of other services, by the names of config.json, and whose they are.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) joins: BTreeMap<String, String>,
+    /// Its `/dev/shm` is shown to those that join its IPC namespace.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) shares_memory: bool,
     /// No `/dev/shm`.
     pub(crate) without_shm: bool,
     /// Whether it has networks.
@@ -121,6 +127,8 @@ pub(crate) enum Network {
     Host,
     /// Nothing but its own loopback.
     None,
+    /// Those of another service.
+    Joined,
 }
 
 /// How a container asks for names.

@@ -22,11 +22,11 @@ pub(super) fn tests() -> Vec<Test> {
 }
 
 /// A project of one file.
-struct File<'a>(Project<'a>);
+pub(super) struct File<'a>(pub(super) Project<'a>);
 
 impl<'a> File<'a> {
     /// Writes the file, beside an image with accounts.
-    fn new(world: &'a World, name: &str, text: &str) -> File<'a> {
+    pub(super) fn new(world: &'a World, name: &str, text: &str) -> File<'a> {
         let project = Project::new(world, name);
         let etc = project.bundle().join("rootfs/etc");
         std::fs::create_dir(&etc).expect("make a directory");
@@ -40,11 +40,11 @@ impl<'a> File<'a> {
         file
     }
 
-    fn write(&self, text: &str) {
+    pub(super) fn write(&self, text: &str) {
         std::fs::write(self.0.bundle().join("compose.yaml"), text).expect("write the file");
     }
 
-    fn up(&self) -> crate::call::Ran {
+    pub(super) fn up(&self) -> crate::call::Ran {
         let (file, runtime) = (self.0.bundle().join("compose.yaml"), programs::minirun());
         let mut up = vec!["up", "-d", "--wait", "--file", file.to_str().expect("UTF-8")];
         up.extend(["--runtime", runtime.to_str().expect("UTF-8")]);
@@ -53,7 +53,7 @@ impl<'a> File<'a> {
 
     /// What a shell in a service's container prints.
     #[track_caller]
-    fn sh(&self, service: &str, script: &str) -> String {
+    pub(super) fn sh(&self, service: &str, script: &str) -> String {
         self.0.ok(&["exec", service, "sh", "-c", script])
     }
 }
@@ -277,8 +277,9 @@ fn refusals_have_their_place(world: &World) {
         ("group_add: [wheel]", "has no group \"wheel\""),
         ("devices: [/dev/no-such]", "there is no /dev/no-such"),
         ("extra_hosts: [\"h:host-gateway\"]", "`host-gateway` is not supported yet"),
-        ("network_mode: \"service:db\"", "not supported yet"),
-        ("pid: \"service:db\"", "not supported yet"),
+        ("network_mode: \"service:no\"", "there is no service `no`"),
+        ("ipc: \"service:db\"", "`db` keeps it to itself"),
+        ("pid: \"service:web\"", "a service cannot join itself"),
         ("networks: {back: {ipv6_address: \"fd00::9\"}}", "is in no subnet"),
         ("cgroup_parent: /x", "is not supported yet"),
         ("runtime: kata", "one runtime serves all"),
