@@ -344,6 +344,12 @@ impl Stack {
     pub(crate) fn check(&self) -> Result<()> {
         for (name, spec) in &self.services {
             spec.settings.check_addresses(name, spec.replicas)?;
+            if self.no_way_out && spec.settings.needs_way_out() {
+                bail!(
+                    "{name} has a name for the host (`extra_hosts`, `host-gateway`), and with \
+                     `--way-out no` nothing leads there; give one of the two up"
+                );
+            }
         }
         self.check_ports()
     }

@@ -14,6 +14,7 @@ use super::connect::Cable;
 use super::container::{self, Running};
 use super::engine::Brain;
 use super::exec::{self, Ended};
+use super::hosts::Hosts;
 use super::joined::Joined;
 use super::log::{self, Log};
 use super::meter::Meter;
@@ -44,6 +45,8 @@ struct Launch {
     cables: Vec<Cable>,
     /// The namespaces of others; open until it is made.
     joined: Joined,
+    /// What its /etc/hosts says beyond its own name.
+    hosts: Hosts,
     news: UnboundedSender<News>,
 }
 
@@ -78,9 +81,7 @@ impl Brain {
             let _ = self.news.send(News::Launched { instance, result });
             return;
         };
-        let cables = self.cables(&instance, &spec.settings.attached());
-        let places = cables.and_then(|cables| Ok((cables, self.joined(&instance, &spec, joined)?)));
-        let (cables, joined) = match places {
+        let (cables, joined, hosts) = match self.places(&instance, &spec, joined) {
             Ok(places) => places,
             Err(error) => {
                 let result = Err(format!("{error:#}"));
@@ -97,6 +98,7 @@ impl Brain {
             runtime: self.runtime.clone(),
             cables,
             joined,
+            hosts,
             news: self.news.clone(),
         };
         let news = self.news.clone();
@@ -104,6 +106,19 @@ impl Brain {
             let result = launch.run().await.map_err(|error| format!("{error:#}"));
             let _ = news.send(News::Launched { instance, result });
         });
+    }
+
+    /// Where a container is to be, and whom it knows by name.
+    fn places(
+        &mut self,
+        instance: &InstanceId,
+        spec: &ServiceSpec,
+        owners: &BTreeSet<InstanceId>,
+    ) -> Result<(Vec<Cable>, Joined, Hosts)> {
+        let cables = self.cables(instance, &spec.settings.attached())?;
+        let joined = self.joined(instance, spec, owners)?;
+        let hosts = self.hosts(joined.names.as_ref().unwrap_or(&spec.settings))?;
+        Ok((cables, joined, hosts))
     }
 
     fn probe(
@@ -326,9 +341,9 @@ impl Launch {
             std::fs::write(&file, text)?;
             config = bundle::with_file(&config, &file, "/etc/resolv.conf")?;
         }
-        if !settings.hosts.is_empty() {
+        if !self.hosts.is_empty() {
             let file = bundle.join("hosts");
-            std::fs::write(&file, bundle::hosts(&config, &settings.hosts)?)?;
+            std::fs::write(&file, bundle::hosts(&config, &self.hosts)?)?;
             config = bundle::with_file(&config, &file, "/etc/hosts")?;
         }
         std::fs::write(bundle.join("config.json"), config)?;

@@ -25,6 +25,7 @@ mod container;
 mod engine;
 mod exec;
 mod grpc;
+mod hosts;
 mod joined;
 mod link;
 mod listen;

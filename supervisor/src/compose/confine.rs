@@ -179,6 +179,23 @@ impl Place<'_> {
         }
     }
 
+    /// Refuses `host-gateway` where nothing leads to the host.
+    fn check_way_to_host(&self, service: &Service) -> Result<()> {
+        let is_internal = |key: &String| self.nets.get(key).is_none_or(|net| net.internal);
+        let (message, remedy) = match service.network_mode {
+            Some(NetworkMode::None) => (
+                "without a network there is no way to the host",
+                "remove `host-gateway`, or `network_mode`",
+            ),
+            None if service.networks.keys().all(is_internal) => (
+                "there is no way to the host: every network of the service is internal",
+                "give it one more network that is not, or remove `host-gateway`",
+            ),
+            _ => return Ok(()),
+        };
+        Err(self.refuse("extra_hosts", message, remedy))
+    }
+
     fn names(&self, service: &Service, settings: &mut Settings) -> Result<()> {
         for (name, addresses) in &service.extra_hosts {
             for address in addresses {
@@ -187,9 +204,8 @@ impl Place<'_> {
                         settings.hosts.entry(name.clone()).or_default().push(*ip);
                     }
                     HostAddress::Gateway => {
-                        let message = "`host-gateway` is not supported yet";
-                        let remedy = "write an address of the host, or use `network_mode: host`";
-                        return Err(self.refuse("extra_hosts", message, remedy));
+                        self.check_way_to_host(service)?;
+                        settings.host_names.insert(name.clone());
                     }
                 }
             }

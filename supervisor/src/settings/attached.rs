@@ -39,6 +39,11 @@ impl Settings {
         }
     }
 
+    /// Whether it cannot be without a network that leads out.
+    pub(crate) fn needs_way_out(&self) -> bool {
+        self.network == Network::Project && !self.host_names.is_empty()
+    }
+
     /// Refuses several containers that must have one address.
     ///
     /// # Errors

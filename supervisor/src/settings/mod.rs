@@ -96,6 +96,9 @@ pub(crate) struct Settings {
     pub(crate) networks: Vec<Attached>,
     /// Lines of /etc/hosts.
     pub(crate) hosts: BTreeMap<String, Vec<IpAddr>>,
+    /// Names in /etc/hosts that lead to the host, at whatever address it has for the container.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) host_names: BTreeSet<String>,
     /// How it asks for names.
     pub(crate) resolver: Resolver,
     /// More names of the service, in all of its networks.

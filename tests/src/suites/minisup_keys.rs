@@ -276,7 +276,14 @@ fn refusals_have_their_place(world: &World) {
         ("user: nobody", "has no user \"nobody\""),
         ("group_add: [wheel]", "has no group \"wheel\""),
         ("devices: [/dev/no-such]", "there is no /dev/no-such"),
-        ("extra_hosts: [\"h:host-gateway\"]", "`host-gateway` is not supported yet"),
+        (
+            "extra_hosts: [\"h:host-gateway\"]\n    network_mode: none",
+            "without a network there is no way to the host",
+        ),
+        (
+            "extra_hosts: [\"h:host-gateway\"]\n    networks: [back]",
+            "every network of the service is internal",
+        ),
         ("network_mode: \"service:no\"", "there is no service `no`"),
         ("ipc: \"service:db\"", "`db` keeps it to itself"),
         ("pid: \"service:web\"", "a service cannot join itself"),
@@ -287,7 +294,8 @@ fn refusals_have_their_place(world: &World) {
         ("logging: {options: {compress: \"true\"}}", "not compressed yet"),
     ] {
         file.write(&format!(
-            "services:\n  db: {{image: .}}\n  web:\n    image: .\n    {line}\nnetworks: {{back: {{}}}}\n"
+            "services:\n  db: {{image: .}}\n  web:\n    image: .\n    {line}\n\
+             networks: {{back: {{internal: true}}}}\n"
         ));
         let refused = file.up().fails(message);
         assert!(refused.errors.contains("compose.yaml:5:"), "{line}: {}", refused.errors);
