@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use super::api::{self, Call, Reply};
+use super::compress;
 use super::container::Running;
 use super::link::Link;
 use super::meter::Meter;
@@ -353,6 +354,7 @@ impl Brain {
         self.keeper.bye(); // before anything that the keeper would mend
         self.link.tell(&Order::Leave, None);
         self.close_all_networks();
+        compress::end();
         observe::remove_cgroups(&self.layout.project);
         self.layout.remove();
     }

@@ -20,6 +20,7 @@ pub(crate) mod api;
 pub(crate) mod autopsy;
 mod baton;
 mod bundle;
+pub(crate) mod compress;
 mod connect;
 mod container;
 mod engine;

@@ -36,14 +36,16 @@ impl Place<'_> {
         settings.devices = self.devices(service)?;
         self.namespaces(service, settings);
         self.names(service, settings)?;
-        if service.logging.compress {
-            let message = "rotated files are not compressed yet";
-            return Err(self.refuse("logging", message, "write `compress: \"false\"`"));
+        if service.logging.compress && service.logging.max_file < 2 {
+            let message = "with one file there is none that could be compressed";
+            let remedy = "write `max-file: \"2\"` or more, or remove `compress`";
+            return Err(self.refuse("logging.options.compress", message, remedy));
         }
         settings.log = LogRules {
             keep: service.logging.driver != LogDriver::None,
             longest: service.logging.max_size.0,
             files: service.logging.max_file,
+            compress: service.logging.compress,
         };
         settings.init = service.init.unwrap_or(false);
         settings.stdin_open = service.stdin_open;

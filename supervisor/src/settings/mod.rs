@@ -156,11 +156,14 @@ pub(crate) struct LogRules {
     pub(crate) longest: u64,
     /// Files per instance.
     pub(crate) files: u32,
+    /// Whether all but the one that is written to are compressed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) compress: bool,
 }
 
 impl Default for LogRules {
     fn default() -> LogRules {
-        LogRules { keep: true, longest: 10 << 20, files: 3 }
+        LogRules { keep: true, longest: 10 << 20, files: 3, compress: false }
     }
 }
 
