@@ -176,6 +176,11 @@ impl Layout {
         crate::secrets::directory(&self.run, &self.project)
     }
 
+    /// The memory that an instance shares with those that join its IPC namespace.
+    pub(crate) fn shared_memory(&self, instance: &str) -> PathBuf {
+        self.secrets().join("shm").join(instance)
+    }
+
     /// What hashes of secrets are keyed with.
     pub(crate) fn key(&self) -> PathBuf {
         self.state.join("key")

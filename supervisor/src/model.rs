@@ -14,7 +14,7 @@ use minisup_core::action::Role;
 use minisup_core::name::{Revision, ServiceName};
 use minisup_core::restart::RestartPolicy;
 use minisup_core::spec::{
-    Need, Order, Probes, Project, Reserve, Service, Startup, StopPolicy, Timing,
+    Condition, Need, Order, Probes, Project, Reserve, Service, Startup, StopPolicy, Timing,
 };
 use minisup_core::time::Span;
 use serde::{Deserialize, Serialize};
@@ -96,6 +96,9 @@ pub(crate) struct ServiceSpec {
     pub(crate) restart: RestartPolicy,
     /// Which comes first when one container replaces another.
     pub(crate) order: Order,
+    /// The same where it only has to move into the namespaces of another.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) moves: Order,
     /// How many slots an update takes out at a time.
     pub(crate) parallelism: u32,
     /// The services that must be there before the first start.
@@ -272,11 +275,20 @@ impl ServiceSpec {
     /// What decisions depend on.
     pub(crate) fn to_core(&self) -> Service {
         let check = |role| self.check(role);
+        let joins = self.settings.joins.values().map(|of| ServiceName::from(of.as_str()));
+        let joins: BTreeSet<ServiceName> = joins.collect();
+        let asked = self.needs.iter().map(|(on, need)| (on.as_str().into(), *need));
+        let mut needs: BTreeMap<ServiceName, Need> = asked.collect();
+        for joined in &joins {
+            let need = Need { condition: Condition::Started, required: true };
+            needs.entry(joined.clone()).or_insert(need);
+        }
         Service {
             revision: self.revision(),
             replicas: self.replicas,
             parallelism: self.parallelism,
             order: self.order,
+            moves: self.moves,
             restart: self.restart,
             probes: Probes {
                 startup: check(Role::Startup).as_ref().map(Health::startup),
@@ -288,7 +300,8 @@ impl ServiceSpec {
                 drain: Span::from_ms(self.drain_ms),
                 grace: Span::from_ms(self.stop_grace_ms),
             },
-            needs: self.needs.iter().map(|(on, need)| (on.as_str().into(), *need)).collect(),
+            needs,
+            joins,
             reserve: Reserve {
                 memory_bytes: self.reserved_bytes.or(self.memory_bytes).unwrap_or_default(),
                 cpu_millis: self.reserved_cpu_millis,
@@ -331,6 +344,12 @@ impl Stack {
     pub(crate) fn check(&self) -> Result<()> {
         for (name, spec) in &self.services {
             spec.settings.check_addresses(name, spec.replicas)?;
+            if self.no_way_out && spec.settings.needs_way_out() {
+                bail!(
+                    "{name} has a name for the host (`extra_hosts`, `host-gateway`), and with \
+                     `--way-out no` nothing leads there; give one of the two up"
+                );
+            }
         }
         self.check_ports()
     }
@@ -358,134 +377,4 @@ impl Stack {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::discovery::net::Net;
-    use crate::settings::Attached;
-
-    fn spec() -> ServiceSpec {
-        ServiceSpec {
-            bundle: "/b".into(),
-            replicas: 3,
-            command: None,
-            env: vec![],
-            memory_bytes: None,
-            reserved_bytes: None,
-            cpu_millis: None,
-            reserved_cpu_millis: 0,
-            pids: None,
-            needs: BTreeMap::new(),
-            publish: vec![Publish {
-                host: ([0, 0, 0, 0], 8080).into(),
-                among: None,
-                port: 3000,
-                protocol: Protocol::Auto,
-            }],
-            expose: vec![],
-            expose_udp: vec![],
-            balance: Balance::default(),
-            health: None,
-            stop_signal: "TERM".into(),
-            stop_grace_ms: 10_000,
-            drain_ms: 10_000,
-            restart: RestartPolicy::default(),
-            order: Order::StartFirst,
-            parallelism: 1,
-            settings: Settings::default(),
-            roles: Roles::default(),
-            labels: BTreeMap::new(),
-            follows: BTreeMap::new(),
-            attach: true,
-        }
-    }
-
-    #[test]
-    fn the_health_check_fills_the_roles_without_one() {
-        let check = |port| Health { probe: Probe::Tcp { port }, ..spec().health().unwrap() };
-        let mut spec = ServiceSpec { health: Some(check(1)), ..spec() };
-        spec.roles.ready = Some(check(2));
-        let port = |role| spec.check(role).map(|health| health.probe);
-        assert_eq!(port(Role::Startup), Some(Probe::Tcp { port: 1 }));
-        assert_eq!(port(Role::Ready), Some(Probe::Tcp { port: 2 }));
-        assert_eq!(port(Role::Live), Some(Probe::Tcp { port: 1 }));
-        spec.publish.clear();
-        spec.health = None;
-        assert_eq!(spec.check(Role::Live), None);
-        assert_eq!(spec.to_core().probes.startup.map(|s| s.timeout), Some(Span::from_secs(1)));
-    }
-
-    #[test]
-    fn the_revision_follows_the_content_and_not_the_replicas() {
-        let one = spec();
-        let more = ServiceSpec { replicas: 9, ..spec() };
-        let balance = Balance { retries: 9, ..Balance::default() };
-        let balanced = ServiceSpec { balance, ..spec() };
-        assert_eq!(one.revision(), balanced.revision());
-        let other = ServiceSpec { env: vec!["A=1".into()], ..spec() };
-        let mut moved = spec();
-        moved.publish[0].host.set_port(8081);
-        moved
-            .publish
-            .push(Publish { host: ([0, 0, 0, 0], 8082).into(), ..spec().publish[0].clone() });
-        assert_eq!(one.revision(), moved.revision(), "containers do not see the host's ports");
-        let other_port = Publish { port: 3001, ..spec().publish[0].clone() };
-        let probed = ServiceSpec { publish: vec![other_port], ..spec() };
-        assert_ne!(one.revision(), probed.revision(), "the port that is probed is another");
-        assert_eq!(one.revision(), more.revision());
-        assert_ne!(one.revision(), other.revision());
-        assert_eq!(one.revision().as_str().len(), 12);
-    }
-
-    #[test]
-    fn a_host_port_has_one_owner() {
-        let two = [("a".to_string(), spec()), ("b".to_string(), spec())];
-        let stack = Stack { services: BTreeMap::from(two), ..Stack::default() };
-        let error = stack.check_ports().unwrap_err().to_string();
-        assert_eq!(error, "0.0.0.0:8080 is published by a and by b");
-    }
-
-    #[test]
-    fn a_network_is_part_of_the_revision_and_its_names_are_not() {
-        let with = |networks| {
-            let settings = Settings { networks, ..Settings::default() };
-            ServiceSpec { settings, ..spec() }.revision()
-        };
-        let plain = Attached::default();
-        let named = Attached { aliases: ["shop".to_string()].into(), ..plain.clone() };
-        assert_eq!(with(vec![]), spec().revision());
-        assert_eq!(with(vec![named.clone()]), with(vec![]));
-        let inner = Net { internal: true, ..Net::default() };
-        let inner = Attached { net: inner, leads_out: false, ..plain.clone() };
-        assert_ne!(with(vec![inner.clone()]), with(vec![plain.clone()]));
-        assert_ne!(with(vec![inner.clone(), plain.clone()]), with(vec![plain, inner]));
-        let fixed = Attached { address: Some([10, 77, 99, 9].into()), ..named };
-        assert_ne!(with(vec![fixed.clone()]), with(vec![]));
-        let settings = Settings { networks: vec![fixed], ..Settings::default() };
-        let three = ServiceSpec { settings, ..spec() };
-        let stack = Stack { services: [("a".to_string(), three)].into(), ..Stack::default() };
-        let error = stack.check().unwrap_err().to_string();
-        assert!(
-            error.starts_with("3 replicas of a cannot have one address (10.77.99.9"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn two_free_ports_are_two_ports() {
-        let open = Publish {
-            host: ([0, 0, 0, 0], 0).into(),
-            among: Some((0, 0)),
-            ..spec().publish[0].clone()
-        };
-        let both = ServiceSpec { publish: vec![open.clone(), open], ..spec() };
-        let stack = Stack { services: BTreeMap::from([("a".into(), both)]), ..Stack::default() };
-        assert!(stack.check_ports().is_ok());
-    }
-
-    #[test]
-    fn what_is_published_is_probed_even_without_a_health_check() {
-        assert_eq!(spec().health().map(|h| h.probe), Some(Probe::Tcp { port: 3000 }));
-        let quiet = ServiceSpec { publish: vec![], ..spec() };
-        assert_eq!(quiet.to_core().probes, Probes::default());
-    }
-}
+mod tests;

@@ -137,6 +137,16 @@ impl<'a> Host<'a> {
         pid
     }
 
+    /// Has this host serve as the machine outside does, at port 7000.
+    pub(crate) fn serves_itself(&mut self) {
+        let (busybox, www) = (programs::busybox(), self.world.path("outside"));
+        let server = ["httpd", "-f", "-p", "7000", "-h", www.to_str().expect("UTF-8")];
+        let server = self.call(busybox.to_str().expect("UTF-8"), &server).spawn();
+        self.keep(server);
+        let asks = ["wget", "-q", "-O", "-", "http://127.0.0.1:7000/cgi-bin/who"];
+        assert!(wait_until(|| self.busybox(&asks).0), "this host does not serve");
+    }
+
     /// The processes of that name whose network is this host's.
     pub(crate) fn processes_named(&self, name: &str) -> Vec<i32> {
         self.processes(|pid| {

@@ -155,9 +155,60 @@ const CASES: &[(&str, &[&str])] = &[
         "services: {a: {image: i, network_mode: 'container:x'}}",
         &["containers outside the project cannot be joined"],
     ),
+    ("services: {a: {image: i, network_mode: 'service:a'}}", &["a service cannot join itself"]),
     (
-        "services: {a: {image: i, network_mode: 'service:a'}}",
-        &["a service cannot join itself", "has no network of its own"],
+        "services: {a: {image: i, network_mode: 'service:bb'}, b: {image: i}}",
+        &["there is no service `bb`"],
+    ),
+    (
+        "services: {a: {image: i, pid: 'service:b'}, b: {image: i, profiles: [x]}}",
+        &["services.a.pid: `b` is left out: no profile of it is active"],
+    ),
+    (
+        "services: {a: {image: i, pid: 'service:b'}, b: {image: i, network_mode: 'service:a'}}",
+        &["services.a.pid: services wait for each other: a → b → a"],
+    ),
+    (
+        "services: {a: {image: i, network_mode: 'service:b'}, b: {image: i, network_mode: host}}",
+        &["services.a.network_mode: `b` has that of the host"],
+    ),
+    (
+        "services: {a: {image: i, pid: 'service:b'}, b: {image: i, pid: 'service:c'}, c: {image: i}}",
+        &["services.a.pid: `b` has none of its own: it is in that of `c`"],
+    ),
+    (
+        "services: {a: {image: i, ipc: 'service:b'}, b: {image: i}}",
+        &["services.a.ipc: `b` keeps it to itself"],
+    ),
+    (
+        "services: {a: {image: i, pid: 'service:b'}, b: {image: i, deploy: {replicas: 0}}}",
+        &["services.a.pid: `b` has no replicas"],
+    ),
+    (
+        "services: {a: {image: i, pid: 'service:b', depends_on: {b: {condition: \
+         service_completed_successfully, required: false}}}, b: {image: i}}",
+        &["what has ended cannot be joined by `pid`", "nothing runs without what `pid` joins"],
+    ),
+    (
+        "services: {a: {image: i, network_mode: 'service:b', ports: ['80:80'], expose: [80], \
+         hostname: x, dns: [192.0.2.1], extra_hosts: ['x:192.0.2.1'], sysctls: \
+         {net.core.somaxconn: 9, kernel.msgmax: 9}}, b: {image: i}}",
+        &[
+            "services.a.ports: the network belongs to `b`",
+            "services.a.expose: the network belongs to `b`",
+            "services.a.hostname: the network belongs to `b`",
+            "services.a.dns: the network belongs to `b`",
+            "services.a.extra_hosts: the network belongs to `b`",
+            "services.a.sysctls.net.core.somaxconn: the network belongs to `b`",
+        ],
+    ),
+    (
+        "services: {a: {image: i, ipc: 'service:b', shm_size: 9m, sysctls: {kernel.msgmax: 9}}, \
+         b: {image: i, ipc: shareable}}",
+        &[
+            "services.a.shm_size: the IPC namespace belongs to `b`",
+            "services.a.sysctls.kernel.msgmax: the IPC namespace belongs to `b`",
+        ],
     ),
     (
         "services: {a: {image: i, volumes: ['/a:/d', '/b:/d']}}",

@@ -1,6 +1,8 @@
 //! What the core asks of the world. Every action may be repeated without harm; every one that
 //! can fail is answered by an [`Input`](crate::input::Input).
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::name::{InstanceId, Revision};
@@ -16,6 +18,9 @@ pub enum Action {
         instance: InstanceId,
         /// What to make it from.
         revision: Revision,
+        /// Whose namespaces to put it into.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        joined: BTreeSet<InstanceId>,
     },
     /// Probe it, once. Answered by `Probed`. A newer probe of the same role replaces one that
     /// still waits.

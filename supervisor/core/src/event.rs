@@ -4,6 +4,7 @@
 //! the list of them *is* the state, and each carries the reason it happened for. `explain` is a
 //! query over this list; nothing has to be guessed from a log.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -63,6 +64,8 @@ pub enum Rule {
     StopOrder,
     /// A deadline passed.
     Deadline,
+    /// Whoever is in the namespaces of another goes with that one.
+    Joined,
     /// The restart policy.
     Restart,
     /// Requests go only where they can be answered.
@@ -126,6 +129,9 @@ pub enum Change {
         revision: Revision,
         /// After which restart by command.
         epoch: u64,
+        /// Into the namespaces of these.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        joined: BTreeSet<InstanceId>,
     },
     /// An instance runs.
     Launched {
@@ -140,6 +146,9 @@ pub enum Change {
         instance: InstanceId,
         /// Made from.
         revision: Revision,
+        /// In the namespaces of these.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        joined: BTreeSet<InstanceId>,
         /// When its startup probe must have passed.
         deadline: Option<Mono>,
     },
@@ -261,6 +270,8 @@ pub enum Obstacle {
     Dependency(ServiceName),
     /// A required dependency has failed for good.
     DependencyFailed(ServiceName),
+    /// Nothing runs in the slot whose namespaces it is to be put into.
+    Namespaces(SlotId),
     /// The host has no room for its reservation.
     NoRoom,
     /// Too many dead containers of the slot could not be deleted.
@@ -320,6 +331,7 @@ impl fmt::Display for Obstacle {
         match self {
             Obstacle::Dependency(on) => write!(f, "waits for {on}"),
             Obstacle::DependencyFailed(on) => write!(f, "needs {on}, which has failed"),
+            Obstacle::Namespaces(of) => write!(f, "waits for {of}, whose namespaces it joins"),
             Obstacle::NoRoom => f.write_str("the host has no room for its reservation"),
             Obstacle::Stray => f.write_str("a stray container of the slot is being destroyed"),
             Obstacle::Undeleted => f.write_str("its dead containers cannot be deleted"),

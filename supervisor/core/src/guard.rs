@@ -23,6 +23,12 @@ pub enum Guard {
     Room,
     /// The first start waits for the dependencies.
     Dependencies,
+    /// A launch waits for those whose namespaces it joins.
+    OwnersFirst,
+    /// Whoever is in the namespaces of one that has ended is stopped.
+    Orphans,
+    /// An instance stays with an owner that is still in place, though a replacement is ready.
+    StaysWithOwner,
     /// Dependents stop before what they depend on.
     ReverseOrder,
     /// Only a ready instance is routed.

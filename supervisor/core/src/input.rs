@@ -191,6 +191,9 @@ pub struct Followed {
 pub struct Container {
     /// What it was made from.
     pub revision: Revision,
+    /// Whose namespaces it was put into.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub joined: BTreeSet<InstanceId>,
     /// Its state.
     pub status: Status,
 }

@@ -20,6 +20,7 @@
 //! owes to the world ([`Instance::owed`]) is a function of the phase alone, so after a crash of
 //! the supervisor it is simply owed again: every action can be repeated without harm.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,9 @@ pub struct Instance {
     pub revision: Revision,
     /// Which of the restarts by command it belongs to.
     pub epoch: u64,
+    /// Whose namespaces it is in, see [`crate::joined`].
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub joined: BTreeSet<InstanceId>,
     /// Where it is in its life.
     pub phase: Phase,
     /// Since when it is there.
@@ -121,6 +125,8 @@ pub enum StopWhy {
     Replaced,
     /// It was started to replace an instance that has recovered.
     Superfluous,
+    /// Whoever's namespaces it is in has ended, or is about to.
+    Orphaned,
     /// Its slot or its service is not wanted any more.
     Unwanted,
     /// Everything is being stopped.
@@ -162,6 +168,11 @@ impl StopWhy {
     pub fn is_failure(self) -> bool {
         matches!(self, StopWhy::Unhealthy | StopWhy::StartupTimeout)
     }
+
+    /// Whether what it still does is of use to nobody, so that it gets less time for it.
+    pub fn is_urgent(self) -> bool {
+        self.is_failure() || self == StopWhy::Orphaned
+    }
 }
 
 impl fmt::Display for StopWhy {
@@ -171,6 +182,7 @@ impl fmt::Display for StopWhy {
             StopWhy::StartupTimeout => "not ready in time",
             StopWhy::Replaced => "replaced",
             StopWhy::Superfluous => "superfluous",
+            StopWhy::Orphaned => "orphaned",
             StopWhy::Unwanted => "not wanted any more",
             StopWhy::Down => "everything is stopped",
         })
@@ -191,6 +203,7 @@ impl Instance {
             id,
             revision,
             epoch,
+            joined: BTreeSet::new(),
             phase: Phase::Launching,
             since: now,
             ready_at: None,
@@ -243,7 +256,11 @@ impl Instance {
     pub fn owed(&self) -> Option<Action> {
         let instance = self.id.clone();
         match &self.phase {
-            Phase::Launching => Some(Action::Launch { instance, revision: self.revision.clone() }),
+            Phase::Launching => Some(Action::Launch {
+                instance,
+                revision: self.revision.clone(),
+                joined: self.joined.clone(),
+            }),
             Phase::Stopping { stage: StopStage::Hook, .. } => Some(Action::Hook { instance }),
             Phase::Stopping { stage: StopStage::Signal, .. } => Some(Action::Signal { instance }),
             Phase::Stopping { stage: StopStage::Kill, .. } => Some(Action::Kill { instance }),

@@ -16,9 +16,9 @@
 //! * **Explained**: each event carries the rule that made it and what the rule saw.
 //!
 //! Where to read: [`spec`] is what is wanted, [`slot`] and [`instance`] draw the two state
-//! machines, [`event`] is the vocabulary of the history, `take` turns news into facts, `decide`
-//! is one file per rule, [`guard`] lists what must never happen, and [`simulation`] tries to make
-//! it happen.
+//! machines, [`joined`] says who is in whose namespaces, [`event`] is the vocabulary of the
+//! history, `take` turns news into facts, `decide` is one file per rule, [`guard`] lists what must
+//! never happen, and [`simulation`] tries to make it happen.
 
 #![forbid(unsafe_code)]
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -29,6 +29,7 @@ pub mod event;
 pub mod guard;
 pub mod input;
 pub mod instance;
+pub mod joined;
 pub mod name;
 pub mod restart;
 #[cfg(test)]

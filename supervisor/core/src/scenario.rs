@@ -19,10 +19,12 @@ pub(crate) fn service(replicas: u32) -> Service {
         replicas,
         parallelism: 1,
         order: Order::StartFirst,
+        moves: Order::StartFirst,
         restart: RestartPolicy::default(),
         probes: Probes { startup: Some(startup()), ready: None, live: Some(timing()) },
         stop: StopPolicy::default(),
         needs: Default::default(),
+        joins: Default::default(),
         reserve: Reserve::default(),
         routed: true,
     }
@@ -53,6 +55,13 @@ pub(crate) fn timing() -> Timing {
 /// The service with one more required dependency.
 pub(crate) fn needs(mut service: Service, on: &str, condition: Condition) -> Service {
     service.needs.insert(ServiceName::from(on), Need { condition, required: true });
+    service
+}
+
+/// The service in the namespaces of another.
+pub(crate) fn joins(service: Service, owner: &str) -> Service {
+    let mut service = needs(service, owner, Condition::Started);
+    service.joins.insert(ServiceName::from(owner));
     service
 }
 

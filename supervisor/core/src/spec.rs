@@ -3,7 +3,7 @@
 //! Commands, images, mounts and probe addresses are the driver's business; the core sees only a
 //! [`Revision`] that changes when any of them does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,9 @@ pub struct Service {
     pub parallelism: u32,
     /// Whether a replacement starts before the old instance stops.
     pub order: Order,
+    /// The same for an instance that only has to move into the namespaces of another.
+    #[serde(default)]
+    pub moves: Order,
     /// What follows an exit.
     pub restart: RestartPolicy,
     /// How health is found out.
@@ -38,6 +41,10 @@ pub struct Service {
     pub stop: StopPolicy,
     /// The services that must be there before the first start.
     pub needs: BTreeMap<ServiceName, Need>,
+    /// The services whose namespaces its instances are in, see [`crate::joined`]. Each is one of
+    /// `needs`, too.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub joins: BTreeSet<ServiceName>,
     /// What one instance is guaranteed of the host.
     pub reserve: Reserve,
     /// Whether the data plane sends it requests.
@@ -45,10 +52,11 @@ pub struct Service {
 }
 
 /// Which of two instances of a slot comes first when one replaces the other.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
     /// The replacement must be ready before the old one is stopped.
+    #[default]
     StartFirst,
     /// The old one must be gone before the replacement starts: never two of a slot at once, as a
     /// volume with a single writer demands.
@@ -265,8 +273,9 @@ impl Project {
                     return Err(zero("rise"));
                 }
             }
-            for (needed, need) in &service.needs {
-                if need.required && !self.services.contains_key(needed) {
+            let required = service.needs.iter().filter(|(_, need)| need.required);
+            for needed in required.map(|(needed, _)| needed).chain(&service.joins) {
+                if !self.services.contains_key(needed) {
                     return Err(SpecError::Missing {
                         service: name.clone(),
                         needs: needed.clone(),
@@ -282,7 +291,7 @@ impl Project {
         let Some(service) = path.last().and_then(|name| self.services.get(name)) else {
             return Ok(());
         };
-        for needed in service.needs.keys() {
+        for needed in service.needs.keys().chain(&service.joins) {
             if let Some(start) = path.iter().position(|seen| seen == needed) {
                 let mut circle = path[start..].to_vec();
                 circle.push(needed.clone());

@@ -1,5 +1,6 @@
 //! What the core asks for, done. Each action starts a task and is answered by news.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -13,6 +14,8 @@ use super::connect::Cable;
 use super::container::{self, Running};
 use super::engine::Brain;
 use super::exec::{self, Ended};
+use super::hosts::Hosts;
+use super::joined::Joined;
 use super::log::{self, Log};
 use super::meter::Meter;
 use super::runtime::Runtime;
@@ -40,6 +43,10 @@ struct Launch {
     runtime: Runtime,
     /// To its networks.
     cables: Vec<Cable>,
+    /// The namespaces of others; open until it is made.
+    joined: Joined,
+    /// What its /etc/hosts says beyond its own name.
+    hosts: Hosts,
     news: UnboundedSender<News>,
 }
 
@@ -47,7 +54,9 @@ impl Brain {
     /// Sets an action going.
     pub(crate) fn act(&mut self, action: Action) {
         match action {
-            Action::Launch { instance, revision } => self.launch(instance, revision),
+            Action::Launch { instance, revision, joined } => {
+                self.launch(instance, revision, &joined);
+            }
             Action::Probe { instance, role, attempt, after, timeout } => {
                 self.probe(instance, role, attempt, after.ms(), timeout);
             }
@@ -64,7 +73,7 @@ impl Brain {
         }
     }
 
-    fn launch(&mut self, instance: InstanceId, revision: Revision) {
+    fn launch(&mut self, instance: InstanceId, revision: Revision, joined: &BTreeSet<InstanceId>) {
         self.busy.insert(instance.clone());
         self.touched.insert(instance.clone());
         let Some(spec) = self.spec(revision.as_str()) else {
@@ -72,8 +81,8 @@ impl Brain {
             let _ = self.news.send(News::Launched { instance, result });
             return;
         };
-        let cables = match self.cables(&instance, &spec.settings.attached()) {
-            Ok(cables) => cables,
+        let (cables, joined, hosts) = match self.places(&instance, &spec, joined) {
+            Ok(places) => places,
             Err(error) => {
                 let result = Err(format!("{error:#}"));
                 let _ = self.news.send(News::Launched { instance, result });
@@ -88,6 +97,8 @@ impl Brain {
             keeper: self.keeper.clone(),
             runtime: self.runtime.clone(),
             cables,
+            joined,
+            hosts,
             news: self.news.clone(),
         };
         let news = self.news.clone();
@@ -95,6 +106,19 @@ impl Brain {
             let result = launch.run().await.map_err(|error| format!("{error:#}"));
             let _ = news.send(News::Launched { instance, result });
         });
+    }
+
+    /// Where a container is to be, and whom it knows by name.
+    fn places(
+        &mut self,
+        instance: &InstanceId,
+        spec: &ServiceSpec,
+        owners: &BTreeSet<InstanceId>,
+    ) -> Result<(Vec<Cable>, Joined, Hosts)> {
+        let cables = self.cables(instance, &spec.settings.attached())?;
+        let joined = self.joined(instance, spec, owners)?;
+        let hosts = self.hosts(joined.names.as_ref().unwrap_or(&spec.settings))?;
+        Ok((cables, joined, hosts))
     }
 
     fn probe(
@@ -164,11 +188,12 @@ impl Brain {
         let (runtime, news) = (self.runtime.clone(), self.news.clone());
         let name = instance.to_string();
         let (id, bundle) = (self.layout.container(&name), self.layout.bundle(&name));
-        let writable = self.layout.writable(&name);
+        let (writable, memory) = (self.layout.writable(&name), self.layout.shared_memory(&name));
         tokio::task::spawn_local(async move {
             let deleted = async {
                 runtime.delete(&id).await?;
                 let _ = std::fs::remove_dir_all(&writable); // the runtime has, if it made it
+                let _ = std::fs::remove_dir_all(&memory);
                 match std::fs::remove_dir_all(&bundle) {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                         Err(error).context("the bundle cannot be removed")
@@ -293,8 +318,10 @@ impl Launch {
             project: &self.layout.project,
             instance: &self.instance,
             writable: &self.layout.writable(&name),
+            joined: &self.joined.paths,
         };
         let mut spec = self.spec.clone();
+        self.joined.share_memory(&mut spec.settings)?;
         let volumes = self.layout.slot_volumes(&self.instance.slot.to_string());
         for dir in spec.settings.place(&volumes) {
             std::fs::create_dir_all(&dir).context("cannot make a nameless volume")?;
@@ -304,16 +331,19 @@ impl Launch {
         // A network that is joined is somebody else's, with names of its own.
         let cables = if bundle::joins_network(&config) { &[][..] } else { &self.cables };
         std::fs::write(bundle.join("addresses"), Cable::note(cables)?)?;
-        let settings = &spec.settings;
-        let first = cables.first().map(|cable| (self.layout.project.as_str(), cable.gateway));
-        if let Some(text) = server::resolv_conf(first, &settings.resolver) {
+        std::fs::write(bundle.join("joined"), self.joined.note()?)?;
+        // Who is in the network of another asks for names as that one does.
+        let settings = self.joined.names.as_ref().unwrap_or(&spec.settings);
+        let gateway = cables.first().map(|cable| cable.gateway).or(self.joined.gateway);
+        let within = gateway.map(|gateway| (self.layout.project.as_str(), gateway));
+        if let Some(text) = server::resolv_conf(within, &settings.resolver) {
             let file = bundle.join("resolv.conf");
             std::fs::write(&file, text)?;
             config = bundle::with_file(&config, &file, "/etc/resolv.conf")?;
         }
-        if !settings.hosts.is_empty() {
+        if !self.hosts.is_empty() {
             let file = bundle.join("hosts");
-            std::fs::write(&file, bundle::hosts(&config, &settings.hosts)?)?;
+            std::fs::write(&file, bundle::hosts(&config, &self.hosts)?)?;
             config = bundle::with_file(&config, &file, "/etc/hosts")?;
         }
         std::fs::write(bundle.join("config.json"), config)?;

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use minisup_core::name::InstanceId;
@@ -30,6 +30,8 @@ pub(crate) struct Place<'a> {
     pub(crate) instance: &'a InstanceId,
     /// The directory of its writable layer, if it has one.
     pub(crate) writable: &'a Path,
+    /// The namespaces of others that it joins, by the names of config.json.
+    pub(crate) joined: &'a BTreeMap<String, PathBuf>,
 }
 
 /// Makes an instance's config.json from the bundle's.
@@ -37,7 +39,7 @@ pub(crate) struct Place<'a> {
 /// # Errors
 /// The text is not a config.json with a process.
 pub(crate) fn config(text: &str, spec: &ServiceSpec, place: &Place<'_>) -> Result<String> {
-    let Place { project, instance, writable } = *place;
+    let Place { project, instance, writable, joined } = *place;
     let mut config: Value = serde_json::from_str(text).context("config.json is not JSON")?;
     let top = config.as_object_mut().context("config.json is not an object")?;
     let root = object(top, "root");
@@ -68,6 +70,7 @@ pub(crate) fn config(text: &str, spec: &ServiceSpec, place: &Place<'_>) -> Resul
     }
     let linux = object(top, "linux");
     linux.insert("cgroupsPath".into(), json!(cgroup(project, instance)));
+    join_namespaces(linux, joined);
     own_namespaces(linux, spec);
     limit(linux, spec);
     spec.settings.write_init(top)?;
@@ -180,6 +183,16 @@ fn set_environment<'a>(
     process.insert("env".into(), json!(environment));
 }
 
+/// Puts the container into namespaces that are there.
+fn join_namespaces(linux: &mut Map<String, Value>, joined: &BTreeMap<String, PathBuf>) {
+    let list = linux.entry("namespaces").or_insert_with(|| json!([]));
+    let Value::Array(list) = list else { return };
+    for (kind, path) in joined {
+        list.retain(|entry| entry["type"] != json!(kind));
+        list.push(json!({"type": kind, "path": path}));
+    }
+}
+
 /// Gives the container new namespaces where it would share the host's. A namespace that the
 /// bundle joins by path stays as it is.
 fn own_namespaces(linux: &mut Map<String, Value>, spec: &ServiceSpec) {
@@ -209,7 +222,8 @@ mod tests {
         change(&mut spec);
         let instance = ServiceName::from("web").slot(2).instance(7);
         let writable = Path::new("/w/web.2.7");
-        let place = Place { project: "shop", instance: &instance, writable };
+        let joined = BTreeMap::from([("ipc".to_string(), PathBuf::from("/proc/7/fd/8"))]);
+        let place = Place { project: "shop", instance: &instance, writable, joined: &joined };
         Ok(serde_json::from_str(&config(text, &spec, &place)?)?)
     }
 
@@ -236,6 +250,7 @@ mod tests {
         let namespaces = made["linux"]["namespaces"].as_array().unwrap();
         assert_eq!(namespaces.len(), 5, "{namespaces:?}");
         assert_eq!(namespaces[1], json!({"type": "network", "path": "/x"}), "joined, not new");
+        assert_eq!(namespaces[2], json!({"type": "ipc", "path": "/proc/7/fd/8"}));
     }
 
     #[test]

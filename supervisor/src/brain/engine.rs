@@ -11,12 +11,14 @@ use minisup_core::name::InstanceId;
 use minisup_core::restart::ExitCause;
 use minisup_core::spec::Host;
 use minisup_core::state::State;
+use minisup_core::time::Mono;
 use minisup_core::{Turn, step};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use super::api::{self, Call, Reply};
+use super::compress;
 use super::container::Running;
 use super::link::Link;
 use super::meter::Meter;
@@ -48,6 +50,8 @@ pub(crate) struct Brain {
     /// News that came before the brain was awake.
     pub(crate) early: Vec<News>,
     pub(crate) state: State,
+    /// The time of the latest turn.
+    looked_at: Mono,
     store: Option<Store>,
     /// Events that could not be stored yet.
     unstored: Vec<Event>,
@@ -61,7 +65,7 @@ pub(crate) struct Brain {
     /// Whose turn it is to be measured.
     pub(crate) turn: usize,
     /// When somebody last asked what is used.
-    pub(crate) asked_for_use: Option<minisup_core::time::Mono>,
+    pub(crate) asked_for_use: Option<Mono>,
     /// Instances with a runtime command under way, and those that had one since the last look.
     pub(crate) busy: BTreeSet<InstanceId>,
     pub(crate) touched: BTreeSet<InstanceId>,
@@ -95,6 +99,7 @@ impl Brain {
             link: Link::default(),
             early: Vec::new(),
             state: State::default(),
+            looked_at: Mono::BOOT,
             store: None,
             unstored: Vec::new(),
             stack: Stack::default(),
@@ -189,8 +194,10 @@ impl Brain {
         self.ends.remove(&pid)
     }
 
+    /// How long until something is due that no turn has looked at yet. It may be so already: the
+    /// loop's other work takes time.
     pub(crate) fn next_deadline(&self) -> Duration {
-        until(self.state.next_deadline(clock::now()))
+        until(self.state.next_deadline(self.looked_at))
     }
 
     pub(crate) fn has_left(&self) -> bool {
@@ -203,7 +210,8 @@ impl Brain {
     }
 
     pub(super) fn decide(&mut self, input: &Input) -> Option<String> {
-        let Turn { events, actions, refused } = step(&mut self.state, input, clock::now());
+        self.looked_at = clock::now();
+        let Turn { events, actions, refused } = step(&mut self.state, input, self.looked_at);
         if !events.is_empty() {
             self.remember(events);
         }
@@ -346,6 +354,7 @@ impl Brain {
         self.keeper.bye(); // before anything that the keeper would mend
         self.link.tell(&Order::Leave, None);
         self.close_all_networks();
+        compress::end();
         observe::remove_cgroups(&self.layout.project);
         self.layout.remove();
     }

@@ -1,19 +1,20 @@
 //! What containers print: from their pipes into files of JSON lines, with rotation.
 //!
 //! The format is Docker's (`{"log":…,"stream":…,"time":…}`), so the tools that read it work. A
-//! file is renamed to `.1` when it reaches ten megabytes, and so on up to three files unless `logging`
-//! says otherwise: logs that fill the disk are the commonest accident elsewhere. The pipes belong to the keeper; a new brain
-//! goes on reading where the old one stopped.
+//! file is renamed to `.1` when it reaches ten megabytes, and so on up to three files unless
+//! `logging` says otherwise: logs that fill the disk are the commonest accident elsewhere. The pipes
+//! belong to the keeper; a new brain goes on reading where the old one stopped.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use linux::Errno;
 use serde_json::json;
 
+use super::compress;
 use crate::clock;
 use crate::settings::LogRules;
 
@@ -29,6 +30,10 @@ pub(crate) struct Log {
     file: Option<File>,
     length: u64,
     rules: LogRules,
+    /// This log, for whoever compresses its files.
+    this: Weak<Mutex<Log>>,
+    /// Whether somebody does.
+    is_compressing: bool,
 }
 
 impl Log {
@@ -36,7 +41,27 @@ impl Log {
         let open = || OpenOptions::new().append(true).create(true).open(path).ok();
         let file = if rules.keep { open() } else { None };
         let length = file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |m| m.len());
-        Arc::new(Mutex::new(Log { path: path.to_path_buf(), file, length, rules }))
+        let path = path.to_path_buf();
+        let log = Arc::new_cyclic(|this| {
+            let this = this.clone();
+            Mutex::new(Log { path, file, length, rules, this, is_compressing: false })
+        });
+        // What a brain before us did not come to.
+        log.lock().unwrap_or_else(PoisonError::into_inner).compress();
+        log
+    }
+
+    /// Has the files compressed that nobody writes to any more, beside the loop.
+    fn compress(&mut self) {
+        let this = self.this.upgrade().filter(|_| self.rules.compress && !self.is_compressing);
+        if let Some(this) = this {
+            self.is_compressing = compress::begin(self.path.clone(), this);
+        }
+    }
+
+    /// Nobody compresses any more.
+    pub(super) fn compressed(&mut self) {
+        self.is_compressing = false;
     }
 
     /// Appends one line. When the disk is full the line is lost, not the container.
@@ -59,8 +84,13 @@ impl Log {
     fn rotate(&mut self) {
         let numbered = |n: u32| PathBuf::from(format!("{}.{n}", self.path.display()));
         let others = self.rules.files.saturating_sub(1);
+        let oldest = numbered(others);
+        let _ = std::fs::remove_file(compress::of(&oldest));
+        let _ = std::fs::remove_file(oldest);
         for n in (1..others).rev() {
             let _ = std::fs::rename(numbered(n), numbered(n + 1));
+            let packed = |n: u32| compress::of(&numbered(n));
+            let _ = std::fs::rename(packed(n), packed(n + 1));
         }
         let _ = match others {
             0 => std::fs::remove_file(&self.path),
@@ -68,13 +98,18 @@ impl Log {
         };
         self.file = OpenOptions::new().append(true).create(true).open(&self.path).ok();
         self.length = 0;
+        self.compress();
     }
 }
 
 /// Removes an instance's log with its rotated parts.
 pub(crate) fn remove(path: &Path) {
     let _ = std::fs::remove_file(path);
-    let numbered = |n: &u32| std::fs::remove_file(format!("{}.{n}", path.display())).is_ok();
+    let numbered = |n: &u32| {
+        let file = PathBuf::from(format!("{}.{n}", path.display()));
+        let packed = std::fs::remove_file(compress::of(&file)).is_ok();
+        std::fs::remove_file(&file).is_ok() || packed
+    };
     let _ = (1..MOST).take_while(numbered).count();
 }
 
@@ -90,7 +125,7 @@ pub(crate) async fn carry(pipe: Arc<OwnedFd>, stream: &'static str, log: Arc<Mut
             Ok(0) => break,
             Ok(count) => {
                 rest.extend_from_slice(&chunk[..count]);
-                let mut log = log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
                 for line in lines(&mut rest) {
                     log.write(stream, &line);
                 }
@@ -100,7 +135,7 @@ pub(crate) async fn carry(pipe: Arc<OwnedFd>, stream: &'static str, log: Arc<Mut
         }
     }
     if !rest.is_empty() {
-        let mut log = log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
         log.write(stream, &String::from_utf8_lossy(&rest));
     }
 }
@@ -179,7 +214,7 @@ mod tests {
     #[test]
     fn rules_say_how_much_is_kept() {
         let path = std::env::temp_dir().join(format!("minisup-log-rules-{}", std::process::id()));
-        let log = Log::open(&path, LogRules { files: 1, longest: 200, keep: true });
+        let log = Log::open(&path, LogRules { files: 1, longest: 200, ..LogRules::default() });
         for round in 0..10 {
             log.lock().unwrap().write("stdout", &format!("round {round}\n"));
         }

@@ -158,6 +158,7 @@ impl Brain {
             if let Err(error) = led {
                 eprintln!("minisup brain: {id} does not learn of the way out: {error:#}");
             }
+            self.tell_hosts(&id);
         }
     }
 

@@ -9,6 +9,7 @@ use minisup_core::restart::ExitCause;
 use super::News;
 use super::container::Running;
 use super::engine::Brain;
+use super::joined;
 use super::runtime::{Listed, Runtime};
 use crate::layout::Layout;
 
@@ -99,10 +100,11 @@ async fn look(runtime: &Runtime, layout: &Layout) -> anyhow::Result<Found> {
         if status == Status::Running {
             found.pids.insert(instance.clone(), listed.pid);
         }
-        let file = layout.bundle(name).join("revision");
-        let revision = std::fs::read_to_string(file).unwrap_or_default();
+        let bundle = layout.bundle(name);
+        let revision = std::fs::read_to_string(bundle.join("revision")).unwrap_or_default();
         let revision = Revision::from(revision.trim());
-        found.containers.insert(instance, Container { revision, status });
+        let joined = joined::noted(&bundle);
+        found.containers.insert(instance, Container { revision, joined, status });
     }
     Ok(found)
 }

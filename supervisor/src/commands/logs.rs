@@ -1,17 +1,21 @@
 //! `minisup logs`: what containers printed, merged by time.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Seek, SeekFrom};
-use std::path::PathBuf;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use flate2::read::GzDecoder;
 use minisup_core::name::{InstanceId, SlotId};
 use serde::Deserialize;
 
 use super::project;
+use crate::brain::compress;
 use crate::brain::log::rfc3339;
 use crate::layout::Layout;
 use crate::{clock, quantity};
@@ -66,7 +70,12 @@ impl std::fmt::Display for Line {
 
 /// Where each log file has been read to.
 #[derive(Default)]
-pub(crate) struct Reader(BTreeMap<PathBuf, u64>);
+pub(crate) struct Reader {
+    /// By inode, because a file that is rotated has another name.
+    known: BTreeMap<u64, u64>,
+    /// Those that were being written to.
+    held: BTreeMap<InstanceId, File>,
+}
 
 /// Prints the logs of a service, a slot, an instance or of all; with `follow`, as they go on.
 pub(crate) async fn run(named: Option<&str>, wanted: Logs) -> Result<()> {
@@ -139,47 +148,99 @@ impl Reader {
     /// The lines since the last reading, in the order of their times.
     pub(crate) fn read(&mut self, layout: &Layout, of: Option<&str>) -> Vec<Line> {
         let mut found = Vec::new();
-        let files = std::fs::read_dir(layout.logs()).into_iter().flatten().flatten();
-        for file in files.map(|entry| entry.path()) {
-            let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            // web.1.1.log, and rotated web.1.1.log.1
-            let Some((instance, rotation)) = name.split_once(".log") else { continue };
-            let Ok(instance) = instance.parse::<InstanceId>() else { continue };
-            if !is_wanted(&instance, of) || (!rotation.is_empty() && self.0.contains_key(&file)) {
-                continue;
-            }
-            for entry in self.read_file(file) {
-                let text = entry.log.trim_end_matches('\n').to_string();
-                found.push(Line { time: entry.time, instance: instance.clone(), text });
+        let mut take = |instance: &InstanceId, entries: Vec<Entry>| {
+            found.extend(entries.into_iter().map(|entry| Line {
+                time: entry.time,
+                instance: instance.clone(),
+                text: entry.log.trim_end_matches('\n').to_string(),
+            }));
+        };
+        // What was written to until now may be renamed, or be compressed, by now.
+        for (instance, file) in std::mem::take(&mut self.held) {
+            take(&instance, self.read_on(&file));
+        }
+        let names = std::fs::read_dir(layout.logs()).into_iter().flatten().flatten();
+        let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut parts: Vec<Part> = names.filter_map(|name| part(&name)).collect();
+        parts.retain(|(instance, ..)| is_wanted(instance, of));
+        parts.sort();
+        for (instance, Reverse(number), is_packed) in parts {
+            let path = layout.log(&instance.to_string());
+            let path =
+                if number == 0 { path } else { format!("{}.{number}", path.display()).into() };
+            let packed = PathBuf::from(format!("{}.gz", path.display()));
+            match if is_packed { None } else { File::open(&path).ok() } {
+                Some(file) => {
+                    take(&instance, self.read_on(&file));
+                    if number == 0 {
+                        self.held.insert(instance, file);
+                    }
+                }
+                // Or it was compressed just now.
+                None => take(&instance, self.read_packed(&packed)),
             }
         }
         found.sort_by(|a, b| a.time.cmp(&b.time));
         found
     }
 
-    fn read_file(&mut self, path: PathBuf) -> Vec<Entry> {
-        let from = self.0.entry(path.clone()).or_default();
-        let Ok(mut file) = File::open(&path) else { return Vec::new() };
-        // Shorter than before: it was rotated, and this is the next one.
-        if file.metadata().is_ok_and(|metadata| metadata.len() < *from) {
-            *from = 0;
+    /// What has come to a file since it was read last, under whatever name.
+    fn read_on(&mut self, mut file: &File) -> Vec<Entry> {
+        let Ok(metadata) = file.metadata() else { return Vec::new() };
+        let from = self.known.entry(metadata.ino()).or_default();
+        if metadata.len() < *from {
+            *from = 0; // another file with the number of one that is gone
         }
         if file.seek(SeekFrom::Start(*from)).is_err() {
             return Vec::new();
         }
-        let mut entries = Vec::new();
-        let mut reader = BufReader::new(file);
-        let mut line = String::new();
-        while let Ok(length) = reader.read_line(&mut line) {
-            if length == 0 || !line.ends_with('\n') {
-                break; // the end, or a line that is being written
-            }
-            *from += length as u64;
-            entries.extend(serde_json::from_str::<Entry>(&line));
-            line.clear();
-        }
+        let (entries, length) = entries(BufReader::new(file));
+        *from += length;
         entries
     }
+
+    /// What a compressed file has beyond what was read of it before it was compressed.
+    fn read_packed(&mut self, path: &Path) -> Vec<Entry> {
+        let Ok(file) = File::open(path) else { return Vec::new() };
+        let Ok(inode) = file.metadata().map(|metadata| metadata.ino()) else { return Vec::new() };
+        let mut reader = GzDecoder::new(file);
+        let before = reader.header().and_then(compress::made_from);
+        let before = before.and_then(|before| self.known.get(&before)).copied().unwrap_or(0);
+        if self.known.insert(inode, u64::MAX).is_some() {
+            return Vec::new();
+        }
+        let skipped = std::io::copy(&mut (&mut reader).take(before), &mut std::io::sink());
+        skipped.map_or_else(|_| Vec::new(), |_| entries(BufReader::new(reader)).0)
+    }
+}
+
+/// A file of an instance's log: its number, 0 for the one that is written to, and whether it is
+/// compressed. In the order in which they were written, and plain before compressed.
+type Part = (InstanceId, Reverse<u32>, bool);
+
+/// `web.1.1.log`, rotated `web.1.1.log.1`, and compressed `web.1.1.log.1.gz`.
+fn part(name: &str) -> Option<Part> {
+    let (instance, rest) = name.split_once(".log")?;
+    let (rest, is_packed) = match rest.strip_suffix(".gz") {
+        Some(rest) => (rest, true),
+        None => (rest, false),
+    };
+    let number = if rest.is_empty() { 0 } else { rest.strip_prefix('.')?.parse().ok()? };
+    Some((instance.parse().ok()?, Reverse(number), is_packed))
+}
+
+/// All complete lines, and how long they are together.
+fn entries(mut reader: impl BufRead) -> (Vec<Entry>, u64) {
+    let (mut found, mut all, mut line) = (Vec::new(), 0, String::new());
+    while let Ok(length) = reader.read_line(&mut line) {
+        if length == 0 || !line.ends_with('\n') {
+            break; // the end, or a line that is being written
+        }
+        all += length as u64;
+        found.extend(serde_json::from_str::<Entry>(&line));
+        line.clear();
+    }
+    (found, all)
 }
 
 fn is_wanted(instance: &InstanceId, of: Option<&str>) -> bool {
@@ -200,6 +261,18 @@ mod tests {
         assert_eq!(since("2026-01-31").unwrap(), "2026-01-31");
         assert!(since("10m").unwrap() < rfc3339(clock::wall_ms()));
         assert!(since("yesterday").is_err() && since("2026-01-31T12:00:00+09:00").is_err());
+    }
+
+    #[test]
+    fn parts_come_in_the_order_in_which_they_were_written() {
+        let names = ["web.1.1.log", "web.1.1.log.1", "web.1.1.log.10.gz", "web.1.1.log.9"];
+        let mut parts: Vec<Part> = names.iter().filter_map(|name| part(name)).collect();
+        parts.sort();
+        let numbers: Vec<u32> = parts.iter().map(|(_, Reverse(number), _)| *number).collect();
+        assert_eq!(numbers, [10, 9, 1, 0]);
+        for other in ["web.1.1.log.gz-77", "web.1.1.autopsy.json", "web.log", "web.1.1.log1"] {
+            assert_eq!(part(other), None, "{other}");
+        }
     }
 
     #[test]

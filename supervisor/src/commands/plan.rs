@@ -43,7 +43,10 @@ pub(crate) fn plan(view: Option<&StateView>, wanted: &Stack) -> Plan {
                 plan.change(format!("- {name}: removed"));
                 plan.note("its requests drain, then its containers stop; its port is closed");
             }
-            (Some(old), Some(new)) => changed(&mut plan, name, old, new, view),
+            (Some(old), Some(new)) => {
+                let with = replaced_with(name, before, wanted);
+                changed(&mut plan, name, (old, new), with, view);
+            }
             (None, None) => {}
         }
     }
@@ -57,6 +60,9 @@ fn added(plan: &mut Plan, name: &str, new: &ServiceSpec) {
     for publish in &new.publish {
         plan.note(format!("{} is published and leads to port {}", publish.outside(), publish.port));
     }
+    for (kind, of) in &new.settings.joins {
+        plan.note(format!("joins the {kind} namespace of {of}"));
+    }
     for (on, need) in &new.needs {
         plan.note(match need.condition {
             Condition::Started => format!("starts after {on} has started"),
@@ -69,8 +75,8 @@ fn added(plan: &mut Plan, name: &str, new: &ServiceSpec) {
 fn changed(
     plan: &mut Plan,
     name: &str,
-    old: &ServiceSpec,
-    new: &ServiceSpec,
+    (old, new): (&ServiceSpec, &ServiceSpec),
+    with: Option<&str>,
     view: Option<&StateView>,
 ) {
     let running = view.map_or(old.replicas, |view| view.state.scale(&name.into()));
@@ -78,7 +84,7 @@ fn changed(
     // What was scaled by command stays so while the file's number does not change.
     let count = if old.replicas == new.replicas { running } else { new.replicas };
     let moves = moves(old, new);
-    if !is_new && count == running && moves.is_empty() {
+    if !is_new && count == running && moves.is_empty() && with.is_none() {
         plan.lines.push(format!("  {name}: no change"));
         return;
     }
@@ -88,6 +94,11 @@ fn changed(
             plan.note(difference);
         }
         impact(plan, new, count);
+    } else if let Some(with) = with {
+        let replicas = replicas(running.min(count));
+        plan.change(format!(
+            "~ {name}: {replicas} replaced with {with}, whose namespaces it joins"
+        ));
     } else if count != running {
         plan.change(format!("~ {name}: from {running} to {}", replicas(count)));
     } else {
@@ -99,6 +110,30 @@ fn changed(
     if count < running {
         plan.note(format!("{} drain and stop, the highest numbers first", running - count));
     }
+}
+
+/// The service with which this one is replaced, because it is in its namespaces, or in those of one
+/// that is in turn.
+fn replaced_with<'a>(name: &str, before: &Stack, wanted: &'a Stack) -> Option<&'a str> {
+    let joined = |name: &str| -> Vec<&'a str> {
+        let spec = wanted.services.get(name);
+        spec.into_iter().flat_map(|s| s.settings.joins.values()).map(String::as_str).collect()
+    };
+    let is_new = |of: &str| match (before.services.get(of), wanted.services.get(of)) {
+        (Some(old), Some(new)) => old.revision() != new.revision(),
+        _ => false,
+    };
+    let mut found = joined(name);
+    let mut next = 0;
+    while let Some(of) = found.get(next).copied() {
+        if is_new(of) {
+            return Some(of);
+        }
+        let further: Vec<&str> = joined(of).into_iter().filter(|o| !found.contains(o)).collect();
+        found.extend(further);
+        next += 1;
+    }
+    None
 }
 
 /// How the replacement goes, and whether a request can fail.
@@ -266,6 +301,25 @@ mod tests {
         let (count, text) = lines(Some(&there), Some(spec(|spec| spec.replicas = 1)));
         assert_eq!(count, 1);
         assert!(text.contains("from 3 to 1 replica\n    2 drain and stop"), "{text}");
+    }
+
+    #[test]
+    fn who_joins_another_is_replaced_with_it() {
+        let joining = |of: &str| {
+            let joins = [("network".to_string(), of.to_string())].into();
+            let settings = crate::settings::Settings { joins, ..Default::default() };
+            spec(|spec| spec.settings = settings)
+        };
+        let web = |env: &str| spec(|spec| spec.env = vec![env.to_string()]);
+        let of = |services: [(&str, ServiceSpec); 3]| {
+            let services = services.map(|(name, spec)| (name.to_string(), spec)).into();
+            Stack { services, ..Stack::default() }
+        };
+        let old = of([("a", joining("b")), ("b", joining("web")), ("web", web("A=1"))]);
+        let new = of([("a", joining("b")), ("b", joining("web")), ("web", web("A=2"))]);
+        assert_eq!(replaced_with("a", &old, &new), Some("web"));
+        assert_eq!(replaced_with("a", &old, &old), None);
+        assert_eq!(replaced_with("web", &old, &new), None);
     }
 
     #[test]

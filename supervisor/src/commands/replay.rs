@@ -170,8 +170,12 @@ mod tests {
         let instance = ServiceName::from("web").slot(1).instance(1);
         let ready = event(Change::BecameReady(instance.clone()));
         assert!(check(&State::default(), &ready).is_err());
-        let launching =
-            event(Change::Launching { instance: instance.clone(), revision: "r".into(), epoch: 0 });
+        let launching = event(Change::Launching {
+            instance: instance.clone(),
+            revision: "r".into(),
+            epoch: 0,
+            joined: Default::default(),
+        });
         assert!(check(&State::default(), &launching).is_ok());
         let mut state = State::default();
         state.apply(&event(Change::SlotWanted(instance.slot.clone())));

@@ -34,16 +34,18 @@ impl Place<'_> {
             }
         }
         settings.devices = self.devices(service)?;
-        self.namespaces(service, settings)?;
+        self.namespaces(service, settings);
         self.names(service, settings)?;
-        if service.logging.compress {
-            let message = "rotated files are not compressed yet";
-            return Err(self.refuse("logging", message, "write `compress: \"false\"`"));
+        if service.logging.compress && service.logging.max_file < 2 {
+            let message = "with one file there is none that could be compressed";
+            let remedy = "write `max-file: \"2\"` or more, or remove `compress`";
+            return Err(self.refuse("logging.options.compress", message, remedy));
         }
         settings.log = LogRules {
             keep: service.logging.driver != LogDriver::None,
             longest: service.logging.max_size.0,
             files: service.logging.max_file,
+            compress: service.logging.compress,
         };
         settings.init = service.init.unwrap_or(false);
         settings.stdin_open = service.stdin_open;
@@ -138,16 +140,14 @@ impl Place<'_> {
         })
     }
 
-    fn namespaces(&self, service: &Service, settings: &mut Settings) -> Result<()> {
-        let joined = |key: &str| {
-            let message = "joining another service's namespaces is not supported yet";
-            Err(self.refuse(key, message, "leave it out; services reach each other by name"))
-        };
-        let mut host = |kind: &str| settings.of_host.extend([kind.to_string()]);
+    fn namespaces(&self, service: &Service, settings: &mut Settings) {
+        let (hosts, joins) = (&mut settings.of_host, &mut settings.joins);
+        let mut host = |kind: &str| hosts.extend([kind.to_string()]);
+        let mut join = |kind: &str, of: &String| joins.extend([(kind.to_string(), of.clone())]);
         match &service.pid {
             None => {}
             Some(PidMode::Host) => host("pid"),
-            Some(PidMode::Service(_)) => return joined("pid"),
+            Some(PidMode::Service(other)) => join("pid", other),
         }
         if service.uts_host {
             host("uts");
@@ -162,7 +162,10 @@ impl Place<'_> {
                 host("network");
                 settings.network = Network::Host;
             }
-            Some(NetworkMode::Service(_)) => return joined("network_mode"),
+            Some(NetworkMode::Service(other)) => {
+                join("network", other);
+                settings.network = Network::Joined;
+            }
         }
         match service.cgroup {
             None => {}
@@ -170,12 +173,29 @@ impl Place<'_> {
             Some(CgroupMode::Private) => settings.own.extend(["cgroup".to_string()]),
         }
         match &service.ipc {
-            None | Some(IpcMode::Shareable | IpcMode::Private) => {}
-            Some(IpcMode::Host) => settings.of_host.extend(["ipc".to_string()]),
+            None | Some(IpcMode::Private) => {}
+            Some(IpcMode::Shareable) => settings.shares_memory = true,
+            Some(IpcMode::Host) => host("ipc"),
             Some(IpcMode::None) => settings.without_shm = true,
-            Some(IpcMode::Service(_)) => return joined("ipc"),
+            Some(IpcMode::Service(other)) => join("ipc", other),
         }
-        Ok(())
+    }
+
+    /// Refuses `host-gateway` where nothing leads to the host.
+    fn check_way_to_host(&self, service: &Service) -> Result<()> {
+        let is_internal = |key: &String| self.nets.get(key).is_none_or(|net| net.internal);
+        let (message, remedy) = match service.network_mode {
+            Some(NetworkMode::None) => (
+                "without a network there is no way to the host",
+                "remove `host-gateway`, or `network_mode`",
+            ),
+            None if service.networks.keys().all(is_internal) => (
+                "there is no way to the host: every network of the service is internal",
+                "give it one more network that is not, or remove `host-gateway`",
+            ),
+            _ => return Ok(()),
+        };
+        Err(self.refuse("extra_hosts", message, remedy))
     }
 
     fn names(&self, service: &Service, settings: &mut Settings) -> Result<()> {
@@ -186,9 +206,8 @@ impl Place<'_> {
                         settings.hosts.entry(name.clone()).or_default().push(*ip);
                     }
                     HostAddress::Gateway => {
-                        let message = "`host-gateway` is not supported yet";
-                        let remedy = "write an address of the host, or use `network_mode: host`";
-                        return Err(self.refuse("extra_hosts", message, remedy));
+                        self.check_way_to_host(service)?;
+                        settings.host_names.insert(name.clone());
                     }
                 }
             }
@@ -198,7 +217,9 @@ impl Place<'_> {
             options: service.dns_opt.clone(),
             search: service.dns_search.clone(),
         };
-        settings.aliases.extend(service.container_name.clone());
+        if settings.network != Network::Joined {
+            settings.aliases.extend(service.container_name.clone());
+        }
         Ok(())
     }
 }

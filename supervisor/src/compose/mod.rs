@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use minisup_compose::minisup::LbProtocol;
 use minisup_compose::model::{
-    self, Condition, Deploy, Healthcheck, MountKind, PublishedPort, PullPolicy, RestartCondition,
-    Test,
+    self, Condition, Deploy, Healthcheck, MountKind, NetworkMode, PublishedPort, PullPolicy,
+    RestartCondition, Test,
 };
 use minisup_compose::{Disk, Loader, find};
 use minisup_core::restart::{RestartOn, RestartPolicy};
@@ -31,6 +31,7 @@ use crate::discovery::net::Net;
 use crate::image::{Images, Made, Pull};
 use crate::layout::Layout;
 use crate::model::{Health, Named, Probe, Protocol, Publish, ServiceSpec};
+use crate::settings::Network;
 
 /// A project from its files.
 #[derive(Debug)]
@@ -137,8 +138,10 @@ impl File {
             services.insert(key.to_string(), spec);
         }
         if services.len() > 1 {
-            let alone =
-                services.iter().filter(|(_, spec): &(_, &ServiceSpec)| !spec.is_reachable());
+            let is_alone = |spec: &ServiceSpec| {
+                !spec.is_reachable() && spec.settings.network != Network::Joined
+            };
+            let alone = services.iter().filter(|(_, spec)| is_alone(spec));
             warnings.extend(alone.map(|(name, _)| {
                 format!("other services cannot reach {name}: it has neither `ports` nor `expose`")
             }));
@@ -211,7 +214,7 @@ impl Place<'_> {
             (on.clone(), Need { condition, required: dependency.required })
         });
         let deploy = &service.deploy;
-        let order = self.order(service, is_fixed)?;
+        let (order, moves) = self.orders(service, is_fixed)?;
         let parallelism = match deploy.update_config.parallelism {
             0 => deploy.replicas.max(1), // all at a time
             some => some,
@@ -240,6 +243,8 @@ impl Place<'_> {
             drain_ms: service.minisup.lb.drain.0,
             restart: restart(deploy),
             order,
+            // Of no meaning to one that joins nobody.
+            moves: if settings.joins.is_empty() { Order::StartFirst } else { moves },
             parallelism,
             needs: needs.collect(),
             settings,
@@ -250,19 +255,22 @@ impl Place<'_> {
         })
     }
 
-    /// Which comes first in an update; `is_fixed` says that its address is.
-    fn order(&self, service: &model::Service, is_fixed: bool) -> Result<Order> {
+    /// Which comes first in an update, and in a mere move; `is_fixed` says that its address is.
+    fn orders(&self, service: &model::Service, is_fixed: bool) -> Result<(Order, Order)> {
+        // Two containers at once could write over each other.
+        let single = is_fixed || writes_to_disk(service);
+        let moves = if single { Order::StopFirst } else { Order::StartFirst };
         Ok(match service.deploy.update_config.order {
-            Some(model::Order::StopFirst) => Order::StopFirst,
+            Some(model::Order::StopFirst) => (Order::StopFirst, Order::StopFirst),
             Some(model::Order::StartFirst) if is_fixed => {
                 let message = "two containers cannot have one address at a time";
                 let remedy = "write `stop-first`, or remove `ipv4_address`";
                 return Err(self.refuse("deploy.update_config.order", message, remedy));
             }
-            Some(model::Order::StartFirst) => Order::StartFirst,
-            // Two containers at once could write over each other.
-            None if is_fixed || writes_to_disk(service) => Order::StopFirst,
-            None => Order::StartFirst,
+            Some(model::Order::StartFirst) => (Order::StartFirst, Order::StartFirst),
+            // Two programs cannot listen at one port of one network; of two networks they can.
+            None if joins_network(service) => (Order::StopFirst, moves),
+            None => (moves, moves),
         })
     }
 
@@ -341,6 +349,11 @@ fn writes_to_disk(service: &model::Service) -> bool {
         !mount.read_only && matches!(mount.kind, MountKind::Volume { .. } | MountKind::Bind { .. })
     };
     service.volumes.iter().any(is_shared)
+}
+
+/// Whether its containers are in the network of another service's.
+fn joins_network(service: &model::Service) -> bool {
+    matches!(service.network_mode, Some(NetworkMode::Service(_)))
 }
 
 /// Entry point and command together replace the image's; a command alone keeps its entry point.

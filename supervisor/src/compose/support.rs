@@ -3,7 +3,7 @@
 //! Everything that is not listed is refused at its place in the file.
 
 use anyhow::Result;
-use minisup_compose::model::{self, Deploy, Mode, PortMode, Rollout};
+use minisup_compose::model::{self, Deploy, IpcMode, Mode, NetworkMode, PortMode, Rollout};
 
 use super::Place;
 
@@ -132,6 +132,17 @@ impl Place<'_> {
         }
         if deploy.rollback_config != Deploy::default().rollback_config {
             warn("deploy.rollback_config", "has no effect yet", STILL);
+        }
+        if let Some(NetworkMode::Service(other)) = &service.network_mode
+            && service.container_name.is_some()
+        {
+            let message = format!("is no name in the network, which belongs to `{other}`");
+            warn("container_name", &message, "give `aliases` to the service that has the network");
+        }
+        if service.ipc == Some(IpcMode::Shareable) && service.shm_size.is_some() {
+            let message =
+                "has no effect with `ipc: shareable`: that memory has no limit of its own";
+            warn("shm_size", message, "limit the memory of the containers; it counts for them");
         }
         if service.ports.iter().any(|port| port.mode == PortMode::Host) {
             let remedy = "the client's address is in X-Forwarded-For, or comes with `send_proxy`";

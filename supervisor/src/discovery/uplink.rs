@@ -22,6 +22,7 @@
 //! ip netns exec switch nft -f RULES && ip netns exec switch sysctl net.ipv4.ip_forward=1
 //! ```
 
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
@@ -137,6 +138,15 @@ fn join(
             other => return other,
         }
     }
+}
+
+/// The host's address at the other end of the cables: that of its bridge.
+///
+/// # Errors
+/// The host's network is not there.
+pub(crate) fn host() -> Result<Ipv4Addr> {
+    let network = Store::open_default().and_then(|store| store.network(NAME));
+    Ok(network.map_err(|error| anyhow!("{}", network::in_one_line(&error)))?.ipv4.gateway)
 }
 
 /// Takes the cable of that owner away, and with the last one the host's network.

@@ -33,10 +33,15 @@ impl Settings {
     /// The networks that a container is in, `eth0` first.
     pub(crate) fn attached(&self) -> Vec<Attached> {
         match self.network {
-            Network::Host | Network::None => Vec::new(),
+            Network::Host | Network::None | Network::Joined => Vec::new(),
             Network::Project if self.networks.is_empty() => vec![Attached::default()],
             Network::Project => self.networks.clone(),
         }
+    }
+
+    /// Whether it cannot be without a network that leads out.
+    pub(crate) fn needs_way_out(&self) -> bool {
+        self.network == Network::Project && !self.host_names.is_empty()
     }
 
     /// Refuses several containers that must have one address.

@@ -81,6 +81,12 @@ pub(crate) struct Settings {
     pub(crate) of_host: BTreeSet<String>,
     /// Namespaces of its own beyond the usual ones.
     pub(crate) own: BTreeSet<String>,
+    /// Namespaces of other services, by the names of config.json, and whose they are.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) joins: BTreeMap<String, String>,
+    /// Its `/dev/shm` is shown to those that join its IPC namespace.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) shares_memory: bool,
     /// No `/dev/shm`.
     pub(crate) without_shm: bool,
     /// Whether it has networks.
@@ -90,6 +96,9 @@ pub(crate) struct Settings {
     pub(crate) networks: Vec<Attached>,
     /// Lines of /etc/hosts.
     pub(crate) hosts: BTreeMap<String, Vec<IpAddr>>,
+    /// Names in /etc/hosts that lead to the host, at whatever address it has for the container.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) host_names: BTreeSet<String>,
     /// How it asks for names.
     pub(crate) resolver: Resolver,
     /// More names of the service, in all of its networks.
@@ -121,6 +130,8 @@ pub(crate) enum Network {
     Host,
     /// Nothing but its own loopback.
     None,
+    /// Those of another service.
+    Joined,
 }
 
 /// How a container asks for names.
@@ -145,11 +156,14 @@ pub(crate) struct LogRules {
     pub(crate) longest: u64,
     /// Files per instance.
     pub(crate) files: u32,
+    /// Whether all but the one that is written to are compressed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) compress: bool,
 }
 
 impl Default for LogRules {
     fn default() -> LogRules {
-        LogRules { keep: true, longest: 10 << 20, files: 3 }
+        LogRules { keep: true, longest: 10 << 20, files: 3, compress: false }
     }
 }
 

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::net::{TcpListener, UdpSocket};
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::project::{Project, kill};
 use crate::traffic::Client;
 use crate::world::World;
@@ -17,16 +19,17 @@ pub(super) fn tests() -> Vec<Test> {
         test("followers_are_replaced_too", followers_are_replaced_too),
         test("free_ports_are_found_and_kept", free_ports_are_found_and_kept),
         test("a_terminal_outlives_the_brain", a_terminal_outlives_the_brain),
+        test("rotated_logs_are_compressed", rotated_logs_are_compressed),
         test("refusals_have_their_place", refusals_have_their_place),
     ]
 }
 
 /// A project of one file.
-struct File<'a>(Project<'a>);
+pub(super) struct File<'a>(pub(super) Project<'a>);
 
 impl<'a> File<'a> {
     /// Writes the file, beside an image with accounts.
-    fn new(world: &'a World, name: &str, text: &str) -> File<'a> {
+    pub(super) fn new(world: &'a World, name: &str, text: &str) -> File<'a> {
         let project = Project::new(world, name);
         let etc = project.bundle().join("rootfs/etc");
         std::fs::create_dir(&etc).expect("make a directory");
@@ -40,11 +43,11 @@ impl<'a> File<'a> {
         file
     }
 
-    fn write(&self, text: &str) {
+    pub(super) fn write(&self, text: &str) {
         std::fs::write(self.0.bundle().join("compose.yaml"), text).expect("write the file");
     }
 
-    fn up(&self) -> crate::call::Ran {
+    pub(super) fn up(&self) -> crate::call::Ran {
         let (file, runtime) = (self.0.bundle().join("compose.yaml"), programs::minirun());
         let mut up = vec!["up", "-d", "--wait", "--file", file.to_str().expect("UTF-8")];
         up.extend(["--runtime", runtime.to_str().expect("UTF-8")]);
@@ -53,7 +56,7 @@ impl<'a> File<'a> {
 
     /// What a shell in a service's container prints.
     #[track_caller]
-    fn sh(&self, service: &str, script: &str) -> String {
+    pub(super) fn sh(&self, service: &str, script: &str) -> String {
         self.0.ok(&["exec", service, "sh", "-c", script])
     }
 }
@@ -270,23 +273,76 @@ fn a_terminal_outlives_the_brain(world: &World) {
     file.0.down();
 }
 
+fn rotated_logs_are_compressed(world: &World) {
+    let script = "i=0; while [ $$i -lt 200 ]; do echo line $$i; i=$$((i+1)); done; \
+                  while [ ! -e /tmp/go ]; do sleep 0.1; done; \
+                  while [ $$i -lt 300 ]; do echo line $$i; i=$$((i+1)); done; exec sleep 1000";
+    let text = format!(
+        "services:\n  web:\n    image: .\n    tmpfs: [/tmp]\n    stop_grace_period: 1s\n    \
+         command: [sh, -c, '{script}']\n    \
+         logging: {{options: {{compress: \"true\", max-size: 4k, max-file: \"20\"}}}}\n"
+    );
+    let file = File::new(world, "packed", &text);
+    file.up().exits(0);
+    let logs = |options: &[&str]| file.0.ok(&[&["logs"][..], options].concat());
+    let lines = |from: usize, to: usize| -> String {
+        (from..to).map(|n| format!("web.1.1        | line {n}\n")).collect()
+    };
+    let files = |last: &str| {
+        let names = std::fs::read_dir(file.0.state_dir().join("logs")).expect("a directory");
+        let names = names.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter(|name| name.ends_with(last)).count()
+    };
+    // 200 lines of about 75 bytes are three full files and a rest.
+    file.0.wait_for("the last of them", || logs(&["--tail", "1"]) == lines(199, 200));
+    file.0.wait_for("all compressed", || files(".gz") >= 3 && files(".1") == 0);
+    assert_eq!(logs(&[]), lines(0, 200));
+    assert_eq!(logs(&["--since", "1h"]), lines(0, 200));
+    assert_eq!(logs(&["--tail", "150"]), lines(50, 200));
+    // Who follows sees each line once, whatever becomes of the files.
+    let follow = file.0.call(&["logs", "--follow"]).spawn();
+    follow.wait_for("line 199");
+    file.sh("web", "touch /tmp/go");
+    follow.wait_for("line 299");
+    assert_eq!(follow.output(), lines(0, 300));
+    follow.signal(Signal::KILL);
+    follow.wait();
+    file.0.ok(&["restart", "web"]);
+    file.0.wait_for("its successor", || logs(&["web.1.2"]).contains("line 199"));
+    file.0.wait_for("the end of the first", || file.0.pids().len() == 1);
+    assert_eq!(logs(&["--previous"]), lines(0, 300));
+    file.0.down();
+}
+
 fn refusals_have_their_place(world: &World) {
     let file = File::new(world, "refused", "");
     for (line, message) in [
         ("user: nobody", "has no user \"nobody\""),
         ("group_add: [wheel]", "has no group \"wheel\""),
         ("devices: [/dev/no-such]", "there is no /dev/no-such"),
-        ("extra_hosts: [\"h:host-gateway\"]", "`host-gateway` is not supported yet"),
-        ("network_mode: \"service:db\"", "not supported yet"),
-        ("pid: \"service:db\"", "not supported yet"),
+        (
+            "extra_hosts: [\"h:host-gateway\"]\n    network_mode: none",
+            "without a network there is no way to the host",
+        ),
+        (
+            "extra_hosts: [\"h:host-gateway\"]\n    networks: [back]",
+            "every network of the service is internal",
+        ),
+        ("network_mode: \"service:no\"", "there is no service `no`"),
+        ("ipc: \"service:db\"", "`db` keeps it to itself"),
+        ("pid: \"service:web\"", "a service cannot join itself"),
         ("networks: {back: {ipv6_address: \"fd00::9\"}}", "is in no subnet"),
         ("cgroup_parent: /x", "is not supported yet"),
         ("runtime: kata", "one runtime serves all"),
         ("security_opt: [\"seccomp=./no-such.json\"]", "no-such.json"),
-        ("logging: {options: {compress: \"true\"}}", "not compressed yet"),
+        (
+            "logging: {options: {compress: \"true\", max-file: \"1\"}}",
+            "there is none that could be compressed",
+        ),
     ] {
         file.write(&format!(
-            "services:\n  db: {{image: .}}\n  web:\n    image: .\n    {line}\nnetworks: {{back: {{}}}}\n"
+            "services:\n  db: {{image: .}}\n  web:\n    image: .\n    {line}\n\
+             networks: {{back: {{internal: true}}}}\n"
         ));
         let refused = file.up().fails(message);
         assert!(refused.errors.contains("compose.yaml:5:"), "{line}: {}", refused.errors);

@@ -17,6 +17,7 @@ pub(super) fn tests() -> Vec<Test> {
     };
     vec![
         net("ways_out", ways_out),
+        net("the_host_has_a_name", the_host_has_a_name),
         net("a_host_without_a_way", a_host_without_a_way),
         net("two_projects", two_projects),
         net("apart_and_together", apart_and_together),
@@ -34,7 +35,9 @@ impl<'a> File<'a> {
         let project = Project::new(world, name).on(host);
         let etc = project.bundle().join("rootfs/etc");
         std::fs::create_dir_all(&etc).expect("make a directory");
-        std::fs::write(etc.join("resolv.conf"), "").expect("write a file");
+        for empty in ["hosts", "resolv.conf"] {
+            std::fs::write(etc.join(empty), "").expect("write a file");
+        }
         let file = File(project);
         file.write(text);
         file
@@ -163,6 +166,54 @@ fn links(host: &Host<'_>) -> usize {
 }
 
 /// Services go on, what is missing is told, and nothing is left of the try.
+const NAMED: &str = r#"
+services:
+  web: {image: ., extra_hosts: ["the-host:host-gateway", "other:192.0.2.9"]}
+  app: {image: ., command: [/bin/probe, wait], network_mode: "service:web"}
+  near: {image: ., network_mode: host, extra_hosts: ["the-host:host-gateway"]}
+"#;
+
+fn the_host_has_a_name(host: &mut Host<'_>, world: &World) {
+    host.outside();
+    host.serves_itself();
+    let file = File::new(world, host, "named", NAMED);
+    // Where nothing leads out, a name for the host would lead nowhere.
+    let nft = host.call("sh", &["-c", "command -v nft"]).run().ok().output;
+    host.call("mount", &["--bind", "/dev/null", nft.trim()]).run().ok();
+    file.up(&["--wait-timeout", "3s"]).fails("there is no way to the host").fails("nft");
+    host.call("umount", &[nft.trim()]).run().ok();
+    file.up(&[]).exits(0);
+    let name = "sed -n 's/[[:space:]]the-host$//p' /etc/hosts";
+    let (_, address) = file.sh("web", name);
+    let address = address.trim();
+    assert_eq!(file.sh("app", name).1.trim(), address);
+    assert_eq!(file.sh("near", name).1.trim(), "127.0.0.1");
+    // It sees the project under one address of the host's network.
+    let seen = file.asks("web", &format!("{address}:7000/cgi-bin/who"));
+    let same_network = |seen: &str| seen.rsplit_once('.').map(|(net, _)| net.to_owned());
+    assert_eq!(seen.as_deref().and_then(same_network), same_network(address), "{seen:?}");
+    assert_eq!(file.asks("app", &format!("{address}:7000/cgi-bin/who")), seen);
+    file.up(&["--way-out", "no"]).fails("nothing leads there");
+    let pids = file.0.pids();
+    assert_eq!(pids.len(), 3);
+    // The way goes, and comes back from another address: who runs is told.
+    host.call("nft", &["flush", "ruleset"]).run().ok();
+    host.call("mount", &["--bind", "/dev/null", nft.trim()]).run().ok();
+    for cable in host.interfaces("mr") {
+        host.call("ip", &["link", "del", &cable]).run().ok();
+    }
+    file.up(&[]).exits(0).says("no way out of the network default");
+    host.call("umount", &[nft.trim()]).run().ok();
+    host.minirun(&["network", "create", "first"]).run().ok();
+    file.up(&[]).exits(0);
+    let (_, moved) = file.sh("web", name);
+    assert_ne!(moved.trim(), address);
+    assert!(file.asks("web", &format!("{}:7000/cgi-bin/who", moved.trim())).is_some(), "{moved}");
+    assert_eq!(file.0.pids(), pids);
+    host.minirun(&["network", "rm", "first"]).run().ok();
+    file.0.down();
+}
+
 fn a_host_without_a_way(host: &mut Host<'_>, world: &World) {
     host.outside();
     let file = File::new(world, host, "nowhere", WAYS);

@@ -24,6 +24,7 @@ mod limits;
 mod minisup;
 mod minisup_commands;
 mod minisup_datagrams;
+mod minisup_joined;
 mod minisup_keys;
 mod minisup_networks;
 mod minisup_protocols;
@@ -89,6 +90,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Test>)> {
         ("minisup", minisup::tests()),
         ("minisup_commands", minisup_commands::tests()),
         ("minisup_datagrams", minisup_datagrams::tests()),
+        ("minisup_joined", minisup_joined::tests()),
         ("minisup_keys", minisup_keys::tests()),
         ("minisup_networks", minisup_networks::tests()),
         ("minisup_protocols", minisup_protocols::tests()),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::joins;
 use crate::findings::Findings;
 use crate::load::complain;
 use crate::model::{Condition, Project, RestartCondition};
@@ -41,7 +42,9 @@ pub(super) fn check(project: &mut Project, cx: &mut Findings) {
         }
     }
     if let Some(circle) = circle(project) {
-        let path = format!("services.{}.depends_on.{}", circle[0], circle[1]);
+        let joined = project.services.get(circle[0]).and_then(|s| joins::key(s, circle[1]));
+        let written = format!("depends_on.{}", circle[1]);
+        let path = format!("services.{}.{}", circle[0], joined.unwrap_or(&written));
         let message = format!("services wait for each other: {}", circle.join(" → "));
         complain(cx, &path, message, "remove one dependency of the circle");
     }

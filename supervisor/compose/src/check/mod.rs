@@ -1,6 +1,7 @@
 //! What only the whole project shows: references, contradictions, collisions.
 
 mod dependencies;
+mod joins;
 mod ports;
 mod references;
 mod resources;
@@ -11,6 +12,7 @@ use crate::model::Project;
 
 /// Checks a project, and takes away optional dependencies on services that are left out.
 pub(crate) fn check(project: &mut Project, platform: &str, cx: &mut Findings) {
+    joins::check(project, cx);
     dependencies::check(project, cx);
     references::check(project, cx);
     ports::check(project, cx);

@@ -1,10 +1,10 @@
-//! Networks, volumes, secrets, configs and services that are named must be there.
+//! Networks, volumes, secrets and configs that are named must be there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::findings::Findings;
 use crate::load::complain;
-use crate::model::{IpcMode, MountKind, NetworkMode, PidMode, Project, Service};
+use crate::model::{MountKind, Project, Service};
 use crate::suggest;
 
 pub(super) fn check(project: &mut Project, cx: &mut Findings) {
@@ -28,7 +28,6 @@ pub(super) fn check(project: &mut Project, cx: &mut Findings) {
             let path = format!("{path}.configs[{index}].source");
             must_be("config", &grant.source, project.configs.keys(), &path, cx);
         }
-        check_shared(project, name, service, cx);
         check_targets(name, service, cx);
         check_addresses(project, name, service, cx);
     }
@@ -49,43 +48,6 @@ fn must_be<'a>(
             None => format!("define it: `{what}s: {{{name}: {{…}}}}` at the top of the file"),
         };
         complain(cx, path, format!("there is no {what} `{name}`"), remedy);
-    }
-}
-
-/// `service:NAME` in `network_mode`, `ipc` and `pid`.
-fn check_shared(project: &Project, name: &str, service: &Service, cx: &mut Findings) {
-    let network = match &service.network_mode {
-        Some(NetworkMode::Service(other)) => Some(("network_mode", other)),
-        _ => None,
-    };
-    let ipc = match &service.ipc {
-        Some(IpcMode::Service(other)) => Some(("ipc", other)),
-        _ => None,
-    };
-    let pid = match &service.pid {
-        Some(PidMode::Service(other)) => Some(("pid", other)),
-        _ => None,
-    };
-    for (key, other) in [network, ipc, pid].into_iter().flatten() {
-        let path = format!("services.{name}.{key}");
-        must_be("service", other, project.services.keys(), &path, cx);
-        if other == name {
-            complain(
-                cx,
-                &path,
-                "a service cannot join itself",
-                "name another service, or remove it",
-            );
-        }
-        let Some(owner) = project.services.get(other) else { continue };
-        if owner.deploy.replicas < service.deploy.replicas {
-            let message = format!("`{other}` has fewer replicas: slot by slot is joined");
-            complain(cx, &path, message, format!("give `{other}` as many replicas as `{name}`"));
-        }
-        if key == "network_mode" && !matches!(owner.network_mode, None | Some(NetworkMode::None)) {
-            let message = format!("`{other}` has no network of its own either");
-            complain(cx, &path, message, "name the service that has one");
-        }
     }
 }
 

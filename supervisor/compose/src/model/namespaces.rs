@@ -12,7 +12,7 @@ pub enum NetworkMode {
     None,
     /// The network of the host.
     Host,
-    /// That of the replica with the same number of another service.
+    /// That of the replica of another service: the one with the same number, or else the first.
     Service(String),
 }
 

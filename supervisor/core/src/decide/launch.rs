@@ -2,9 +2,9 @@
 //!
 //! Before a launch, in this order: the slot may be filled at all (its pause is over, its budget
 //! is not used up), it is not full of remains, its dependencies are met (first start only: a
-//! crash must not wait for somebody else's health), and the host has room. Whatever is missing is
-//! written down once, so that `explain` can say what a slot waits for. A slot that waits never
-//! keeps another from starting.
+//! crash must not wait for somebody else's health), those whose namespaces it joins run, and the
+//! host has room. Whatever is missing is written down once, so that `explain` can say what a slot
+//! waits for. A slot that waits never keeps another from starting.
 
 use crate::action::Action;
 use crate::event::{Change, Obstacle, Rule};
@@ -63,10 +63,15 @@ impl Step<'_> {
         let instance = self.state.next_instance(id);
         let revision = service.revision.clone();
         let epoch = self.state.control(&id.service).epoch;
-        let change =
-            Change::Launching { instance: instance.clone(), revision: revision.clone(), epoch };
+        let joined = self.owners(id).unwrap_or_default();
+        let change = Change::Launching {
+            instance: instance.clone(),
+            revision: revision.clone(),
+            epoch,
+            joined: joined.clone(),
+        };
         self.emit(change, rule, evidence);
-        self.act(Action::Launch { instance, revision });
+        self.act(Action::Launch { instance, revision, joined });
     }
 
     /// What keeps the slot from being filled now.
@@ -84,6 +89,11 @@ impl Step<'_> {
             && self.guards.hold(Guard::Dependencies)
         {
             return Some(obstacle);
+        }
+        if let Err(missing) = self.owners(id)
+            && self.guards.hold(Guard::OwnersFirst)
+        {
+            return Some(Obstacle::Namespaces(missing));
         }
         let room = self.state.reserved().plus(service.reserve).fits(self.state.host());
         if !self.guards.clear(Guard::Room, room) {

@@ -1,6 +1,7 @@
 //! Decisions: one file per rule. Each looks at the whole state and writes down what follows; the
 //! turn repeats them until none has anything to add.
 
+mod joined;
 mod launch;
 mod replace;
 mod route;
@@ -15,6 +16,7 @@ impl Step<'_> {
     pub(crate) fn decide(&mut self) {
         self.deadlines();
         self.follow_replicas();
+        self.stop_orphans();
         self.replace();
         self.advance_stops();
         self.fill_vacant_slots();

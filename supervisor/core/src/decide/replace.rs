@@ -56,7 +56,9 @@ impl Step<'_> {
         } else if new.condemned && new.phase == Phase::Unready {
             let evidence = "it became unhealthy before it was ready";
             self.begin_stop(&new.id, StopWhy::Unhealthy, Rule::Heal, evidence);
-        } else if self.guards.clear(Guard::ReadyBeforeHandover, new.is_ready()) {
+        } else if self.guards.clear(Guard::ReadyBeforeHandover, new.is_ready())
+            && self.guards.clear(Guard::StaysWithOwner, !self.state.serves_owner(old, new))
+        {
             let why = if old.condemned { StopWhy::Unhealthy } else { StopWhy::Replaced };
             let evidence = format!("{} is ready in its place", new.id);
             self.begin_stop(&old.id, why, Rule::Handover, &evidence);
@@ -102,9 +104,13 @@ impl Step<'_> {
         let slot = &only.id.slot;
         let in_change = |other: &&Slot| other.wanted && other.id != *slot && is_in_change(other);
         let changing = self.state.slots_of(name).filter(in_change).count();
-        if changing < service.parallelism as usize {
-            let why = StopWhy::Replaced;
-            self.begin_replacement(&only.id, service.order, why, Rule::Update, "outdated");
+        // Whoever has to follow another keeps that one's pace.
+        if changing < service.parallelism as usize || self.state.is_misplaced(only) {
+            let (order, rule, reason) = match self.state.is_superseded(only) {
+                true => (service.order, Rule::Update, "outdated"),
+                false => (service.moves, Rule::Joined, "not where it should be"),
+            };
+            self.begin_replacement(&only.id, order, StopWhy::Replaced, rule, reason);
         }
     }
 
@@ -118,7 +124,8 @@ impl Step<'_> {
         rule: Rule,
         reason: &str,
     ) {
-        if !self.state.slot(&id.slot).is_some_and(|slot| self.is_open(slot)) {
+        let open = self.state.slot(&id.slot).is_some_and(|slot| self.is_open(slot));
+        if !open || self.owners(&id.slot).is_err() {
             return;
         }
         let start_first = order == Order::StartFirst || !self.guards.hold(Guard::StopFirst);

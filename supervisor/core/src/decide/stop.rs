@@ -66,7 +66,7 @@ impl Step<'_> {
         let killing = matches!(instance.phase, Phase::Stopping { stage: StopStage::Kill, .. });
         let in_flight = instance.route != Route::Absent && !instance.idle;
         let patience =
-            |usual: Span, failed: Span| if why.is_failure() { usual.min(failed) } else { usual };
+            |usual: Span, failed: Span| if why.is_urgent() { usual.min(failed) } else { usual };
         let grace = patience(policy.grace, FAILED_GRACE);
         let (stage, limit) = match stage {
             StopStage::Unroute => (stage, UNROUTE_LIMIT),

@@ -1,5 +1,7 @@
 //! What becomes of the core's actions, and everything else that happens by itself.
 
+use std::collections::BTreeSet;
+
 use super::run::{Occurrence, Run};
 use super::witness::{Invariant, Violation};
 use crate::action::Action;
@@ -7,7 +9,6 @@ use crate::input::{Evidence, Input, Observation, Outcome, Status};
 use crate::instance::Route;
 use crate::name::{InstanceId, Revision};
 use crate::restart::ExitCause;
-use crate::spec::Order;
 use crate::time::Span;
 
 type Lived = Result<(), Violation>;
@@ -16,7 +17,9 @@ impl Run {
     /// Sets an action going.
     pub(super) fn perform(&mut self, action: Action) -> Lived {
         match action {
-            Action::Launch { instance, revision } => self.launch(instance, revision)?,
+            Action::Launch { instance, revision, joined } => {
+                self.launch(instance, revision, joined)?;
+            }
             Action::Probe { instance, role, attempt, after, timeout } => {
                 let key = (instance.clone(), role);
                 let token = self.probes.get(&key).copied().unwrap_or(0) + 1;
@@ -70,25 +73,32 @@ impl Run {
         Ok(())
     }
 
-    fn launch(&mut self, id: InstanceId, revision: Revision) -> Lived {
+    fn launch(
+        &mut self,
+        id: InstanceId,
+        revision: Revision,
+        joined: BTreeSet<InstanceId>,
+    ) -> Lived {
         self.busy.insert(id.clone());
         let Some(terms) = self.catalog.get(&(id.slot.service.clone(), revision.clone())) else {
             let detail = format!("{id} is to be made from unknown revision {revision}");
             return Err(Violation { invariant: Invariant::Slot, detail });
         };
-        let order =
-            self.project.services.get(&id.slot.service).map_or(Order::StartFirst, |s| s.order);
-        self.witness.launch(&self.world, &id, terms, order, self.host)?;
+        let service = self.project.services.get(&id.slot.service);
+        let orders =
+            service.map_or_else(Default::default, |service| (service.order, service.moves));
+        self.witness.launch(&self.world, (&id, &joined), terms, orders, self.host)?;
         self.summary.launches += 1;
-        let ok = !(self.storm && self.random.percent(self.weather.runtime));
+        let there = self.world.can_be_joined(&joined);
+        let ok = there && !(self.storm && self.random.percent(self.weather.runtime));
         let takes = if self.random.percent(2) {
             self.random.span(2000, 6000)
         } else {
             self.random.span(5, 300)
         };
         let at = self.at;
-        if ok || self.random.percent(50) {
-            self.world.create(&mut self.random, &id, &revision, terms, at);
+        if ok || there && self.random.percent(50) {
+            self.world.create(&mut self.random, (&id, joined), &revision, terms, at);
         }
         self.schedule(takes, Occurrence::LaunchEnds { id, ok });
         Ok(())
@@ -185,7 +195,14 @@ impl Run {
 
     /// A process ends; its parent hears of it soon, or sometimes only by looking.
     pub(super) fn ends(&mut self, id: InstanceId, cause: ExitCause) {
-        if self.world.end(&id, cause.clone()) && !(self.storm && self.random.percent(3)) {
+        if !self.world.end(&id, cause.clone()) {
+            return;
+        }
+        // A parent has to be told of them before the first process of the namespace is gone.
+        for other in self.world.dying_with(&id) {
+            self.ends(other, ExitCause::Signal(9));
+        }
+        if !(self.storm && self.random.percent(3)) {
             let takes = self.random.span(0, 30);
             self.schedule(takes, Occurrence::Deliver(Input::Exited { instance: id, cause }));
         }

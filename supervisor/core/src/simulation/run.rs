@@ -245,6 +245,9 @@ impl Run {
             let detail = format!("after {input:?} the events do not give the state");
             return Err(Violation { invariant: Invariant::Replay, detail });
         }
+        if !turn.events.is_empty() {
+            witness::nobody_left_behind(&self.state)?;
+        }
         let command = matches!(input, Input::Command(_));
         if !command && self.storm && self.random.permille(self.weather.brain / 40) {
             self.witness.forget(); // these events were never stored

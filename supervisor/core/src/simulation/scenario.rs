@@ -1,6 +1,6 @@
 //! What a seed stands for: a project on a host, and how bad a day it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::random::Random;
 use crate::name::{Revision, ServiceName};
@@ -51,11 +51,25 @@ pub(super) fn project(random: &mut Random) -> Project {
         if random.percent(40) && place > 0 {
             continue;
         }
-        let needs = if random.percent(50) { needs(random, &services) } else { BTreeMap::new() };
+        let mut needs = if random.percent(50) { needs(random, &services) } else { BTreeMap::new() };
+        let joins = if random.percent(30) { joins(random, &services) } else { BTreeSet::new() };
+        for joined in &joins {
+            let need = Need { condition: Condition::Started, required: true };
+            needs.entry(joined.clone()).or_insert(need).required = true;
+        }
         let job = *name == "migrate";
-        services.insert(ServiceName::from(*name), service(random, job, needs));
+        let service = Service { joins, ..service(random, job, needs) };
+        services.insert(ServiceName::from(*name), service);
     }
     Project { services }
+}
+
+/// Draws whose namespaces a service joins: mostly those of one, never those of a job.
+fn joins(random: &mut Random, earlier: &BTreeMap<ServiceName, Service>) -> BTreeSet<ServiceName> {
+    let stays = earlier.iter().filter(|(_, service)| service.restart.on == RestartOn::Any);
+    let stays: Vec<ServiceName> = stays.map(|(name, _)| name.clone()).collect();
+    let count = if random.percent(20) { 2 } else { 1 };
+    (0..count).filter_map(|_| random.pick(&stays).cloned()).collect()
 }
 
 fn needs(
@@ -95,11 +109,13 @@ fn service(random: &mut Random, job: bool, needs: BTreeMap<ServiceName, Need>) -
     };
     let ready = random.percent(30).then_some(timing);
     let probes = Probes { startup: Some(startup), ready, live: Some(timing) };
+    let order = if random.percent(70) { Order::StartFirst } else { Order::StopFirst };
     Service {
         revision: Revision::from("r0"),
         replicas: if job { 1 } else { 1 + u32::try_from(random.below(4)).unwrap_or(0) },
         parallelism: 1 + u32::try_from(random.below(2)).unwrap_or(0),
-        order: if random.percent(70) { Order::StartFirst } else { Order::StopFirst },
+        order,
+        moves: if random.percent(50) { order } else { Order::StartFirst },
         restart: restart(random, job),
         probes: if job { Probes::default() } else { probes },
         stop: StopPolicy {
@@ -108,6 +124,7 @@ fn service(random: &mut Random, job: bool, needs: BTreeMap<ServiceName, Need>) -
             grace: random.span(100, 5000),
         },
         needs,
+        joins: BTreeSet::new(),
         reserve: Reserve { memory_bytes: random.below(4) * 100, cpu_millis: 0 },
         routed: !job && random.percent(80),
     }

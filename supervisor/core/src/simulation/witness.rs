@@ -3,11 +3,11 @@
 //! It has its own view. Where it can it looks at the world's truth, not at the core's state, and
 //! it counts for itself, so that an error in the core is not repeated in the check.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::balancer::Balancer;
-use super::world::World;
+use super::world::{Body, World};
 use crate::event::{Change, Event, Rule};
 use crate::instance::{Phase, Route, StopStage, StopWhy};
 use crate::name::{InstanceId, ServiceName, SlotId};
@@ -43,6 +43,9 @@ pub enum Invariant {
     Budget,
     /// The first start comes after the dependencies.
     Dependencies,
+    /// Who joins namespaces joins those of one that runs, stays with it as long as it is in place,
+    /// and no longer.
+    Joined,
     /// Dependents end before what they depend on.
     ReverseOrder,
     /// After the faults: everything wanted runs, nothing else does.
@@ -103,7 +106,10 @@ impl Witness {
         let evidence = &event.reason.evidence;
         demand(!evidence.is_empty(), Invariant::Reason, || format!("{:?}", event.change))?;
         match &event.change {
-            Change::Launching { instance, .. } => self.launching(before, instance, event.at)?,
+            Change::Launching { instance, joined, .. } => {
+                self.launching(before, instance, event.at)?;
+                joins(before, instance, joined)?;
+            }
             Change::Stopping { instance, why, .. } => {
                 let begins = before.instance(instance).is_some_and(|i| i.is_running());
                 if begins {
@@ -138,7 +144,8 @@ impl Witness {
             _ => instance.stop_wanted,
         };
         let newer = before.slot(&id.slot).is_some_and(|slot| slot.live().any(|i| i.id > *id));
-        if newer || !why.is_none_or(StopWhy::is_failure) {
+        let lost = why.is_none() && instance.joined.iter().any(|owner| !stays(before, owner));
+        if newer || lost || !why.is_none_or(StopWhy::is_failure) {
             return;
         }
         let ready_for = |least| instance.ready_at.is_some_and(|r| at.since(r) >= least);
@@ -175,18 +182,19 @@ impl Witness {
     pub(super) fn launch(
         &self,
         world: &World,
-        id: &InstanceId,
+        (id, joined): (&InstanceId, &BTreeSet<InstanceId>),
         terms: &Service,
-        order: Order,
+        (order, moves): (Order, Order),
         host: Host,
     ) -> Checked {
-        let others: Vec<String> = world
-            .bodies
-            .iter()
+        let others = world.bodies.iter();
+        let others: Vec<(&InstanceId, &Body)> = others
             .filter(|(other, body)| other.slot == id.slot && *other != id && body.exists())
-            .map(|(other, _)| other.to_string())
             .collect();
+        let apart = others.iter().all(|(_, body)| body.joined != *joined);
+        let order = if apart { moves } else { order };
         let limit = if order == Order::StopFirst { 0 } else { 1 };
+        let others: Vec<String> = others.iter().map(|(other, _)| other.to_string()).collect();
         demand(others.len() <= limit, Invariant::Slot, || {
             format!("{id} is started beside {}", others.join(", "))
         })?;
@@ -248,6 +256,57 @@ fn dependencies(before: &State, service: &Service, id: &InstanceId) -> Checked {
     Ok(())
 }
 
+/// Checks that an instance is put into namespaces of the right slots, in which something runs.
+fn joins(before: &State, id: &InstanceId, joined: &BTreeSet<InstanceId>) -> Checked {
+    let service = before.project().services.get(&id.slot.service);
+    for name in service.into_iter().flat_map(|service| &service.joins) {
+        let replicas = before.replicas(name);
+        let index = if id.slot.index <= replicas { id.slot.index } else { 1 };
+        let of_it = joined.iter().find(|owner| owner.slot == name.slot(index));
+        let runs = of_it.and_then(|owner| before.instance(owner)).is_some_and(|o| o.is_running());
+        demand(runs, Invariant::Joined, || {
+            format!("{id} joins {joined:?}, and {name}.{index} has nobody else who runs")
+        })?;
+    }
+    Ok(())
+}
+
+/// Checks that an instance does not go while the one whose namespaces it is in, and which another
+/// is to replace, may still answer requests by it.
+fn stayed(before: &State, id: &InstanceId) -> Checked {
+    let Some(instance) = before.instance(id).filter(|one| !one.joined.is_empty()) else {
+        return Ok(());
+    };
+    let of_new = before.slot(&id.slot).and_then(Slot::current).map(|new| &new.joined);
+    let all_stay = instance.joined.iter().all(|owner| stays(before, owner));
+    let same_slots = of_new.is_some_and(|new| {
+        new.iter().map(|owner| &owner.slot).eq(instance.joined.iter().map(|owner| &owner.slot))
+    });
+    let same = of_new == Some(&instance.joined);
+    demand(same || !all_stay || !same_slots, Invariant::Joined, || {
+        format!("{id} leaves {:?}, which still serve", instance.joined)
+    })
+}
+
+/// Whether an instance has not ended, and has not been told to.
+fn stays(state: &State, id: &InstanceId) -> bool {
+    state.instance(id).is_some_and(|instance| match instance.phase {
+        Phase::Stopping { stage, .. } => stage < StopStage::Signal,
+        _ => instance.occupies(),
+    })
+}
+
+/// Checks after a turn that nobody goes on in the namespaces of one that has ended.
+pub(super) fn nobody_left_behind(state: &State) -> Checked {
+    for instance in state.instances().filter(|instance| instance.is_live()) {
+        let lost = instance.joined.iter().find(|owner| !stays(state, owner));
+        demand(lost.is_none(), Invariant::Joined, || {
+            format!("{} goes on in the namespaces of {lost:?}", instance.id)
+        })?;
+    }
+    Ok(())
+}
+
 fn floor(before: &State, id: &InstanceId, why: StopWhy) -> Checked {
     let name: &ServiceName = &id.slot.service;
     let ready = before.instance(id).is_some_and(|instance| instance.is_ready());
@@ -278,6 +337,7 @@ fn handover(before: &State, id: &InstanceId, event: &Event, world: &World) -> Ch
     if event.reason.rule != Rule::Handover {
         return Ok(());
     }
+    stayed(before, id)?;
     let newest = before.slot(&id.slot).and_then(Slot::current).filter(|new| new.id != *id);
     let answered = newest.is_some_and(|new| {
         new.is_ready() && world.bodies.get(&new.id).is_none_or(|body| body.proved)
@@ -304,8 +364,11 @@ pub(super) fn settled(state: &State, world: &World, balancer: &Balancer, now: Mo
         if !only.is_ready() || state.is_outdated(only) || only.condemned || !slot.wanted {
             return unsettled(format!("{} is {:?}", only.id, only.phase));
         }
-        if !world.bodies.get(&only.id).is_some_and(|body| body.answers(now)) {
+        let Some(body) = world.bodies.get(&only.id).filter(|body| body.answers(now)) else {
             return unsettled(format!("{} is thought ready and does not answer", only.id));
+        };
+        if !world.can_be_joined(&body.joined) {
+            return unsettled(format!("{} is in the namespaces of nobody", only.id));
         }
     }
     if let Some(stray) = world.bodies.keys().find(|id| state.instance(id).is_none()) {

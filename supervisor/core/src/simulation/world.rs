@@ -1,7 +1,7 @@
 //! The world outside the core: containers with a will of their own, and the runtime that makes
 //! them. It knows the truth that the core can only learn from inputs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::random::Random;
 use crate::input::{Container, Status};
@@ -29,6 +29,10 @@ pub(super) struct Body {
     pub(super) done_at: Option<Mono>,
     /// What it may use.
     pub(super) memory_bytes: u64,
+    /// Whose namespaces it is in.
+    pub(super) joined: BTreeSet<InstanceId>,
+    /// Whether the kernel kills it with the first of those that ends, as in a PID namespace.
+    pub(super) dies_with: bool,
 }
 
 impl Body {
@@ -57,7 +61,7 @@ impl World {
     pub(super) fn create(
         &mut self,
         random: &mut Random,
-        id: &InstanceId,
+        (id, joined): (&InstanceId, BTreeSet<InstanceId>),
         revision: &Revision,
         terms: &Service,
         now: Mono,
@@ -74,6 +78,8 @@ impl World {
             stubborn: random.percent(10),
             done_at: job.then(|| now + random.span(100, 3000)),
             memory_bytes: terms.reserve.memory_bytes,
+            dies_with: !joined.is_empty() && random.percent(40),
+            joined,
         };
         self.bodies.insert(id.clone(), body);
     }
@@ -89,6 +95,17 @@ impl World {
         }
     }
 
+    /// Whether all of them have namespaces that can be joined.
+    pub(super) fn can_be_joined(&self, owners: &BTreeSet<InstanceId>) -> bool {
+        owners.iter().all(|owner| self.bodies.get(owner).is_some_and(Body::runs))
+    }
+
+    /// Those that the kernel kills with this one.
+    pub(super) fn dying_with(&self, owner: &InstanceId) -> Vec<InstanceId> {
+        let dies = |body: &Body| body.dies_with && body.runs() && body.joined.contains(owner);
+        self.bodies.iter().filter(|(_, body)| dies(body)).map(|(id, _)| id.clone()).collect()
+    }
+
     pub(super) fn running(&self) -> Vec<InstanceId> {
         self.bodies.iter().filter(|(_, body)| body.runs()).map(|(id, _)| id.clone()).collect()
     }
@@ -101,6 +118,7 @@ impl World {
     pub(super) fn observe(&self) -> BTreeMap<InstanceId, Container> {
         let found = |body: &Body| Container {
             revision: body.revision.clone(),
+            joined: body.joined.clone(),
             status: body.status.clone(),
         };
         self.bodies.iter().map(|(id, body)| (id.clone(), found(body))).collect()

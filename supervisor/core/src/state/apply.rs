@@ -147,13 +147,16 @@ impl State {
 
     fn apply_to_instance(&mut self, id: &InstanceId, change: &Change, at: Mono) {
         match change {
-            Change::Launching { revision, epoch, .. } => {
-                self.add(Instance::new(id.clone(), revision.clone(), *epoch, at));
+            Change::Launching { revision, epoch, joined, .. } => {
+                let mut instance = Instance::new(id.clone(), revision.clone(), *epoch, at);
+                instance.joined.clone_from(joined);
+                self.add(instance);
             }
-            Change::Adopted { revision, deadline, .. } => {
+            Change::Adopted { revision, joined, deadline, .. } => {
                 let epoch = self.control(&id.slot.service).epoch;
                 let mut instance = Instance::new(id.clone(), revision.clone(), epoch, at);
                 instance.phase = Phase::Starting { deadline: *deadline };
+                instance.joined.clone_from(joined);
                 self.add(instance);
             }
             Change::Deleted(_) => {

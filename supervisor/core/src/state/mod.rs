@@ -147,8 +147,13 @@ impl State {
         self.revisions.get(service).is_some_and(|known| known.contains_key(revision))
     }
 
-    /// Whether an instance is not what its service wants now.
+    /// Whether an instance is not what its service wants now, or not where.
     pub fn is_outdated(&self, instance: &Instance) -> bool {
+        self.is_superseded(instance) || self.is_misplaced(instance)
+    }
+
+    /// Whether an instance is not what its service wants now.
+    pub fn is_superseded(&self, instance: &Instance) -> bool {
         let name = &instance.id.slot.service;
         self.project.services.get(name).is_some_and(|service| {
             service.revision != instance.revision || self.control(name).epoch != instance.epoch

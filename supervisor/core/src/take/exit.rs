@@ -23,14 +23,17 @@ impl Step<'_> {
             _ => instance.stop_wanted,
         };
         let ready_for = instance.ready_at.map(|at| self.now.since(at));
-        let evidence = match why {
-            Some(why) => format!("{cause}, after it was stopped: {why}"),
-            None => cause.to_string(),
+        let lost = self.state.lost_owner(instance).filter(|_| !cause.is_success()).cloned();
+        let evidence = match (why, &lost) {
+            (Some(why), _) => format!("{cause}, after it was stopped: {why}"),
+            (None, Some(owner)) => format!("{cause}, after {owner}, which it had joined"),
+            (None, None) => cause.to_string(),
         };
         let exited = Change::Exited { instance: id.clone(), cause: cause.clone() };
         self.emit(exited, Rule::Observed, evidence.clone());
         self.delete(id);
-        if why.is_none_or(StopWhy::is_failure) {
+        let by_itself = why.is_none() && lost.is_none();
+        if by_itself || why.is_some_and(StopWhy::is_failure) {
             let success = why.is_none() && cause.is_success();
             self.judge(id, &End { success, what: evidence, ready_for });
         }

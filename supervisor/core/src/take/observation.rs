@@ -96,7 +96,8 @@ impl Step<'_> {
             let startup = self.state.project().services.get(service).and_then(|s| s.probes.startup);
             let deadline = startup.map(|startup| self.now + startup.within);
             let revision = container.revision.clone();
-            let change = Change::Adopted { instance: id.clone(), revision, deadline };
+            let joined = container.joined.clone();
+            let change = Change::Adopted { instance: id.clone(), revision, joined, deadline };
             self.emit(change, Rule::Adoption, "it was found running in a vacant slot");
             self.begin_probing(id);
         } else if self.guards.hold(Guard::Strays) {

@@ -68,6 +68,7 @@ pub(super) fn service(up: &Up, made: Made) -> Result<ServiceSpec> {
         drain_ms: up.drain,
         restart: restart(&up.restart)?,
         order: if up.update_order == "stop-first" { Order::StopFirst } else { Order::StartFirst },
+        moves: Order::StartFirst,
         parallelism: up.update_parallelism,
         settings: Settings::default(),
         roles: Roles::default(),
