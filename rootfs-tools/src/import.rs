@@ -4,10 +4,10 @@
 //! 1  plan      which layers are there already, which must be read
 //! 2  read      all others, several at a time: digest, keep, decompress, unpack   (tmp/)
 //! 3  settle    from the lowest to the topmost: what depends on the layers below
-//! 4  flush     syncfs(2) for all of it, begun while step 2 goes on
-//! 5  publish   blobs and layers get their names, then the image gets its own
+//! 4  publish   blobs, each flushed, and layers get their names, then the image gets its own
 //! ```
-//! Until step 5 nothing can be seen, and a death before it leaves a directory in `tmp/`.
+//! The layers' files are flushed afterwards, by whoever opened the store (`store::durable`).
+//! Until step 4 nothing can be seen, and a death before it leaves a directory in `tmp/`.
 
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
@@ -19,18 +19,16 @@ use crate::layer::decode::{Decoded, decode};
 use crate::layer::limits::Limits;
 use crate::layer::unpack::Unpacking;
 use crate::layer::walk::Walk;
-use crate::progress::{Advance, Part, Progress, Silent, Watched};
+use crate::progress::{Part, Progress, Silent, Watched};
 use crate::reference::Reference;
 use crate::source::{Configuration, SourceImage, SourceLayer};
 use crate::store::Store;
 use crate::store::layers::{LayerRecord, NewLayer};
 use std::fs::File;
 use std::io;
-use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 /// How an image is brought into the store.
@@ -134,8 +132,7 @@ fn read_layers(store: &Store, source: &SourceImage, how: How<'_>) -> Result<Vec<
     order.sort_by_key(|at| std::cmp::Reverse(size(at)));
     let next = AtomicUsize::new(0);
     let failed = AtomicBool::new(false);
-    let (wake, woken) = sync_channel(1);
-    let work = |wake: SyncSender<()>| {
+    let work = || {
         while let Some(&at) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
             if failed.load(Ordering::Relaxed) {
                 return;
@@ -148,7 +145,7 @@ fn read_layers(store: &Store, source: &SourceImage, how: How<'_>) -> Result<Vec<
                 digest: layer.blob.as_ref().map(|blob| blob.digest).or(layer.diff_id),
                 bytes: layer.blob.as_ref().map(|blob| blob.size),
             };
-            let result = read_layer(store, layer, chain_id, part, how, &wake)
+            let result = read_layer(store, layer, chain_id, part, how)
                 .context(|| format!("layer {} of {count}{}", at + 1, named(layer)));
             failed.fetch_or(result.is_err(), Ordering::Relaxed);
             if let Ok(mut slot) = results[at].lock() {
@@ -158,51 +155,18 @@ fn read_layers(store: &Store, source: &SourceImage, how: How<'_>) -> Result<Vec<
     };
     let processors = thread::available_parallelism().map_or(1, usize::from);
     let threads = processors.max(LEAST_THREADS).min(count);
-    let flushed = thread::scope(|scope| {
-        let flusher = scope.spawn(|| flush_on_the_way(store, woken));
-        for wake in vec![wake.clone(); threads.saturating_sub(1)] {
-            scope.spawn(|| work(wake));
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(&work);
         }
-        work(wake);
-        flusher.join().unwrap_or_else(|panic| resume_unwind(panic))
+        work();
     });
     let results = results.into_iter().filter_map(|slot| slot.into_inner().ok().flatten());
     let layers = results.collect::<Result<Vec<_>>>()?;
-    flushed?;
     if layers.len() == count {
         Ok(layers)
     } else {
         Err(Error::Invalid("a layer was not read".into()))
-    }
-}
-
-/// After so many bytes of a layer, as it comes, what was written is flushed.
-const FLUSH_AFTER: u64 = 4 << 20;
-
-/// Lets the disk work while the layers are read: otherwise the flush at the end would take as long
-/// as all of them, with many small files. An error is told to one caller of syncfs(2) only, so it
-/// must not get lost here.
-fn flush_on_the_way(store: &Store, woken: Receiver<()>) -> Result<()> {
-    woken.iter().try_for_each(|()| store.flush())
-}
-
-/// Counts the bytes of a layer and wakes the flusher.
-#[derive(Debug)]
-struct Paced {
-    inner: Box<dyn Advance>,
-    wake: SyncSender<()>,
-    left: u64,
-}
-
-impl Advance for Paced {
-    fn advance(&mut self, bytes: u64) {
-        self.inner.advance(bytes);
-        self.left = self.left.saturating_sub(bytes);
-        if self.left == 0 {
-            self.left = FLUSH_AFTER;
-            // One that is busy flushes what was written until now, or will be woken again.
-            let _ = self.wake.try_send(());
-        }
     }
 }
 
@@ -217,13 +181,18 @@ fn read_layer(
     chain_id: Option<Digest>,
     part: Part,
     how: How<'_>,
-    wake: &SyncSender<()>,
 ) -> Result<Layer> {
     if let Some(record) = chain_id.map(|chain_id| store.layer(&chain_id)).transpose()?.flatten()
         && store.has_blob(&record.blob)
         && source.blob.as_ref().is_none_or(|blob| blob.digest == record.blob.digest)
     {
+        if let (Some(chain_id), Some(_)) = (chain_id, record.boot) {
+            store.note(|unflushed| &mut unflushed.met, chain_id);
+        }
         return Ok(Layer::There(Box::new(record.blob), record.diff_id));
+    }
+    if let Some(chain_id) = chain_id.filter(|chain_id| store.is_lost(chain_id)) {
+        store.note(|unflushed| &mut unflushed.again, chain_id);
     }
     let layer = store.new_layer()?;
     let here = source.blob.as_ref().filter(|blob| store.has_blob(blob));
@@ -232,10 +201,7 @@ fn read_layer(
         (None, Some(path)) => Some(path.clone()),
         (None, None) => Some(layer.blob()),
     };
-    let result = decode_layer(store, source, here, &layer, how.limits, || {
-        let (inner, wake) = (how.progress.begin(part), wake.clone());
-        Box::new(Paced { inner, wake, left: FLUSH_AFTER })
-    });
+    let result = decode_layer(store, source, here, &layer, how, part);
     if let (Err(error), Some(path)) = (&result, &source.kept)
         && !matches!(error.innermost(), Error::Network(_))
     {
@@ -243,6 +209,11 @@ fn read_layer(
         drop(std::fs::remove_file(path));
     }
     let (decoded, unpacking) = result?;
+    if let Some(file) = &kept {
+        // A blob cannot be made again. The other threads work meanwhile.
+        let flush = || File::open(file)?.sync_all();
+        flush().context(|| "flush the blob".into())?;
+    }
     Ok(Layer::New(Box::new(Read { decoded, layer, unpacking, kept })))
 }
 
@@ -253,15 +224,16 @@ fn decode_layer(
     source: &SourceLayer,
     here: Option<&Descriptor>,
     layer: &NewLayer,
-    limits: Limits,
-    begin: impl FnOnce() -> Box<dyn Advance>,
+    how: How<'_>,
+    part: Part,
 ) -> Result<(Decoded, Unpacking)> {
+    let limits = how.limits;
     let mut unpacking = Unpacking::new(layer.tree()?, layer.record()?, store.form(), limits)?;
     let input: Box<dyn io::Read + Send> = match here {
         Some(blob) => Box::new(store.open_blob(&blob.digest)?),
         None => (source.open)()?,
     };
-    let input = Watched::new(input, begin());
+    let input = Watched::new(input, how.progress.begin(part));
     let keep: Box<dyn io::Write + Send> = match (here, &source.kept) {
         (None, None) => Box::new(File::create_new(layer.blob())?),
         _ => Box::new(io::sink()),
@@ -285,7 +257,7 @@ fn decode_layer(
     Ok((decoded, unpacking))
 }
 
-/// Completes the new layers from the lowest up, flushes them, and gives them their places.
+/// Completes the new layers from the lowest up, and gives them their places.
 fn settle(
     store: &Store,
     layers: Vec<Layer>,
@@ -322,7 +294,8 @@ fn settle(
         descriptors.push(blob);
         fresh.push((layer, chain[at], decoded.blob, kept));
     }
-    if !fresh.is_empty() {
+    if store.boot().id().is_none() && !fresh.is_empty() {
+        // Nobody could tell afterwards whether the machine was started again.
         store.flush()?;
     }
     for (layer, chain_id, blob, kept) in fresh {

@@ -35,6 +35,10 @@ pub struct Ready {
     pub index: Stamp,
     /// The chain ids of its layers, the topmost first.
     pub layers: Vec<String>,
+    /// Under which boot this holds, when files of the layers may not be on the disk: another one may
+    /// not have them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
     /// What the image's or the caller's arguments are given to.
     pub entrypoint: Vec<String>,
     /// The image's arguments.
@@ -105,6 +109,7 @@ impl Ready {
             && self.user == user
             && self.store == store
             && Stamp::of(store) == Some(self.index)
+            && (self.boot.is_none() || self.boot == boot_id())
             && self.layers.iter().all(|layer| record_of(store, layer).is_some_and(|r| r.exists()));
         if !is_current {
             return None;
@@ -144,6 +149,12 @@ fn record(store: &Path, layers: &[String], bundle: &Path) -> Option<()> {
     // Whoever finds itself alone in the store removes what is half made.
     let temporary = store.join("tmp").join(format!("{key}-{}", std::process::id()));
     fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, place)).ok()
+}
+
+/// Which start of the machine this is, random(4); `None` without /proc.
+pub fn boot_id() -> Option<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(text.trim_end().to_owned()).filter(|id| !id.is_empty())
 }
 
 /// Where the images of this user are: `/var/lib/minirun/images` for root, otherwise in the user's
@@ -190,6 +201,7 @@ mod tests {
             store: store.to_owned(),
             index,
             layers: vec!["sha256:ab".into()],
+            boot: None,
             entrypoint: vec!["/bin/web".into()],
             cmd: vec!["serve".into()],
             config: json!({"process": {"args": ["another"]}}),
@@ -220,6 +232,10 @@ mod tests {
         assert_eq!(make(&[]), None, "of another user");
         save(&Ready { store: "/elsewhere".into(), ..ready(index) });
         assert_eq!(make(&[]), None, "the store was moved");
+        save(&Ready { boot: Some("another".into()), ..ready(index) });
+        assert_eq!(make(&[]), None, "the machine was started again before the layers were durable");
+        save(&Ready { boot: boot_id(), ..ready(index) });
+        assert_eq!(make(&["stop"]), Some(json!(["/bin/web", "stop"])), "and not since then");
         save(&Ready { layers: vec!["sha256:cd".into()], ..ready(index) });
         assert_eq!(make(&[]), None, "a layer is missing");
         save(&Ready { entrypoint: Vec::new(), cmd: Vec::new(), ..ready(index) });

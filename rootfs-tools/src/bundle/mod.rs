@@ -58,6 +58,11 @@ pub fn create(store: &Store, name: &Reference, directory: &Path, wish: &Wish) ->
             runtime_config::of_image(&image, &trees, store.form(), &view, upper.as_deref())?;
         let layers = chain.iter().map(Digest::to_string).collect();
         let life = if wish.ephemeral { Lifetime::ThisBoot } else { Lifetime::Lasting };
+        if life == Lifetime::Lasting {
+            // What a bundle names must be there as long as it is.
+            store.make_durable(&chain.iter().copied().collect())?;
+        }
+        let is_flushing = chain.iter().any(|chain_id| store.is_flushing(chain_id));
         prepare(&directory, wish.force)?;
         // First the store learns who needs the layers, then somebody does.
         store.add_bundle(&directory, chain, life)?;
@@ -69,6 +74,7 @@ pub fn create(store: &Store, name: &Reference, directory: &Path, wish: &Wish) ->
                 store: store.root().to_owned(),
                 index: *index,
                 layers,
+                boot: store.boot().id().filter(|_| is_flushing).map(str::to_owned),
                 entrypoint: image.config.config.entrypoint.clone(),
                 cmd,
                 config: serde_json::from_slice(&config)?,
@@ -118,6 +124,9 @@ fn ensure_unpacked(store: &Store, name: &Reference, image: &Image) -> Result<Vec
                 return Err(Error::Unsupported(format!(
                     "layer {chain_id} was unpacked by a user with other privileges; use a store of your own (--store)"
                 )));
+            }
+            Some(record) if record.boot.is_some() => {
+                store.note(|unflushed| &mut unflushed.met, *chain_id);
             }
             Some(_) => {}
         }

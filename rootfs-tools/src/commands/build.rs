@@ -2,6 +2,7 @@
 
 use super::import;
 use super::output::Output;
+use super::sync::Wait;
 use clap::Args;
 use rootfs_tools::build::{self, Plan};
 use rootfs_tools::{Context, Error, Reference, Result, Store};
@@ -32,6 +33,8 @@ pub(crate) struct Build {
     /// The network of RUN: that of this machine, or none
     #[arg(long, value_name = "NETWORK", default_value = "host", value_parser = ["host", "none"])]
     network: String,
+    #[command(flatten)]
+    wait: Wait,
 }
 
 impl Build {
@@ -59,6 +62,7 @@ impl Build {
         };
         let mut tell = |line: &str| output.tell(line);
         let imported = build::build(store, &plan, &self.tag, &mut tell).context(step)?;
+        self.wait.wait(store).context(step)?;
         import::report(&self.tag, &imported, output)
     }
 }

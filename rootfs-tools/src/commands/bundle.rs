@@ -20,7 +20,8 @@ pub(crate) struct Bundle {
     #[arg(long)]
     force: bool,
     /// The bundle is for one container and ends with it; what the container writes goes to the
-    /// store, and nothing is flushed to the disk
+    /// store, and nothing is flushed to the disk. Otherwise the image's layers are on the disk when
+    /// the bundle is there
     #[arg(long)]
     ephemeral: bool,
     /// Arguments for the image's entry point, or the program when it has none

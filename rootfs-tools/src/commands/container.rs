@@ -2,6 +2,7 @@
 
 use super::import;
 use super::output::Output;
+use super::sync::Wait;
 use super::text;
 use clap::Args;
 use linux::OFlag;
@@ -60,15 +61,19 @@ pub(crate) struct Commit {
     /// The time that the image says it was made at (RFC 3339) [default: none]
     #[arg(long, value_name = "TIME")]
     created: Option<String>,
+    #[command(flatten)]
+    wait: Wait,
 }
 
 impl Commit {
     pub(crate) fn run(&self, store: &Store, output: Output) -> Result<()> {
         let container =
             Container::find(store, &self.which.bundle, self.which.container.as_deref())?;
+        let step = || format!("commit {}", self.which.bundle.display());
         let imported = container
             .commit(store, &self.name, self.created.clone(), "rootfs-tools commit")
-            .context(|| format!("commit {}", self.which.bundle.display()))?;
+            .context(step)?;
+        self.wait.wait(store).context(step)?;
         import::report(&self.name, &imported, output)
     }
 }

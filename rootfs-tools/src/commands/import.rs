@@ -2,6 +2,7 @@
 
 use super::LimitArgs;
 use super::output::Output;
+use super::sync::Wait;
 use clap::Args;
 use rootfs_tools::image::config::{ImageConfig, RunConfig};
 use rootfs_tools::image::platform::Platform;
@@ -29,6 +30,8 @@ pub(crate) struct Import {
     run: RunArgs,
     #[command(flatten)]
     limits: LimitArgs,
+    #[command(flatten)]
+    wait: Wait,
 }
 
 /// How to run a root file system that does not say it itself.
@@ -165,6 +168,7 @@ fn bring(
     let progress = output.progress();
     let how = How { limits: options.limits.limits(), progress: &*progress };
     let imported = import::import(store, &source, &name, how).context(step)?;
+    options.wait.wait(store).context(step)?;
     report(&name, &imported, output)?;
     Ok(name)
 }
@@ -228,6 +232,7 @@ pub(crate) fn archive(store: &Store, path: &Path, output: Output) -> Result<Refe
         platform: None,
         run: RunArgs::default(),
         limits: LimitArgs::default(),
+        wait: Wait::default(),
     };
     bring(store, path, None, &options, output)
 }

@@ -39,6 +39,7 @@ impl Inspect {
                 "chainId": chain_id,
                 "unpacked": record.as_ref().map(|record| record.bytes),
                 "entries": record.as_ref().map(|record| record.entries),
+                "durable": record.as_ref().map(|record| record.boot.is_none()),
                 "tree": record.as_ref().map(|_| store.tree_path(chain_id)),
             }));
         }

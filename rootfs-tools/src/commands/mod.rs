@@ -9,6 +9,7 @@ pub(crate) mod ls;
 pub(crate) mod manage;
 pub(crate) mod output;
 pub(crate) mod registry;
+pub(crate) mod sync;
 pub(crate) mod text;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -69,6 +70,7 @@ enum Command {
     Gc(manage::Gc),
     Df(manage::Df),
     Verify(manage::Verify),
+    Sync(sync::Sync),
 }
 
 /// Limits on what an image may ask for.
@@ -98,9 +100,16 @@ impl LimitArgs {
 impl Cli {
     pub(crate) fn run(self) -> Result<()> {
         let path = self.store.map_or_else(Store::default_path, Ok)?;
-        let store = Store::open(&path)?;
         let output = self.output;
-        match self.command {
+        if let Command::Sync(command) = self.command {
+            return command.run(&path, output);
+        }
+        let store = Store::open(&path)?;
+        let result = match self.command {
+            // The end of the store is its own.
+            Command::Gc(command) => return command.run(store, output),
+            // Done above, before the store was opened.
+            Command::Sync(_) => Ok(()),
             Command::Import(command) => command.run(&store, output),
             Command::Ls(command) => command.run(&store, output),
             Command::Pull(command) => command.run(&store, output),
@@ -114,9 +123,10 @@ impl Cli {
             Command::Inspect(command) => command.run(&store),
             Command::Tag(command) => command.run(&store, output),
             Command::Rm(command) => command.run(&store, output),
-            Command::Gc(command) => command.run(store, output),
             Command::Df(command) => command.run(&store, output),
             Command::Verify(command) => command.run(&store, output),
-        }
+        };
+        // Also a command that failed may have written layers.
+        result.and(sync::afterwards(&store, output))
     }
 }

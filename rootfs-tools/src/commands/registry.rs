@@ -1,6 +1,7 @@
 //! `pull` and `push`: images of registries.
 
 use super::output::Output;
+use super::sync::Wait;
 use super::{LimitArgs, import, text};
 use clap::Args;
 use rootfs_tools::image::platform::Platform;
@@ -38,6 +39,8 @@ pub(crate) struct Pull {
     registry: RegistryArgs,
     #[command(flatten)]
     limits: LimitArgs,
+    #[command(flatten)]
+    wait: Wait,
 }
 
 impl Pull {
@@ -54,6 +57,7 @@ impl Pull {
         let progress = output.progress();
         let how = How { limits: self.limits.limits(), progress: &*progress };
         let imported = rootfs_tools::import::import(store, &source, name, how).context(step)?;
+        self.wait.wait(store).context(step)?;
         import::report(name, &imported, output)
     }
 }

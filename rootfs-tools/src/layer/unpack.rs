@@ -221,9 +221,8 @@ impl Unpacking {
             record.rewind()?;
             let mut recorder = Recorder::new(record)?;
             scan::record(self.target.root(), self.target.form(), &mut recorder)?;
-            (record, tree) = recorder.finish()?;
+            (_, tree) = recorder.finish()?;
         }
-        record.sync_all()?;
         Ok(Unpacked { tree, entries: self.entries, notices: self.notices })
     }
 

@@ -145,6 +145,21 @@ impl Store {
         Ok(collected)
     }
 
+    /// Removes what lies in a layer's place, unless a container still has it mounted.
+    ///
+    /// # Errors
+    /// When it is mounted, or cannot be removed.
+    pub(super) fn make_way(&self, chain_id: &Digest) -> Result<()> {
+        let mut mounted = Needed::default();
+        mark_mounts(&mut mounted)?;
+        if mounted.layers.contains(chain_id) {
+            return Err(Error::Conflict(
+                "files of it were lost by the disk, and a container that runs has it mounted; end the container first".into(),
+            ));
+        }
+        self.drop_layer(chain_id)
+    }
+
     /// Takes a layer out of sight at once, and then removes it.
     ///
     /// # Errors
@@ -159,7 +174,7 @@ impl Store {
 }
 
 /// The digests that name the files in a directory, sorted. Other names are not ours.
-fn names(directory: &Path) -> Result<Vec<Digest>> {
+pub(super) fn names(directory: &Path) -> Result<Vec<Digest>> {
     let mut digests = Vec::new();
     for entry in fs::read_dir(directory)? {
         let name = entry?.file_name();

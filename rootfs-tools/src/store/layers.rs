@@ -1,6 +1,8 @@
 //! Unpacked layers: directories that are named by their chain id and never change.
 
 use super::Store;
+use super::durable::{DURABLE, FLUSHING, STATE};
+use super::lock::Lock;
 use super::scratch::Scratch;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
@@ -39,13 +41,18 @@ pub struct LayerRecord {
     /// The digest of `tree.verity`, when the layer is sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verity: Option<Digest>,
+    /// The start of the machine under which the files were written, when they may not be on the
+    /// disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
 }
 
 impl LayerRecord {
     /// A record of this version.
     pub fn new(diff_id: Digest, parent: Option<Digest>, blob: Descriptor, form: Form) -> Self {
         let (tree, bytes, entries) = (Digest::of(b""), 0, 0);
-        Self { version: VERSION, diff_id, parent, blob, tree, form, bytes, entries, verity: None }
+        let (version, verity, boot) = (VERSION, None, None);
+        Self { version, diff_id, parent, blob, tree, form, bytes, entries, verity, boot }
     }
 }
 
@@ -105,24 +112,34 @@ impl Store {
         self.layer_path(chain_id).join("fs")
     }
 
-    /// What is recorded about an unpacked layer; `None` when it is not unpacked.
+    /// What is recorded about an unpacked layer; `None` when it is not unpacked, or a start of the
+    /// machine came before its files were on the disk. `boot` is `None` when they are.
     ///
     /// # Errors
     /// When the record is damaged, or of a later version.
     pub fn layer(&self, chain_id: &Digest) -> Result<Option<LayerRecord>> {
-        let bytes = match fs::read(self.layer_path(chain_id).join("layer.json")) {
+        let directory = self.layer_path(chain_id);
+        let bytes = match fs::read(directory.join("layer.json")) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             result => result.context(|| format!("read the record of layer {chain_id}"))?,
         };
-        let record: LayerRecord =
-            document::parse(&bytes).context(|| format!("the record of layer {chain_id}"))?;
+        let is_durable = fs::read(directory.join(STATE)).is_ok_and(|state| state == DURABLE);
+        let mut record: LayerRecord = match document::parse(&bytes) {
+            // Also a record is a file that a power cut may have left without its content.
+            Err(_) if !is_durable => return Ok(None),
+            result => result.context(|| format!("the record of layer {chain_id}"))?,
+        };
         if record.version != VERSION {
             return Err(Error::Unsupported(format!(
                 "layer {chain_id} was unpacked by another version of rootfs-tools (format {}); remove the directory, and it is unpacked again",
                 record.version
             )));
         }
-        Ok(Some(record))
+        if is_durable {
+            record.boot = None;
+        }
+        let is_there = record.boot.is_none() || record.boot.as_deref() == self.boot.id();
+        Ok(is_there.then_some(record))
     }
 
     /// Begins a layer.
@@ -135,35 +152,62 @@ impl Store {
         Ok(layer)
     }
 
-    /// Writes down what a layer is. Its files must be flushed after this and before it is
-    /// published.
+    /// Writes down what a layer is, and under which boot.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn seal_layer(&self, layer: &NewLayer, record: &LayerRecord) -> Result<()> {
         let seal = || -> Result<()> {
+            let boot = self.boot.id().map(str::to_owned);
+            let state = if boot.is_some() { FLUSHING } else { DURABLE };
+            let record = LayerRecord { boot, ..record.clone() };
             let mut file = File::create_new(layer.layer().join("layer.json"))?;
-            Ok(file.write_all(&document::to_bytes(record)?)?)
+            file.write_all(&document::to_bytes(&record)?)?;
+            Ok(File::create_new(layer.layer().join(STATE))?.write_all(state)?)
         };
         seal().context(|| "write the record of the layer".into())
     }
 
-    /// Gives a complete, flushed layer its place. Another process may have been faster: then its
-    /// layer stays, for it is the same.
+    /// Gives a complete layer its place. Another process may have been faster: then its layer
+    /// stays, for it is the same. What lies there and counts as not unpacked makes way.
     ///
     /// # Errors
-    /// When it cannot be renamed.
+    /// When it cannot be renamed, or what lies there is mounted.
     pub fn publish_layer(&self, layer: NewLayer, chain_id: &Digest) -> Result<()> {
-        match fs::rename(layer.layer(), self.layer_path(chain_id)) {
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists
-                ) =>
-            {
-                Ok(())
+        let target = self.layer_path(chain_id);
+        let step = || format!("keep layer {chain_id}");
+        // Who finds something there must be the only one who judges and replaces it.
+        let mut alone = None;
+        loop {
+            match fs::rename(layer.layer(), &target) {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists
+                    ) => {}
+                result => {
+                    result.context(step)?;
+                    if self.boot.id().is_some() {
+                        self.note(|unflushed| &mut unflushed.written, *chain_id);
+                    }
+                    return Ok(());
+                }
             }
-            result => result.context(|| format!("keep layer {chain_id}")),
+            if alone.is_none() {
+                alone = Some(Lock::exclusive(&self.root.join("layers.lock")).context(step)?);
+            }
+            if let Some(record) = self.layer(chain_id)? {
+                if record.boot.is_some() {
+                    self.note(|unflushed| &mut unflushed.met, *chain_id);
+                }
+                return Ok(());
+            }
+            self.make_way(chain_id).context(step)?;
         }
+    }
+
+    /// Whether something lies in a layer's place that counts as not unpacked.
+    pub fn is_lost(&self, chain_id: &Digest) -> bool {
+        self.layer_path(chain_id).exists() && matches!(self.layer(chain_id), Ok(None))
     }
 }

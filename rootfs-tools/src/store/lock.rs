@@ -19,6 +19,14 @@ impl Lock {
         lock(path, FlockArg::LockShared)
     }
 
+    /// The same with a file that must be there: nothing is made in a directory that somebody removes.
+    ///
+    /// # Errors
+    /// When the file is not there.
+    pub fn shared_existing(path: &Path) -> Result<Self> {
+        take(File::open(path)?, FlockArg::LockShared)
+    }
+
     /// A lock that only one holds; waits for all others to end.
     ///
     /// # Errors
@@ -58,6 +66,9 @@ impl Lock {
 }
 
 fn lock(path: &Path, how: FlockArg) -> Result<Lock> {
-    let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+    take(OpenOptions::new().read(true).append(true).create(true).open(path)?, how)
+}
+
+fn take(file: File, how: FlockArg) -> Result<Lock> {
     Flock::lock(file, how).map(Lock).map_err(|(_, errno)| errno.into())
 }

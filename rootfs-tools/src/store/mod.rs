@@ -8,6 +8,7 @@
 //! ├── blobs/sha256/HEX              manifests, configurations, layers as they came; 0444
 //! ├── layers/sha256/HEX/            an unpacked layer, HEX being its chain id
 //! │   ├── layer.json                {"version":1, diffId, parent, blob, tree, form, bytes, entries, …}
+//! │   ├── state                     `flushing`, under the boot that layer.json names, or `durable`
 //! │   ├── tree.mtree                what each file was when it was written
 //! │   ├── tree.verity               of a sealed layer: what the kernel holds each file to
 //! │   └── fs/                       the tree, as overlayfs wants a lower layer
@@ -18,20 +19,24 @@
 //! ├── partial/sha256/HEX            blobs that a pull has begun; resumed or collected
 //! ├── tmp/                          everything half made, by the process that makes it
 //! ├── lock                          flock: shared to work, exclusive to collect
+//! ├── flush.lock                    flock: while layers become durable
+//! ├── layers.lock                   flock: while a layer that counts as not unpacked is replaced
 //! └── index.lock                    flock: while index.json is replaced
 //! ```
 //!
 //! The first three lines are an OCI image layout (image-spec, image-layout.md), so any OCI tool
 //! reads the store as it is: `skopeo inspect oci:STORE:web:latest`, `umoci ls --layout STORE`.
 //!
-//! **Nothing half made is ever seen.** A blob or a layer is made under `tmp/`, flushed, and then
-//! renamed to its name, which is the promise that it is complete; `index.json` is replaced after
-//! everything that it names is in place. So whatever dies, at whatever moment, leaves files that
-//! nobody refers to, and the next process that finds itself alone removes them.
+//! **Nothing half made is ever seen.** A blob or a layer is made under `tmp/` and then renamed to its
+//! name, which is the promise that it is complete; `index.json` is replaced after everything that it
+//! names is in place. So whatever dies, at whatever moment, leaves files that nobody refers to, and
+//! the next process that finds itself alone removes them. Blobs and `index.json` are flushed before
+//! they get their names, layers afterwards ([`durable`]).
 
 pub mod blobs;
 pub mod bundles;
 pub mod collect;
+pub mod durable;
 pub mod index;
 pub mod layers;
 pub mod lock;
@@ -41,6 +46,7 @@ pub mod verify;
 
 use crate::error::{Context, Error, Result};
 use crate::layer::whiteout::Form;
+use durable::{Boot, Unflushed};
 use lock::Lock;
 use scratch::{Scratch, ScratchFile};
 use serde::Deserialize;
@@ -48,6 +54,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 /// The directories of a store, parents first.
 const DIRECTORIES: [&str; 11] = [
@@ -82,6 +89,13 @@ pub struct Store {
     root: PathBuf,
     /// Shared while we work, exclusive while we collect; its end is the end of our work.
     lock: Lock,
+    /// The root, open since before anything was written: an error of the disk is told once to each
+    /// open file, and this one gets all that are about us.
+    disk: File,
+    boot: Boot,
+    unflushed: Mutex<Unflushed>,
+    /// Held by a process that goes on for another one ([`Store::go_on`]).
+    flush_lock: Option<File>,
 }
 
 impl Store {
@@ -104,6 +118,14 @@ impl Store {
     /// # Errors
     /// When the directory cannot be made, or is the layout of a later version.
     pub fn open(root: &Path) -> Result<Self> {
+        Self::open_under(root, Boot::current())
+    }
+
+    /// The same as if the machine had been started with this boot.
+    ///
+    /// # Errors
+    /// As for [`Store::open`].
+    pub fn open_under(root: &Path, boot: Boot) -> Result<Self> {
         let step = || format!("open the store {}", root.display());
         let open = || -> Result<Self> {
             let root = std::path::absolute(root)?;
@@ -115,7 +137,8 @@ impl Store {
                 }
                 None => Lock::shared(&root.join("lock"))?,
             };
-            let store = Self { root, lock };
+            let (disk, unflushed) = (File::open(&root)?, Mutex::default());
+            let store = Self { root, lock, disk, boot, unflushed, flush_lock: None };
             store.check_layout()?;
             Ok(store)
         };
@@ -132,6 +155,11 @@ impl Store {
         Form::of_this_process()
     }
 
+    /// The start of the machine under which this process works.
+    pub fn boot(&self) -> &Boot {
+        &self.boot
+    }
+
     /// A place for something half made.
     ///
     /// # Errors
@@ -140,13 +168,12 @@ impl Store {
         Scratch::new(&self.root.join("tmp"))
     }
 
-    /// Flushes the file system of the store, so that what is renamed next survives a power cut.
+    /// Flushes the file system of the store.
     ///
     /// # Errors
     /// When the disk has lost something.
     pub fn flush(&self) -> Result<()> {
-        let root = File::open(&self.root).context(|| "flush the store".into())?;
-        nix::unistd::syncfs(root).context(|| "flush the store".into())
+        nix::unistd::syncfs(&self.disk).context(|| "flush the store".into())
     }
 
     /// Replaces a file of the store at once: a reader sees the old one or the new one, also after

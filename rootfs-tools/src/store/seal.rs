@@ -35,6 +35,8 @@ impl Store {
     /// # Errors
     /// When its file system has no fs-verity, or a file cannot be sealed.
     pub fn seal(&self, chain_id: &Digest) -> Result<bool> {
+        // Its record is replaced below, by one that no mark belongs to.
+        self.make_durable(&[*chain_id].into())?;
         let Some(record) = self.layer(chain_id)?.filter(|record| record.verity.is_none()) else {
             return Ok(false);
         };

@@ -6,6 +6,7 @@
 mod build;
 mod common;
 mod death;
+mod durable;
 mod fuzz;
 mod hostile;
 mod layers;

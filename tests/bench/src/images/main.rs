@@ -48,6 +48,9 @@ struct Arguments {
     /// Run a command and print what it cost, as JSON (used by this program itself)
     #[arg(long, hide = true, num_args = 1.., allow_hyphen_values = true)]
     cost_of: Option<Vec<String>>,
+    /// The command leaves a process behind, whose end is waited for
+    #[arg(long, hide = true)]
+    with_background: bool,
 }
 
 /// The figures of one contender with one image.
@@ -61,7 +64,7 @@ struct Row {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     if let Some(command) = arguments.cost_of {
-        return measure::print_cost(&command);
+        return measure::print_cost(&command, arguments.with_background);
     }
     let program = match &arguments.rootfs_tools {
         Some(path) => path.clone(),

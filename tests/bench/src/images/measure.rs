@@ -12,16 +12,21 @@ use std::time::Instant;
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Sample {
     pub(crate) wall_ms: u64,
-    /// User and system time of all processes.
+    /// How much longer a process worked that the command left in the background.
+    pub(crate) background_ms: u64,
+    /// User and system time of all processes, those in the background as well.
     pub(crate) processor_ms: u64,
     /// The largest process, in KiB.
     pub(crate) peak_kib: i64,
 }
 
 /// Runs a command in a process of its own, which asks the kernel: it keeps one maximum for all
-/// children of a process.
-pub(crate) fn cost(command: &Command) -> Result<Sample> {
+/// children of a process. `has_background`: the command leaves a process behind that ends.
+pub(crate) fn cost(command: &Command, has_background: bool) -> Result<Sample> {
     let mut asked = Command::new(std::env::current_exe()?);
+    if has_background {
+        asked.arg("--with-background");
+    }
     asked.arg("--cost-of").arg(command.get_program()).args(command.get_args());
     let output = asked.stderr(Stdio::inherit()).output()?;
     if !output.status.success() {
@@ -31,7 +36,9 @@ pub(crate) fn cost(command: &Command) -> Result<Sample> {
 }
 
 /// The inner half of [`cost`].
-pub(crate) fn print_cost(command: &[String]) -> Result<()> {
+pub(crate) fn print_cost(command: &[String], has_background: bool) -> Result<()> {
+    // What loses its parent becomes ours.
+    linux::prctl::set_child_subreaper(has_background)?;
     let (program, arguments) = command.split_first().context("no command")?;
     let mut child = Command::new(program);
     child.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
@@ -41,10 +48,14 @@ pub(crate) fn print_cost(command: &[String]) -> Result<()> {
     if !status.success() {
         bail!("{status}");
     }
+    if has_background {
+        while nix::sys::wait::wait().is_ok() {}
+    }
+    let background_ms = u64::try_from(begin.elapsed().as_millis())? - wall_ms;
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let processor = usage.user_time().num_milliseconds() + usage.system_time().num_milliseconds();
     let processor_ms = u64::try_from(processor)?;
-    let sample = Sample { wall_ms, processor_ms, peak_kib: usage.max_rss() };
+    let sample = Sample { wall_ms, background_ms, processor_ms, peak_kib: usage.max_rss() };
     println!("{}", serde_json::to_string(&sample)?);
     Ok(())
 }
