@@ -157,7 +157,7 @@ fn read_layers(store: &Store, source: &SourceImage, how: How<'_>) -> Result<Vec<
     let threads = processors.max(LEAST_THREADS).min(count);
     thread::scope(|scope| {
         for _ in 1..threads {
-            scope.spawn(&work);
+            scope.spawn(work);
         }
         work();
     });

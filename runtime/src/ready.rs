@@ -35,8 +35,8 @@ pub struct Ready {
     pub index: Stamp,
     /// The chain ids of its layers, the topmost first.
     pub layers: Vec<String>,
-    /// Under which boot this holds, when files of the layers may not be on the disk: another one may
-    /// not have them.
+    /// Under which boot this holds, when files of the layers may not be on the disk yet: another
+    /// one may not have them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<String>,
     /// What the image's or the caller's arguments are given to.

@@ -27,7 +27,8 @@ pub(crate) fn find(dir: &Path, cgroup: &str) -> Vec<String> {
 
 fn wait_until_quiet(dir: &Path, cgroup: &str) {
     let begun = std::time::Instant::now();
-    let patience = std::time::Duration::from_secs(5);
+    // What brings layers to the disk ends by itself, when the disk is done.
+    let patience = std::time::Duration::from_secs(60);
     while !processes(dir, cgroup).is_empty() && begun.elapsed() < patience {
         std::thread::sleep(std::time::Duration::from_millis(2));
     }

@@ -43,6 +43,8 @@ impl Sync {
         let step = || "bring layers to the disk".into();
         if self.written.is_empty() && self.met.is_empty() {
             let store = Store::open(path)?;
+            // Also when it has marked the layers already: whoever is at work has the store open.
+            store.flush_lock()?.lock()?;
             let layers = store.all_unflushed().context(step)?;
             store.make_durable(&layers).context(step)?;
             let count = layers.len();

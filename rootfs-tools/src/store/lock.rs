@@ -19,7 +19,8 @@ impl Lock {
         lock(path, FlockArg::LockShared)
     }
 
-    /// The same with a file that must be there: nothing is made in a directory that somebody removes.
+    /// The same with a file that must be there: nothing is made in a directory that somebody
+    /// removes.
     ///
     /// # Errors
     /// When the file is not there.

@@ -256,7 +256,7 @@ fn a_sealed_image_cannot_be_changed(world: &World) {
         cd "$1"; tools="$2 --store disk/store"
         truncate -s 32M disk.img; mkfs.ext4 -q -b 4096 -O verity disk.img; mkdir disk
         mount -o loop disk.img disk
-        $tools import shell-root sealed --cmd true --quiet
+        $tools import shell-root sealed --cmd true --quiet --sync
         $tools verify --seal
         $tools verify --seal
         file=$(echo disk/store/layers/sha256/*/fs/text)
@@ -265,7 +265,7 @@ fn a_sealed_image_cannot_be_changed(world: &World) {
         cp "$file" copy; rm "$file"; cp -p copy "$file"
         $tools verify && echo unnoticed
         mv "$file" hidden; $tools rm sealed --quiet; $tools gc --quiet
-        $tools import shell-root sealed --cmd true --quiet
+        $tools import shell-root sealed --cmd true --quiet --sync
         $tools verify --seal
         umount disk
         for at in $(grep -abo 'what nobody may change' disk.img | cut -d: -f1); do
