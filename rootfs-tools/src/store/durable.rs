@@ -9,8 +9,9 @@
 //! A layer gets its name before its many files are flushed, and its record says under which boot
 //! they were written. As long as the machine has not been started again, they are what was written.
 //! Beside the record lies the file `state` with the word `flushing`, which becomes `durable` after
-//! syncfs(2) has returned. A layer of another boot that is not durable counts as not unpacked, and is
-//! unpacked again from its blob, which was flushed before it got its name: nobody can make it again.
+//! syncfs(2) has returned. A layer of another boot that is not durable counts as not unpacked, and
+//! is unpacked again from its blob, which was flushed before it got its name: nobody can make it
+//! again.
 //!
 //! The word is written over the other one. So it needs no room on a full disk, and no new name in a
 //! directory that somebody may be removing with the whole store.
@@ -169,16 +170,28 @@ impl Store {
         Ok(self.flush_lock()?.try_lock().is_err())
     }
 
-    /// Waits until these layers are on the disk, and marks them. Those that are marked, or are not
-    /// there, cost nothing.
+    /// Waits until these layers are on the disk, and marks them. What is marked costs nothing.
     ///
     /// # Errors
-    /// When the disk has lost something: then none of them is used any more, and they are unpacked
-    /// again when they are needed. Or when a mark cannot be made.
+    /// When the disk has lost something, now or for another process that waited: then the layers
+    /// are not used any more, and are unpacked again when they are needed. Or when a mark cannot be
+    /// made.
     pub fn make_durable(&self, layers: &BTreeSet<Digest>) -> Result<()> {
-        if !layers.iter().any(|chain_id| self.is_flushing(chain_id)) {
+        if layers.iter().any(|chain_id| self.is_flushing(chain_id)) {
+            self.flush_and_mark(layers)?;
+        }
+        let is_lost = |chain_id: &&Digest| matches!(self.layer(chain_id), Ok(None));
+        let lost: Vec<_> = layers.iter().filter(is_lost).map(Digest::short).collect();
+        if lost.is_empty() {
             return Ok(());
         }
+        Err(Error::Conflict(format!(
+            "the disk has lost files of layer {}; use the image again, and it is unpacked again",
+            lost.join(", ")
+        )))
+    }
+
+    fn flush_and_mark(&self, layers: &BTreeSet<Digest>) -> Result<()> {
         // One at a time: who comes second finds the work done.
         let _alone = match &self.flush_lock {
             Some(held) => held.try_clone()?,
@@ -199,22 +212,15 @@ impl Store {
             return Err(error);
         }
         let written = self.unflushed().written;
-        let mut damaged = Vec::new();
         for chain_id in flushing {
             if !written.contains(chain_id) && !verify::layer(self, chain_id)?.is_empty() {
                 self.distrust(chain_id)?;
-                damaged.push(chain_id.short());
-                continue;
+            } else {
+                let step = || format!("mark layer {chain_id} as durable");
+                self.mark_durable(chain_id).context(step)?;
             }
-            self.mark_durable(chain_id).context(|| format!("mark layer {chain_id} as durable"))?;
         }
-        if damaged.is_empty() {
-            return Ok(());
-        }
-        Err(Error::Conflict(format!(
-            "the disk has lost files of layer {}; use the image again, and it is unpacked again",
-            damaged.join(", ")
-        )))
+        Ok(())
     }
 
     fn mark_durable(&self, chain_id: &Digest) -> Result<()> {

@@ -169,6 +169,30 @@ fn who_flushes_for_another_looks_first() {
     sound(&place);
 }
 
+/// A bundle waits for another process, and that one finds that the disk has lost something.
+#[test]
+fn no_bundle_is_made_of_what_another_process_found_lost() {
+    let place = with_image();
+    let store = Store::open(&place.path("store")).unwrap();
+    let chain = import_and_die(&place, &store);
+    let flushing = store.flush_lock().unwrap();
+    flushing.lock().unwrap();
+    let bundle =
+        place.command(&["bundle", "one", "bundle"]).stderr(Stdio::piped()).spawn().unwrap();
+    let process = PathBuf::from(format!("/proc/{}", bundle.id()));
+    wait_until("it waits for its turn", || waits_for_a_lock(&process));
+    // What a process does whose flush fails.
+    fs::remove_file(store.layer_path(&chain[0]).join("layer.json")).unwrap();
+    flushing.unlock().unwrap();
+    let output = bundle.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("the disk has lost files"), "{said}");
+    assert!(!place.path("bundle").exists());
+    drop(store);
+    place.ok(&["bundle", "one", "bundle"]);
+    sound(&place);
+}
+
 #[test]
 fn sync_waits() {
     let place = with_image();
@@ -199,6 +223,13 @@ fn what_is_ready_holds_for_this_boot_until_the_layers_are_durable() {
     flushing.unlock().unwrap();
     wait_until("the layers are durable", || is_durable(&place));
     assert_eq!(boot_of_ready("second"), None);
+}
+
+/// Whether a process waits for a lock: proc_locks(5) has an arrow before those that do.
+fn waits_for_a_lock(process: &Path) -> bool {
+    let pid = process.file_name().unwrap().to_str().unwrap();
+    let locks = fs::read_to_string("/proc/locks").unwrap();
+    locks.lines().any(|line| line.contains("->") && line.split(' ').any(|word| word == pid))
 }
 
 /// Processes that have the store's path among their arguments.
@@ -232,10 +263,7 @@ fn the_process_in_the_background_has_nothing_of_the_caller() {
 
     let processes = processes_of(&place);
     let [process] = &processes[..] else { panic!("{processes:?}") };
-    wait_until("it waits for its turn", || {
-        fs::read_to_string(process.join("wchan")).is_ok_and(|at| at.contains("lock"))
-            || fs::read_to_string(process.join("syscall")).is_ok_and(|call| call.starts_with("73 "))
-    });
+    wait_until("it waits for its turn", || waits_for_a_lock(process));
     let link = |name: &str| fs::read_link(process.join(name)).unwrap();
     let store = place.path("store");
     assert_eq!(link("cwd"), Path::new("/"));
