@@ -33,7 +33,8 @@ const HERE: [&str; 3] = ["containerd", "podman", "docker"];
 const PLACE: &str = r#"
 ip link set lo up
 for dir in /run /var/lib; do mount -t tmpfs tmpfs $dir; done
-mkdir -p /run/etc/upper /run/etc/work
+mkdir -p /run/etc/upper /run/etc/work /run/tmp
+export TMPDIR=/run/tmp
 mount -t overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work overlay /etc
 # crun refuses v1 groups while it sees a v2 tree with a controller beside them.
 if test -d /sys/fs/cgroup/unified; then mount -t tmpfs tmpfs /sys/fs/cgroup/unified; fi
