@@ -12,28 +12,11 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use linux::clone::Strings;
 use linux::seal;
 
-use crate::commands::{VERBS, VERSION_TEXT, Verb};
-use crate::container::group::{MANAGERS, Manager};
-use crate::container::state::StateRoot;
+use crate::commands::{Global, VERBS, VERSION_TEXT, Verb};
+use crate::container::group::MANAGERS;
 use crate::error::{Error, Result};
 use crate::hints;
 use crate::report::Log;
-
-/// The global options, understood.
-#[derive(Debug)]
-pub(crate) struct Global {
-    root: Option<PathBuf>,
-    pub(crate) log: Log,
-    /// Who makes cgroups.
-    pub(crate) manager: Manager,
-}
-
-impl Global {
-    /// Where the containers' state is.
-    pub(crate) fn state_root(&self) -> Result<StateRoot> {
-        StateRoot::new(self.root.as_deref())
-    }
-}
 
 /// The exit status of a command that did what it was asked for.
 const SUCCESS: u8 = 0;
@@ -184,23 +167,7 @@ pub fn command() -> Command {
 fn understood(matches: &ArgMatches) -> Result<(Global, &str, &ArgMatches)> {
     let (name, sub) =
         matches.subcommand().ok_or_else(|| Error::Config("no command was given".into()))?;
-    let manager = matches.get_one::<String>("cgroup-manager");
-    let manager = MANAGERS.iter().find(|(name, _)| manager.is_some_and(|asked| asked == name));
-    let manager = match manager.map_or(Manager::Cgroupfs, |(_, manager)| *manager) {
-        Manager::Cgroupfs if matches.get_flag("systemd-cgroup") => Manager::Systemd,
-        manager => manager,
-    };
-    let level = matches.get_one::<String>("log-level").map_or("", String::as_str);
-    let global = Global {
-        root: matches.get_one("root").cloned(),
-        log: Log {
-            file: matches.get_one("log").cloned(),
-            json: matches.get_one::<String>("log-format").is_some_and(|format| format == "json"),
-            debug: matches.get_flag("debug") || level == "debug",
-        },
-        manager,
-    };
-    Ok((global, name, sub))
+    Ok((Global::of(matches), name, sub))
 }
 
 /// Callers written in Go may give long options with one dash (`-no-subreaper`).

@@ -2,10 +2,12 @@
 
 use clap::{Arg, ArgMatches, Command};
 
+use super::answer::print;
+use super::arguments::text_of;
 use super::create::{bundle_of, plan_of};
-use super::{Verb, flags, print, text_of};
+use super::flags;
+use super::verb::{Global, Verb};
 use crate::cgroup::{Host, Place};
-use crate::cli::Global;
 use crate::container::group::{Manager, Wanted};
 use crate::error::{Error, Result};
 use crate::plan::{Plan, namespace_name};

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, Command};
 
+use super::arguments::{flag, id_argument, path_of, path_value, text_of, value};
 use super::create::plan_of;
-use super::{Verb, container, flag, id_argument, path_of, path_value, text_of, value};
-use crate::cli::Global;
+use super::verb::{Global, Verb, container};
 use crate::container::checkpoint::{Asked, What, checkpoint};
 use crate::container::state::Status;
 use crate::criu::CgroupMode;

@@ -16,8 +16,8 @@ use network::store::Store;
 use network::traffic::Rates;
 use oci_spec::runtime::{Capability, LinuxNamespaceBuilder, LinuxNamespaceType, Spec};
 
+use super::arguments::{text_of, value};
 use super::target::Target;
-use super::{text_of, value};
 use crate::container::state::StateRoot;
 use crate::error::{Error, Result};
 use crate::plan::{Mount, Plan, Source};

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, ArgMatches, Command, value_parser};
 use linux::capability;
 
-use super::{Verb, bundle_argument, flag, id_argument, id_of, path_of, path_value};
-use crate::cli::Global;
+use super::arguments::{bundle_argument, flag, id_argument, id_of, path_of, path_value};
+use super::verb::{Global, Verb};
 use crate::container::create::{Options, create};
 use crate::container::handshake::{Heard, Message};
 use crate::container::readiness;

@@ -4,9 +4,9 @@ use std::os::fd::OwnedFd;
 
 use clap::{ArgMatches, Command};
 
-use super::{Verb, flag, id_argument, id_of};
+use super::arguments::{flag, id_argument, id_of};
+use super::verb::{Global, Verb};
 use crate::cgroup::Cgroup;
-use crate::cli::Global;
 use crate::container::state::{Home, State, Status};
 use crate::container::{cleanup, start};
 use crate::error::{Error, Result};

@@ -7,9 +7,10 @@ use clap::{ArgMatches, Command};
 use linux::poll::{self, Ready};
 use serde::Serialize;
 
-use super::{Verb, container, flag, id_argument, print, text_of, value};
+use super::answer::print;
+use super::arguments::{flag, id_argument, text_of, value};
+use super::verb::{Global, Verb, container};
 use crate::cgroup::{Cgroup, OomWatch, Stats};
-use crate::cli::Global;
 use crate::container::open_cgroup;
 use crate::container::resctrl_use::Statistics;
 use crate::container::state::State;

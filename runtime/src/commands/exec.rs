@@ -6,9 +6,9 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use linux::signal::Signals;
 use oci_spec::runtime::{Process as Config, Spec};
 
+use super::arguments::{flag, id_argument, path_of, path_value, text_of, value};
 use super::create::preserved;
-use super::{Verb, container, flag, id_argument, path_of, path_value, text_of, value};
-use crate::cli::Global;
+use super::verb::{Global, Verb, container};
 use crate::container::agent::Agent;
 use crate::container::receivers::{send_descriptor, send_terminal, write_pid_file};
 use crate::container::state::{Home, Status};

@@ -4,8 +4,9 @@ use clap::{Arg, ArgMatches, Command};
 use oci_spec::runtime::LinuxSeccomp;
 use serde_json::Value;
 
-use super::{Verb, path_value, print, text_of};
-use crate::cli::Global;
+use super::answer::print;
+use super::arguments::{path_of, path_value, text_of};
+use super::verb::{Global, Verb};
 use crate::error::{Error, Result};
 use crate::{json, seccomp};
 
@@ -40,7 +41,7 @@ fn arguments(command: Command) -> Command {
 }
 
 fn run(_: &Global, matches: &ArgMatches) -> Result<i32> {
-    let file = super::path_of(matches, "seccomp").unwrap_or_else(|| "-".as_ref());
+    let file = path_of(matches, "seccomp").unwrap_or_else(|| "-".as_ref());
     let bytes = std::fs::read(file).map_err(Error::file(format!("read {}", file.display())))?;
     let profile =
         profile_of(&bytes).map_err(|why| Error::Config(format!("{}: {why}", file.display())))?;

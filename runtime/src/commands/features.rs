@@ -5,9 +5,9 @@ use linux::namespace::Kind;
 use linux::sched::{MEMORY_POLICIES, MEMORY_POLICY_FLAGS};
 use serde_json::{Value, json};
 
-use super::{Verb, print_json};
+use super::answer::print_json;
+use super::verb::{Global, Verb};
 use crate::cgroup::Controller;
-use crate::cli::Global;
 use crate::container::group::{MANAGERS, Manager};
 use crate::error::Result;
 use crate::plan::{CORE_ANNOTATION, LANDLOCK_ANNOTATION, MOMENTS, namespace_name};

@@ -9,7 +9,7 @@ use oci_spec::runtime::{
     LinuxPids, LinuxResources, LinuxThrottleDevice, Mount, Spec,
 };
 
-use super::{flag, text_of, value};
+use super::arguments::{flag, text_of, value};
 use crate::cgroup::{Host, Layout};
 use crate::error::{Error, Result};
 use crate::spec::units;

@@ -2,8 +2,8 @@
 
 use clap::{Arg, ArgMatches, Command};
 
-use super::{Verb, flag, id_argument, id_of, text_of};
-use crate::cli::Global;
+use super::arguments::{flag, id_argument, id_of, text_of};
+use super::verb::{Global, Verb};
 use crate::container::signal;
 use crate::error::{Error, Result};
 

@@ -2,8 +2,9 @@
 
 use clap::{Arg, ArgMatches, Command};
 
-use super::{Verb, flag, print, print_json, text_of};
-use crate::cli::Global;
+use super::answer::{print, print_json};
+use super::arguments::{flag, text_of};
+use super::verb::{Global, Verb};
 use crate::container::oci_state::Report;
 use crate::error::{Error, Result};
 

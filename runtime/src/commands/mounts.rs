@@ -7,9 +7,9 @@ use linux::Pid;
 use oci_spec::runtime::Mount;
 use serde_json::Value;
 
+use super::arguments::{id_argument, text_of};
 use super::create::plan_of;
-use super::{Verb, id_argument, text_of};
-use crate::cli::Global;
+use super::verb::{Global, Verb, container};
 use crate::container::hotplug::{Change, change};
 use crate::container::state::Status;
 use crate::error::{Error, Result};
@@ -43,7 +43,7 @@ fn arguments(command: Command) -> Command {
 }
 
 fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
-    let (home, state) = super::container(global, matches)?;
+    let (home, state) = container(global, matches)?;
     let _lock = home.lock()?;
     let init = match state.status(&home) {
         Status::Stopped | Status::Creating => None,

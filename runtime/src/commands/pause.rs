@@ -2,9 +2,9 @@
 
 use clap::{ArgMatches, Command};
 
-use super::{Verb, container, id_argument};
+use super::arguments::id_argument;
+use super::verb::{Global, Verb, container};
 use crate::cgroup::Cgroup;
-use crate::cli::Global;
 use crate::container::open_cgroup;
 use crate::container::state::Status;
 use crate::error::{Error, Result};

@@ -2,9 +2,10 @@
 
 use clap::{Arg, ArgMatches, Command};
 
+use super::answer::print;
+use super::arguments::{id_argument, text_of};
 use super::list::format_argument;
-use super::{Verb, container, id_argument, print, text_of};
-use crate::cli::Global;
+use super::verb::{Global, Verb, container};
 use crate::container::open_cgroup;
 use crate::error::{Error, Result};
 

@@ -3,11 +3,13 @@
 use clap::{ArgMatches, Command};
 use linux::signal::Signals;
 
+use super::arguments::{
+    bundle_argument, flag, id_argument, id_of, path_of, path_value, text_of, value,
+};
 use super::checkpoint::{asked, common_arguments};
 use super::create::{bundle_of, plan_of};
 use super::run::{Attended, stand_by};
-use super::{Verb, bundle_argument, flag, id_argument, id_of, path_of, path_value, text_of, value};
-use crate::cli::Global;
+use super::verb::{Global, Verb};
 use crate::container::create::Options;
 use crate::container::restore::{check_profile, restore};
 use crate::error::{Error, Result};

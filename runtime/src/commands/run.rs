@@ -11,12 +11,13 @@ use linux::pidfd::{self, Exit};
 use linux::signal::Signals;
 use oci_spec::runtime::Spec;
 
+use super::arguments::{flag, path_of, path_value, value};
 use super::connect::{self, Network};
 use super::create::{common_arguments, plan_of, preserved};
+use super::flags;
 use super::target::{Target, is_named_by_us};
-use super::{Verb, flag, flags, path_of, path_value, value};
+use super::verb::{Global, Verb};
 use crate::cgroup::{Cgroup, OomReport};
-use crate::cli::Global;
 use crate::container::create::{Created, Options, create};
 use crate::container::handshake::Message;
 use crate::container::readiness::{self, Readiness};

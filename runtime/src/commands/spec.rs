@@ -2,8 +2,8 @@
 
 use clap::{ArgMatches, Command};
 
-use super::{Verb, bundle_argument, flag, path_of};
-use crate::cli::Global;
+use super::arguments::{bundle_argument, flag, path_of};
+use super::verb::{Global, Verb};
 use crate::error::{Error, Result};
 use crate::spec;
 

@@ -2,8 +2,8 @@
 
 use clap::{ArgMatches, Command};
 
-use super::{Verb, id_argument, id_of};
-use crate::cli::Global;
+use super::arguments::{id_argument, id_of};
+use super::verb::{Global, Verb};
 use crate::container::start::start;
 use crate::error::Result;
 

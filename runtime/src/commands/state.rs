@@ -2,8 +2,9 @@
 
 use clap::{ArgMatches, Command};
 
-use super::{Verb, id_argument, id_of, print_json};
-use crate::cli::Global;
+use super::answer::print_json;
+use super::arguments::{id_argument, id_of};
+use super::verb::{Global, Verb};
 use crate::container::oci_state::Report;
 use crate::error::Result;
 

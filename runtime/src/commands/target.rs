@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 
+use super::arguments::{path_of, text_of};
 use super::create::bundle_of;
 use super::image::{self, Image};
-use super::{path_of, text_of};
 use crate::container::state::{Home, StateRoot};
 use crate::error::{Error, Result};
 

@@ -5,8 +5,8 @@ use std::io::Read;
 use clap::{ArgMatches, Command, value_parser};
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 
-use super::{Verb, container, id_argument, text_of, value};
-use crate::cli::Global;
+use super::arguments::{id_argument, text_of, value};
+use super::verb::{Global, Verb, container};
 use crate::container::open_cgroup;
 use crate::container::state::Status;
 use crate::error::{Error, Result};

@@ -4,8 +4,9 @@ use clap::{ArgMatches, Command};
 use linux::pidfd::{self, Exit};
 use linux::poll;
 
-use super::{Verb, container, id_argument, print};
-use crate::cli::Global;
+use super::answer::print;
+use super::arguments::id_argument;
+use super::verb::{Global, Verb, container};
 use crate::error::{Error, Result};
 
 pub(super) const VERB: Verb = Verb {

@@ -10,9 +10,11 @@ use network::store::Store;
 use network::traffic::relay::Launch;
 use network::traffic::{Direction, Fault, Faults, Record, apply, records};
 
-use super::super::{connect, container, id_argument, id_of, print, text_of, value};
+use super::super::answer::print;
+use super::super::arguments::{id_argument, id_of, text_of, value};
+use super::super::connect;
+use super::super::verb::{Global, container};
 use super::told;
-use crate::cli::Global;
 use crate::container::state::{Home, State};
 use crate::error::{Error, Result};
 

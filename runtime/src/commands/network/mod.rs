@@ -13,8 +13,9 @@ use network::store::Store;
 use network::traffic::relay;
 use network::{networks, publish};
 
-use super::{Verb, flag, print, print_json, text_of, value};
-use crate::cli::Global;
+use super::answer::{print, print_json};
+use super::arguments::{flag, text_of, value};
+use super::verb::{Global, Verb};
 use crate::error::{Error, Result};
 
 pub(super) const VERB: Verb = Verb {

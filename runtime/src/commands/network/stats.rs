@@ -4,9 +4,10 @@ use clap::{Arg, ArgMatches, Command};
 use network::store::Store;
 use network::traffic::{Statistics, statistics};
 
-use super::super::{flag, print, print_json, text_of};
+use super::super::answer::{print, print_json};
+use super::super::arguments::{flag, text_of};
+use super::super::verb::Global;
 use super::told;
-use crate::cli::Global;
 use crate::error::{Error, Result};
 
 /// Describes the arguments.
