@@ -40,9 +40,26 @@ impl Client {
         let lock = File::create(self.layout.lock())?;
         // Two `up` at once: the second finds what the first has started.
         lock.lock().context("cannot lock the project")?;
-        if self.answers().await {
-            return Ok(());
+        let until = tokio::time::Instant::now() + START;
+        let mut started = false;
+        while !self.answers().await {
+            // Of the two one may just be starting the other again.
+            if !started && !self.layout.is_supervised() {
+                self.start_keeper()?;
+                started = true;
+            }
+            if tokio::time::Instant::now() > until {
+                bail!(
+                    "the supervisor did not come up in {START:?}; see {}",
+                    self.layout.complaints().display()
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        Ok(())
+    }
+
+    fn start_keeper(&self) -> Result<()> {
         let complaints =
             OpenOptions::new().create(true).append(true).open(self.layout.complaints())?;
         let mut keeper = Program::new("/proc/self/exe");
@@ -54,18 +71,7 @@ impl Client {
             .stdin(Stdio::null());
         keeper.stdout(complaints.try_clone()?).stderr(complaints);
         keeper.process_group(0);
-        keeper.spawn().context("cannot start the keeper")?;
-        let until = tokio::time::Instant::now() + START;
-        while !self.answers().await {
-            if tokio::time::Instant::now() > until {
-                bail!(
-                    "the supervisor did not come up in {START:?}; see {}",
-                    self.layout.complaints().display()
-                );
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        Ok(())
+        keeper.spawn().context("cannot start the keeper").map(drop)
     }
 
     /// What there is.

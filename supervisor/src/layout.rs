@@ -5,6 +5,7 @@
 //!     lock                          held by whoever starts the keeper
 //!     api.sock                      the brain's HTTP API
 //!     plane.sock, plane.lock        the data plane's control socket; held by the data plane
+//!     brain.lock, keeper.lock       held by brain and keeper
 //!     keeper.log                    what keeper, brain and data plane complain about
 //!     runtime/                      the OCI runtime's state (--root)
 //!     runtime.exec-N                the process of a command in a container, while it runs
@@ -24,7 +25,10 @@
 //!
 //! `MINISUP_RUN_DIR` and `MINISUP_STATE_DIR` move the two roots (tests use it).
 
+use std::fs::TryLockError;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 
@@ -42,6 +46,13 @@ pub(crate) struct Layout {
 
 fn root(variable: &str, default: &str) -> PathBuf {
     std::env::var_os(variable).map_or_else(|| PathBuf::from(default), PathBuf::from)
+}
+
+/// A directory, apart from another one of the same name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Place {
+    inode: u64,
+    made: Option<SystemTime>,
 }
 
 impl Layout {
@@ -103,6 +114,12 @@ impl Layout {
         self.run.exists() || self.state.exists()
     }
 
+    /// The directory of the project that runs; `None` when there is none.
+    pub(crate) fn place(&self) -> Option<Place> {
+        let found = std::fs::metadata(&self.run).ok()?;
+        Some(Place { inode: found.ino(), made: found.created().ok() })
+    }
+
     /// Removes everything of a project that does not run any more.
     pub(crate) fn remove(&self) {
         // What cannot be removed is found again and reported by the next `up`.
@@ -121,6 +138,19 @@ impl Layout {
 
     pub(crate) fn brain(&self) -> PathBuf {
         self.run.join("brain.lock")
+    }
+
+    pub(crate) fn keeper(&self) -> PathBuf {
+        self.run.join("keeper.lock")
+    }
+
+    /// Whether a keeper or a brain of the project lives, whether it answers or not.
+    pub(crate) fn is_supervised(&self) -> bool {
+        let is_held = |file: &PathBuf| {
+            let file = std::fs::File::open(file);
+            file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+        };
+        [self.keeper(), self.brain()].iter().any(is_held)
     }
 
     pub(crate) fn api(&self) -> PathBuf {

@@ -69,7 +69,7 @@ impl<'a> Project<'a> {
         fs::read_to_string(self.run_dir().join("keeper.log")).unwrap_or_default()
     }
 
-    fn run_dir(&self) -> PathBuf {
+    pub(crate) fn run_dir(&self) -> PathBuf {
         self.world.path("minisup-run").join(&self.name)
     }
 

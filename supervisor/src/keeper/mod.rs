@@ -20,12 +20,13 @@ pub(crate) mod client;
 mod line;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fs::{File, TryLockError};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use linux::pidfd::Exit;
 use linux::poll::{self, Ready};
 use linux::signal::Signals;
@@ -33,12 +34,19 @@ use linux::{Pid, child, fd, pidfd, prctl, socket};
 
 use line::{Heard, Line, Word};
 
+use crate::layout::Layout;
+
 /// Exit statuses kept until somebody asks; the oldest are forgotten.
 const STATUSES: usize = 4096;
 /// The longest message, in bytes.
 pub(crate) const MESSAGE: usize = 4096;
 /// The least time between two starts of the same process.
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a predecessor may take to end.
+const PREDECESSOR: Duration = Duration::from_secs(1);
+/// The time between two looks whether it has.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// A process that the keeper starts again when it ends.
 struct Ward {
@@ -74,6 +82,9 @@ pub(crate) fn run(project: &str, heritage: Option<i32>, plane: Option<i32>) -> R
     prctl::set_name(c"minisup-keeper")?;
     linux::rlimit::raise_open_files()?;
     prctl::set_child_subreaper(true)?;
+    let Some(_only) = only_one(project)? else {
+        bail!("another keeper of this project is at work");
+    };
     let signals = Signals::capture()?;
     let open = |pid: i32| Some((pid, pidfd::open(Pid::from_raw(pid)).ok()?));
     let inherited = plane.and_then(open);
@@ -97,6 +108,25 @@ pub(crate) fn run(project: &str, heritage: Option<i32>, plane: Option<i32>) -> R
         keeper.inherit(line)?;
     }
     keeper.serve()
+}
+
+/// The lock of the project's only keeper; `None` if another one stays. With two of them, the brain
+/// of the second would begin anew when that of the first has ended everything.
+fn only_one(project: &str) -> Result<Option<File>> {
+    let file = Layout::of(project)?.keeper();
+    let file = File::create(&file).with_context(|| format!("cannot make {}", file.display()))?;
+    let since = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            // One that is being killed lets go of its files one by one.
+            Err(TryLockError::WouldBlock) if since.elapsed() < PREDECESSOR => {
+                std::thread::sleep(LOOK);
+            }
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error).context("lock keeper.lock"),
+        }
+    }
 }
 
 impl Keeper {

@@ -11,6 +11,7 @@ pub(super) fn tests() -> Vec<Test> {
         test("no_request_is_lost_whatever_is_killed", no_request_is_lost_whatever_is_killed),
         test("keepers_may_die_one_after_another", keepers_may_die_one_after_another),
         test("down_ends_what_the_killed_have_left", down_ends_what_the_killed_have_left),
+        test("down_goes_on_when_its_brain_is_killed", down_goes_on_when_its_brain_is_killed),
         test("a_single_replica_may_die", a_single_replica_may_die),
         test("a_frozen_replica_is_replaced", a_frozen_replica_is_replaced),
         test("scaling_drains", scaling_drains),
@@ -106,6 +107,24 @@ fn down_ends_what_the_killed_have_left(world: &World) {
     project.minisup(&["ps"]).fails("does not run");
     project.down();
     project.minisup(&["down"]).fails("does not run");
+}
+
+fn down_goes_on_when_its_brain_is_killed(world: &World) {
+    let project = Project::new(world, "insist");
+    project.up(3);
+    let down = project.call(&["down"]).spawn();
+    // Each as soon as it is seen, some before they have heard what is wanted.
+    let mut last = None;
+    for _ in 0..5 {
+        project.wait_for("a brain, or the end", || {
+            let brain = project.role("brain");
+            brain.is_none() && !project.run_dir().exists() || brain.is_some() && brain != last
+        });
+        last = project.role("brain");
+        last.iter().for_each(|brain| kill("-KILL", brain));
+    }
+    down.wait().ok();
+    project.is_gone();
 }
 
 fn a_single_replica_may_die(world: &World) {
