@@ -380,7 +380,8 @@ fn waiting_ends_and_says_what_is_missing(world: &World) {
         let is_check = |words: &[String]| words.first().is_some_and(|word| word == "sleep");
         processes().filter(|(_, words)| is_check(words) && words[1].starts_with("743")).count()
     };
-    assert!(checks() <= 2, "{} checks of two replicas run", checks());
+    // They do not pile up; of one that is being killed something may be left for a moment.
+    project.wait_for("no more than a check for each of two replicas", || checks() <= 2);
     project.down();
     assert_eq!(checks(), 0);
 }
