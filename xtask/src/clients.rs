@@ -37,11 +37,23 @@ mkdir -p /run/etc/upper /run/etc/work /run/tmp
 export TMPDIR=/run/tmp
 mount -t overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work overlay /etc
 # crun refuses v1 groups while it sees a v2 tree with a controller beside them.
-if test -d /sys/fs/cgroup/unified; then mount -t tmpfs tmpfs /sys/fs/cgroup/unified; fi
+if test -d /sys/fs/cgroup/unified; then
+    mkdir /run/unified
+    mount --bind /sys/fs/cgroup/unified /run/unified
+    mount -t tmpfs tmpfs /sys/fs/cgroup/unified
+fi
+# The parents of the engines' groups; a host's own engine may have them too.
+groups() {
+    for name in docker libpod_parent default; do
+        ls -d /sys/fs/cgroup/$name /sys/fs/cgroup/*/$name /run/unified/$name 2>/dev/null || true
+    done
+}
+before=$(groups)
 status=0
 "$@" || status=$?
-for group in docker libpod_parent default k8s.io kubepods; do
-    find /sys/fs/cgroup/*/$group -depth -type d -exec rmdir {} + 2>/dev/null || true
+for group in $(groups); do
+    echo "$before" | grep -qx "$group" && continue
+    find $group -depth -type d -exec rmdir {} + 2>/dev/null || true
 done
 exit $status
 "#;
@@ -59,9 +71,19 @@ pub(crate) fn run(names: &[&str]) -> Result<()> {
     if let Some(unknown) = names.iter().find(|name| !engines.contains(name)) {
         bail!("there are no such tests of {unknown}; there are {}", engines.join(", "));
     }
+    let names = if names.is_empty() { engines } else { names };
+    if here {
+        for name in names {
+            let program = if *name == "podman" { "podman" } else { "dockerd" };
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            if !std::env::split_paths(&path).any(|directory| directory.join(program).exists()) {
+                bail!("{program} is not installed: apt-get install docker.io podman crun runc");
+            }
+        }
+    }
     let artefacts = artefacts(&["minirun", "rootfs-tools"])?;
     let mut behind = Vec::new();
-    for name in if names.is_empty() { engines } else { names } {
+    for name in names {
         let mut run = if here { on_this_machine() } else { in_a_guest(&artefacts) };
         run.arg(artefacts.join("minirun-tests")).args(["--exact", &format!("clients::{name}")]);
         let status = run.status().with_context(|| format!("run {run:?}"))?;
