@@ -2,8 +2,8 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::process::CommandExt;
-use std::process::{Command as Program, Stdio};
-use std::time::Duration;
+use std::process::{Child, Command as Program, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -16,11 +16,21 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use crate::brain::api::{EventView, StateView};
-use crate::layout::Layout;
+use crate::layout::{Layout, Place};
 use crate::model::Stack;
 
 /// How long a project's processes may take to answer for the first time.
 const START: Duration = Duration::from_secs(10);
+
+/// The least time between two starts of a keeper.
+const REST: Duration = Duration::from_millis(100);
+
+/// What was done so far to start a project.
+#[derive(Default)]
+struct Begun {
+    lock: Option<(Place, File)>,
+    keeper: Option<(Instant, Child)>,
+}
 
 /// A project, as the command line reaches it.
 #[derive(Clone, Debug)]
@@ -36,19 +46,15 @@ impl Client {
 
     /// Starts the project's keeper if it does not run, and waits until the brain answers.
     pub(crate) async fn start(&self) -> Result<()> {
-        self.layout.make()?;
-        let lock = File::create(self.layout.lock())?;
-        // Two `up` at once: the second finds what the first has started.
-        lock.lock().context("cannot lock the project")?;
-        let until = tokio::time::Instant::now() + START;
-        let mut started = false;
+        let until = Instant::now() + START;
+        let mut begun = Begun::default();
         while !self.answers().await {
-            // Of the two one may just be starting the other again.
-            if !started && !self.layout.is_supervised() {
-                self.start_keeper()?;
-                started = true;
+            match self.start_what_is_missing(&mut begun) {
+                // One that ends just now removes the directories.
+                Err(error) if is_not_there(&error) => {}
+                done => done?,
             }
-            if tokio::time::Instant::now() > until {
+            if Instant::now() > until {
                 bail!(
                     "the supervisor did not come up in {START:?}; see {}",
                     self.layout.complaints().display()
@@ -59,9 +65,38 @@ impl Client {
         Ok(())
     }
 
-    fn start_keeper(&self) -> Result<()> {
-        let complaints =
-            OpenOptions::new().create(true).append(true).open(self.layout.complaints())?;
+    /// Makes the directories, takes the project's lock and starts a keeper, as far as that has not
+    /// been done by us or by others. The lock is that of a directory, and goes with it.
+    fn start_what_is_missing(&self, begun: &mut Begun) -> Result<()> {
+        let place = self.layout.place();
+        if place.is_none() || begun.lock.as_ref().map(|(place, _)| *place) != place {
+            self.layout.make()?;
+            let path = self.layout.lock();
+            let place = self.layout.place();
+            let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
+            // Two `up` at once: the second finds what the first has started.
+            file.lock().context("cannot lock the project")?;
+            begun.lock = place.map(|place| (place, file));
+            return Ok(()); // that took time: it may answer by now
+        }
+        let works = match &mut begun.keeper {
+            Some((since, keeper)) => since.elapsed() < REST || keeper.try_wait()?.is_none(),
+            None => false,
+        };
+        // Of keeper and brain one may just be starting the other again.
+        if !works && !self.layout.is_supervised() {
+            begun.keeper = Some((Instant::now(), self.start_keeper()?));
+        }
+        Ok(())
+    }
+
+    fn start_keeper(&self) -> Result<Child> {
+        let path = self.layout.complaints();
+        let complaints = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .with_context(|| format!("open {}", path.display()))?;
         let mut keeper = Program::new("/proc/self/exe");
         keeper
             .arg0("minisup")
@@ -71,7 +106,7 @@ impl Client {
             .stdin(Stdio::null());
         keeper.stdout(complaints.try_clone()?).stderr(complaints);
         keeper.process_group(0);
-        keeper.spawn().context("cannot start the keeper").map(drop)
+        keeper.spawn().context("cannot start the keeper")
     }
 
     /// What there is.
@@ -156,4 +191,10 @@ impl Client {
         }
         Ok(bytes)
     }
+}
+
+/// Whether a file or directory was not there.
+fn is_not_there(error: &anyhow::Error) -> bool {
+    let error = error.root_cause().downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
