@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use minisup_core::name::SlotId;
 
+use crate::commands::exec::Exec;
 use crate::commands::logs::Logs;
 use crate::commands::ps::Ps;
 use crate::commands::up::Up;
@@ -76,16 +77,7 @@ pub(crate) enum Verb {
         slot: SlotId,
     },
     /// Run a command in a container
-    Exec {
-        /// Give it a terminal, also when ours is none
-        #[arg(long, short)]
-        tty: bool,
-        /// A service (its first replica), a slot or an instance
-        whom: String,
-        /// The program and its arguments
-        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-        command: Vec<String>,
-    },
+    Exec(Exec),
     /// Send a signal to containers; one that ends is replaced
     Kill {
         /// The signal

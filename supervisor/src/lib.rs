@@ -3,6 +3,7 @@
 //! One program, four roles. `minisup up` and its kind are short-lived; what stays is a keeper, a
 //! brain and a data plane per project, so that no failure of one touches the others.
 
+mod accounts;
 mod balance;
 mod brain;
 mod cli;
@@ -92,7 +93,7 @@ async fn speak(project: Option<&str>, verb: Verb) -> Result<ExitCode> {
         Verb::Logs(wanted) => logs::run(project, wanted).await,
         Verb::Stats { no_stream, json } => stats::run(project, no_stream, json).await,
         Verb::Top => top::run(project).await,
-        Verb::Exec { tty, whom, command } => exec::run(project, &whom, tty, &command).await,
+        Verb::Exec(wanted) => exec::run(project, wanted).await,
         Verb::Kill { signal, whom } => signal::run(project, &whom, "kill", Some(&signal)).await,
         Verb::Pause { whom } => signal::run(project, &whom, "pause", None).await,
         Verb::Unpause { whom } => signal::run(project, &whom, "resume", None).await,

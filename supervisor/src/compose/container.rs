@@ -10,7 +10,7 @@ use minisup_compose::model::{
 };
 
 use super::Place;
-use super::accounts::Accounts;
+use crate::accounts::Accounts;
 use crate::layout::Layout;
 use crate::secrets::{self, Owner};
 use crate::settings::{Hook, Mount, Settings};

@@ -5,7 +5,6 @@
 //! *says* (its canonical form) and not by what we thought of asking, so that nothing is ever
 //! ignored in silence.
 
-mod accounts;
 mod confine;
 mod container;
 mod extension;

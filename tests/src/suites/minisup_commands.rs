@@ -102,9 +102,21 @@ fn a_killed_child_is_named(world: &World) {
 
 fn commands_run_in_containers(world: &World) {
     let project = Project::new(world, "exec");
+    let etc = project.bundle().join("rootfs/etc");
+    std::fs::create_dir_all(&etc).expect("make a directory");
+    std::fs::write(etc.join("passwd"), "web:x:33:44::/tmp:/bin/sh\n").expect("write it");
+    std::fs::write(etc.join("group"), "staff:x:50:web\n").expect("write it");
     project.up(2);
     assert_eq!(project.ok(&["exec", "web.2", "sh", "-c", "echo $MINISUP_SLOT"]), "web.2\n");
     project.minisup(&["exec", "web", "sh", "-c", "exit 7"]).exits(7);
+    let script = "id -u; id -g; id -G; pwd; echo $WORD-$HOME_OF";
+    let told = ["exec", "-T", "-u", "web", "-w", "/tmp", "-e", "WORD=one", "-e", "HOME_OF", "web"];
+    let told = project.call(&told).args(&["sh", "-c", script]).env("HOME_OF", "ours").run();
+    assert_eq!(told.exits(0).output, "33\n44\n44 50\n/tmp\none-ours\n");
+    project.minisup(&["exec", "-u", "nobody", "web", "true"]).fails("has no user \"nobody\"");
+    project.ok(&["exec", "-d", "web", "sleep", "4321"]);
+    let is_there = || project.ok(&["exec", "web", "ps", "-o", "args"]).contains("sleep 4321");
+    project.wait_for("the program in the background", is_there);
     project.minisup(&["exec", "web.9", "true"]).fails("there is no web.9; the project has web.1");
     let before = project.pids();
     assert_eq!(project.ok(&["kill", "web.1"]), "web.1.1\n");

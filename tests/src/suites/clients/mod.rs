@@ -69,8 +69,11 @@ fn cgroups() -> &'static str {
 }
 
 fn docker(world: &World) {
-    let _docker = engines::docker(world, "\"default-runtime\": \"runc\"");
-    let operations = operations::of(DOCKER_OR_PODMAN, &["docker", cgroups()], true);
+    // What is experimental is `docker checkpoint`.
+    let _docker = engines::docker(world, "\"default-runtime\": \"runc\", \"experimental\": true");
+    let mut kinds = vec!["docker", cgroups()];
+    kinds.extend(Need::Criu.is_met().then_some("docker with criu"));
+    let operations = operations::of(DOCKER_OR_PODMAN, &kinds, true);
     matrix::compare(world, "Docker", &operations, docker_client);
 }
 
@@ -94,6 +97,7 @@ fn podman(world: &World) {
     engines::podman(world);
     let mut kinds = vec!["podman", cgroups()];
     kinds.extend(daemons::has_systemd().then_some("podman with systemd"));
+    kinds.extend(Need::Criu.is_met().then_some("podman with criu"));
     let operations = operations::of(DOCKER_OR_PODMAN, &kinds, true);
     matrix::compare(world, "Podman", &operations, |runtime| Client {
         // Podman takes the runtime before the verb.
@@ -107,7 +111,9 @@ fn podman(world: &World) {
 fn containerd(world: &World) {
     let _docker = engines::docker(world, "\"default-runtime\": \"runc\"");
     engines::image_for_containerd(world);
-    let operations = operations::of(CONTAINERD, &["containerd", cgroups()], true);
+    let mut kinds = vec!["containerd", cgroups()];
+    kinds.extend(Need::Criu.is_met().then_some("containerd with criu"));
+    let operations = operations::of(CONTAINERD, &kinds, true);
     matrix::compare(world, "containerd (ctr)", &operations, |runtime| {
         let program = match runtime {
             "minirun" => programs::minirun(),

@@ -10,7 +10,8 @@
 /// What an operation's shell lines may use besides `$E`, `$R`, `$NET`, `$N` and `$I`.
 ///
 /// `await TEXT COMMAND…` runs the command until it prints the text, and prints what it printed
-/// last; an engine is told when a container starts, but not when what is in it is ready.
+/// last; an engine is told when a container starts, but not when what is in it is ready. `goes_on`
+/// says so of a container that writes something else to /tmp/now again and again.
 pub(super) const SHELL: &str = r#"
 up() { $E run -d --name $N $R "$@" >/dev/null; }
 field() { $E inspect -f "{{$1}}" $N; }
@@ -24,6 +25,14 @@ await() {
         sleep 0.2
     done
     echo "$shown"
+}
+goes_on() {
+    then=$($E exec $N cat /tmp/now)
+    tries=0
+    while test "$($E exec $N cat /tmp/now)" = "$then" && test $tries -lt 50; do
+        tries=$((tries + 1))
+    done
+    test $tries -lt 50 && echo goes on
 }
 status() { ctr task ls | grep "^$N " | while read -r name pid status; do echo "$status"; done; }
 pod() {

@@ -16,25 +16,32 @@ const LONGEST: u64 = 1 << 20;
 
 /// The accounts of an image.
 #[derive(Debug, Default)]
-pub(super) struct Accounts {
+pub(crate) struct Accounts {
     passwd: String,
     group: String,
 }
 
 impl Accounts {
     /// Those of a bundle; none, if the image has no such files.
-    pub(super) fn of(bundle: &Path) -> Result<Accounts> {
+    pub(crate) fn of(bundle: &Path) -> Result<Accounts> {
         let config: Value = serde_json::from_str(&crate::brain::read_bundle(bundle)?)?;
         let roots = roots(bundle, &config);
         let find = |name: &str| roots.iter().find_map(|root| read(root, name)).unwrap_or_default();
         Ok(Accounts { passwd: find("etc/passwd"), group: find("etc/group") })
     }
 
+    /// Those of a container, as it is now, by its first process.
+    pub(crate) fn inside(pid: i32) -> Accounts {
+        let root = PathBuf::from(format!("/proc/{pid}/root"));
+        let find = |name: &str| read(&root, name).unwrap_or_default();
+        Accounts { passwd: find("etc/passwd"), group: find("etc/group") }
+    }
+
     /// `USER[:GROUP]` in numbers. The group of a user who is known is that of passwd(5), else 0.
     ///
     /// # Errors
     /// The image knows no such name.
-    pub(super) fn user(&self, text: &str) -> Result<(u32, u32)> {
+    pub(crate) fn user(&self, text: &str) -> Result<(u32, u32)> {
         let (user, group) = match text.split_once(':') {
             Some((user, group)) => (user, Some(group)),
             None => (text, None),
@@ -54,11 +61,22 @@ impl Accounts {
         Ok((uid, gid))
     }
 
+    /// The further groups of `USER[:GROUP]`, which are none when a group is given.
+    pub(crate) fn groups(&self, text: &str) -> Vec<u32> {
+        let by_number = self.passwd.lines().find(|line| line.split(':').nth(2) == Some(text));
+        let user = by_number.and_then(|line| line.split(':').next()).unwrap_or(text);
+        let is_member = |line: &&str| {
+            line.split(':').nth(3).is_some_and(|members| members.split(',').any(|m| m == user))
+        };
+        let lines = self.group.lines().filter(is_member);
+        lines.filter_map(|line| line.split(':').nth(2)?.parse().ok()).collect()
+    }
+
     /// A group as a number.
     ///
     /// # Errors
     /// The image knows no such name.
-    pub(super) fn group(&self, text: &str) -> Result<u32> {
+    pub(crate) fn group(&self, text: &str) -> Result<u32> {
         if let Ok(number) = text.parse() {
             return Ok(number);
         }
@@ -110,6 +128,9 @@ mod tests {
         assert_eq!(user("web:staff"), Some((33, 50)));
         assert_eq!(user("7:9"), Some((7, 9)));
         assert_eq!((user("nobody"), user("web:nobody")), (None, None));
+        assert_eq!(accounts().groups("web"), [50]);
+        assert_eq!(accounts().groups("33"), [50]);
+        assert_eq!((accounts().groups("root"), accounts().groups("web:staff")), (vec![], vec![]));
     }
 
     #[test]
