@@ -26,7 +26,7 @@ use crate::keeper::client::Keeper;
 use crate::layout::Layout;
 use crate::model::ServiceSpec;
 use crate::plane::protocol::Order;
-use crate::settings::Hook;
+use crate::settings::{Hook, Network};
 
 /// How long each hook after a start may take.
 const POST_START: Duration = Duration::from_secs(60);
@@ -226,7 +226,8 @@ impl Brain {
                 eprintln!("minisup brain: {error:#}");
             }
         });
-        if let Some(mut meter) = Meter::of(running.pid) {
+        let has_network = !matches!(settings.network, Network::Host | Network::Joined);
+        if let Some(mut meter) = Meter::of(running.pid, has_network) {
             meter.sample();
             self.meters.insert(instance.clone(), meter);
         }

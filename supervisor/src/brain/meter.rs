@@ -81,7 +81,7 @@ enum Group {
 #[derive(Debug)]
 pub(crate) struct Meter {
     group: Group,
-    net: PathBuf,
+    net: Option<PathBuf>,
     pub(crate) samples: VecDeque<Sample>,
     /// Since when it is measured, in milliseconds since the host booted.
     pub(crate) since_ms: u64,
@@ -91,10 +91,11 @@ pub(crate) struct Meter {
 
 impl Meter {
     /// For the container whose first process is `pid`; `None` if it has no cgroup that can be read.
-    pub(crate) fn of(pid: i32) -> Option<Meter> {
+    /// What goes through a network counts for whoever has it, not for those who share it.
+    pub(crate) fn of(pid: i32, has_network: bool) -> Option<Meter> {
         let text = read_kernel_file(Path::new(&format!("/proc/{pid}/cgroup"))).ok()?;
         let group = group(&text)?;
-        let net = PathBuf::from(format!("/proc/{pid}/net/dev"));
+        let net = has_network.then(|| PathBuf::from(format!("/proc/{pid}/net/dev")));
         let since_ms = clock::now().ms();
         let mut meter = Meter { group, net, samples: VecDeque::new(), since_ms, told_kills: 0 };
         meter.told_kills = meter.kills();
@@ -106,7 +107,8 @@ impl Meter {
         if self.samples.len() == KEPT {
             self.samples.pop_front();
         }
-        let net = read_kernel_file(&self.net).unwrap_or_default();
+        let net = self.net.as_ref().and_then(|file| read_kernel_file(file).ok());
+        let net = net.unwrap_or_default();
         let (received_bytes, sent_bytes) = network(&net);
         let mut sample = self.group.read();
         // Of an ended process there is no network any more: what it had moved stays.
@@ -354,13 +356,8 @@ mod tests {
     #[test]
     fn use_is_the_difference_of_two_samples() {
         let group = Group::Unified("/nowhere".into());
-        let mut meter = Meter {
-            group,
-            net: PathBuf::new(),
-            samples: VecDeque::new(),
-            since_ms: 0,
-            told_kills: 0,
-        };
+        let mut meter =
+            Meter { group, net: None, samples: VecDeque::new(), since_ms: 0, told_kills: 0 };
         assert_eq!(meter.cpu_percent(), None);
         for (at_ms, cpu_us) in [(1000, 0), (2000, 500_000)] {
             meter.samples.push_back(Sample { at_ms, cpu_us, ..Sample::default() });

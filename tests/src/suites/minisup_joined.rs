@@ -1,5 +1,7 @@
 //! Services in the namespaces of others, as their containers, their clients and the kernel see it.
 
+use serde_json::Value;
+
 use super::minisup_keys::File;
 use crate::project::kill;
 use crate::traffic::{Client, Traffic};
@@ -76,6 +78,16 @@ fn everything_is_shared(world: &World) {
     assert!(finds("app", "other") && finds("other", "net") && !finds("other", "app"));
     let answer = ask(file.0.port).expect("an answer");
     assert!(answer.contains(" on app.1, "), "{answer}");
+    // What goes through the network counts for the one that has it.
+    let received = |instance: &str| -> Option<u64> {
+        let told: Value =
+            serde_json::from_str(&file.0.ok(&["stats", "--no-stream", "--json"])).ok()?;
+        let mut all = told["stats"].as_array()?.iter();
+        let one = all.find(|one| one["instance"] == instance)?;
+        one["latest"]["received_bytes"].as_u64()
+    };
+    file.0.wait_for("its traffic", || received("net.1.1") > Some(0));
+    assert_eq!(received("app.1.1"), Some(0));
     file.0.down();
 }
 
