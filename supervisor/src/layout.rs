@@ -21,6 +21,8 @@
 //!     writable/INSTANCE/            what a container wrote over its image; gone with it
 //! ```
 //! /var/lib/minisup/volumes.d/NAME/  a named volume; stays after `down`
+//! /var/lib/minisup/secrets.d/NAME   an external secret, put there by the host's administrator
+//! /var/lib/minisup/configs.d/NAME   the same for configs
 //! /run/minisup/PROJECT/secrets/     or /dev/shm/minisup-PROJECT, whichever is in memory
 //!
 //! `MINISUP_RUN_DIR` and `MINISUP_STATE_DIR` move the two roots (tests use it).
@@ -220,6 +222,11 @@ impl Layout {
     pub(crate) fn volume(&self, name: &str) -> PathBuf {
         // No project can be called so.
         root("MINISUP_STATE_DIR", "/var/lib/minisup").join("volumes.d").join(name)
+    }
+
+    /// An external secret (`secrets`) or config (`configs`); they belong to no project either.
+    pub(crate) fn external(&self, kind: &str, name: &str) -> PathBuf {
+        root("MINISUP_STATE_DIR", "/var/lib/minisup").join(format!("{kind}.d")).join(name)
     }
 
     /// The nameless volumes of a slot; they go with the project.

@@ -108,6 +108,20 @@ impl<'a> Field<'a> {
         Some(text)
     }
 
+    /// The name of something on the host, which may become that of a file.
+    pub(crate) fn name(&self, cx: &mut Findings) -> Option<String> {
+        let text = self.word(cx)?;
+        let word = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if !begins || text.len() > 255 || !text.chars().all(word) {
+            let shown: String = text.chars().take(40).collect();
+            let remedy = "use letters, digits, `.`, `_` and `-`, a letter or digit first";
+            self.error(cx, format!("`{shown}` cannot be a name"), remedy);
+            return None;
+        }
+        Some(text)
+    }
+
     /// A boolean; YAML 1.1's `yes` and `on` are understood with a warning.
     pub(crate) fn boolean(&self, cx: &mut Findings) -> Option<bool> {
         let scalar = self.scalar(cx, "true or false")?;

@@ -26,7 +26,7 @@ use crate::keeper::client::Keeper;
 use crate::layout::Layout;
 use crate::model::ServiceSpec;
 use crate::plane::protocol::Order;
-use crate::settings::{Hook, Network};
+use crate::settings::{Hook, Network, Part};
 
 /// How long each hook after a start may take.
 const POST_START: Duration = Duration::from_secs(60);
@@ -291,13 +291,14 @@ impl Launch {
         let id = self.layout.container(&name);
         self.runtime.delete(&id).await.context("cannot clean up before the start")?;
         let bundle = self.layout.bundle(&name);
-        let cables = self.write_bundle(&bundle)?;
+        let (cables, parts) = self.write_bundle(&bundle)?;
         let streams = Streams::make(&self.spec.settings, &name, &bundle, &self.keeper)?;
         let (pid, terminal) = self.runtime.create(&id, &bundle, streams).await?;
         if let Some(terminal) = terminal {
             self.keeper.put(&format!("stdout/{name}"), terminal);
         }
         let running = Running::hold(pid)?;
+        parts.iter().try_for_each(|part| part.check(pid))?;
         for cable in cables {
             if let Err(error) = cable.lay(&running) {
                 eprintln!("minisup brain: {name} is not in one of its networks: {error:#}");
@@ -311,8 +312,9 @@ impl Launch {
         done.map_err(|error| anyhow!("post_start: {error}"))
     }
 
-    /// Writes what the container is made from; the answer is the cables that it gets.
-    fn write_bundle(&self, bundle: &std::path::Path) -> Result<&[Cable]> {
+    /// Writes what the container is made from; the answer is the cables that it gets, and what has
+    /// to be checked when it is made.
+    fn write_bundle(&self, bundle: &std::path::Path) -> Result<(&[Cable], Vec<Part>)> {
         let given = bundle::read(&self.spec.bundle)?;
         let name = self.instance.to_string();
         let place = bundle::Place {
@@ -324,9 +326,7 @@ impl Launch {
         let mut spec = self.spec.clone();
         self.joined.share_memory(&mut spec.settings)?;
         let volumes = self.layout.slot_volumes(&self.instance.slot.to_string());
-        for dir in spec.settings.place(&volumes) {
-            std::fs::create_dir_all(&dir).context("cannot make a nameless volume")?;
-        }
+        let parts = spec.settings.place(&volumes)?;
         let mut config = bundle::config(&given, &spec, &place)?;
         std::fs::create_dir_all(bundle).context("cannot make the instance's bundle")?;
         // A network that is joined is somebody else's, with names of its own.
@@ -349,7 +349,7 @@ impl Launch {
         }
         std::fs::write(bundle.join("config.json"), config)?;
         std::fs::write(bundle.join("revision"), self.revision.as_str())?;
-        Ok(cables)
+        Ok((cables, parts))
     }
 }
 

@@ -1,9 +1,9 @@
 //! What a service says about its containers beside the image: identity, limits, files.
 
-use std::os::unix::fs::DirBuilderExt;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use minisup_compose::model::{
     self, EndpointMode, Grant, MountKind, Propagation, Recursive, SecretSource, Service, Swap,
     Tmpfs,
@@ -105,27 +105,24 @@ impl Place<'_> {
         let (target, is_read_only) = (mount.target.as_str(), mount.read_only);
         match &mount.kind {
             MountKind::Bind { source, bind } => {
-                if bind.create_host_path {
-                    std::fs::create_dir_all(source)
-                        .with_context(|| format!("cannot make {}", source.display()))?;
-                } else if !source.exists() {
+                if !bind.create_host_path && !source.exists() {
                     let message = format!("there is no {}", source.display());
                     let remedy = "make it, or write `bind: {create_host_path: true}`";
                     return Err(self.refuse("volumes", &message, remedy));
                 }
                 let mut made = Mount::bind(source.clone(), target, is_read_only);
+                made.is_made = bind.create_host_path;
                 if let Some(propagation) = bind.propagation {
                     made.options.retain(|option| option != "rprivate");
                     made.options.push(word(propagation).to_string());
                 }
                 match bind.recursive {
-                    Recursive::Enabled => {}
-                    Recursive::Disabled => replace(&mut made.options, "rbind", "bind"),
-                    Recursive::Readonly => replace(&mut made.options, "ro", "rro"),
-                    Recursive::Writable => {
-                        let message = "`recursive: writable` is not supported yet";
-                        return Err(self.refuse("volumes", message, "leave it out"));
+                    // What is mounted below it is read-only, too, or keeps its own rights.
+                    Recursive::Enabled | Recursive::Readonly => {
+                        replace(&mut made.options, "ro", "rro");
                     }
+                    Recursive::Writable => {}
+                    Recursive::Disabled => replace(&mut made.options, "rbind", "bind"),
                 }
                 Ok(made)
             }
@@ -135,13 +132,8 @@ impl Place<'_> {
                     let made = Mount::bind(PathBuf::from(name), target, is_read_only);
                     return Ok(Mount { of_slot: true, ..made });
                 };
-                let mut dir = self.volume(key, layout)?;
-                if let Some(subpath) = &volume.subpath {
-                    dir = dir.join(subpath);
-                }
-                let mut make = std::fs::DirBuilder::new();
-                make.recursive(true).mode(0o755).create(&dir)?;
-                Ok(Mount::bind(dir, target, is_read_only))
+                let within = volume.subpath.as_ref().map(PathBuf::from);
+                Ok(Mount { within, ..self.volume(key, layout, target, is_read_only)? })
             }
             MountKind::Tmpfs { tmpfs } => {
                 let mut options = vec!["nosuid".to_string(), "nodev".to_string()];
@@ -153,15 +145,14 @@ impl Place<'_> {
         }
     }
 
-    /// The directory of a named volume.
-    fn volume(&self, key: &str, layout: &Layout) -> Result<PathBuf> {
+    /// A named volume: a directory of ours, or what its options say.
+    fn volume(&self, key: &str, layout: &Layout, target: &str, read_only: bool) -> Result<Mount> {
         let Some(volume) = self.project.volumes.get(key) else {
             let message = format!("there is no volume {key}");
             return Err(self.refuse("volumes", &message, "add it to the top-level `volumes`"));
         };
         if !volume.driver_opts.is_empty() {
-            let message = format!("driver_opts of the volume {key} are not supported yet");
-            return Err(self.refuse("volumes", &message, "bind a path that is mounted already"));
+            return self.bound_volume(key, &volume.driver_opts, target, read_only);
         }
         let dir = layout.volume(&volume.name);
         if volume.external && !dir.is_dir() {
@@ -169,7 +160,32 @@ impl Place<'_> {
             let remedy = format!("make it: mkdir -p {}", dir.display());
             return Err(self.refuse("volumes", &message, &remedy));
         }
-        Ok(dir)
+        Ok(Mount { is_made: !volume.external, ..Mount::bind(dir, target, read_only) })
+    }
+
+    /// A volume with options as of mount(8), which has to be a bind mount.
+    fn bound_volume(
+        &self,
+        key: &str,
+        options: &BTreeMap<String, String>,
+        target: &str,
+        read_only: bool,
+    ) -> Result<Mount> {
+        let option = |name: &str| options.get(name).map_or("", String::as_str);
+        let (kind, device) = (option("type"), PathBuf::from(option("device")));
+        let words: Vec<&str> = option("o").split(',').filter(|word| !word.is_empty()).collect();
+        let is_bind = words.iter().any(|word| matches!(*word, "bind" | "rbind"));
+        let others = words.iter().any(|word| !matches!(*word, "bind" | "rbind" | "ro" | "rw"));
+        if !matches!(kind, "" | "none" | "bind") || !is_bind || others {
+            let message = format!("driver_opts of the volume {key} are not those of a bind mount");
+            let remedy = "write `type: none, o: bind, device: /PATH`, or mount it on the host                           (fstab(5)) and name that path";
+            return Err(self.refuse("volumes", &message, remedy));
+        }
+        if !device.is_absolute() || !device.exists() {
+            let message = format!("there is no {}", device.display());
+            return Err(self.refuse("volumes", &message, "make it, and name it by its whole path"));
+        }
+        Ok(Mount::bind(device, target, read_only || words.contains(&"ro")))
     }
 
     /// A secret or config as a file in memory, shown read-only.
@@ -194,8 +210,13 @@ impl Place<'_> {
             SecretSource::Environment { value, .. } => value.reveal().as_bytes().to_vec(),
             SecretSource::Content(text) => text.clone().into_bytes(),
             SecretSource::External => {
-                let message = format!("{} is external, which is not supported yet", grant.source);
-                return Err(self.refuse(kind, &message, "give a file, environment or content"));
+                let file = layout.external(kind, &secret.name);
+                std::fs::read(&file).map_err(|error| {
+                    let message =
+                        format!("{} is external: {}: {error}", secret.name, file.display());
+                    let remedy = format!("make it: install -D -m 600 FILE {}", file.display());
+                    self.refuse(kind, &message, &remedy)
+                })?
             }
         };
         let user = |text: &String| self.account(kind, accounts.user(text)).map(|(uid, _)| uid);

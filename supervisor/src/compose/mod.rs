@@ -145,7 +145,8 @@ impl File {
                 format!("other services cannot reach {name}: it has neither `ports` nor `expose`")
             }));
         }
-        let own = self.project.volumes.values().filter(|volume| !volume.external);
+        let is_own = |volume: &&model::Volume| !volume.external && volume.driver_opts.is_empty();
+        let own = self.project.volumes.values().filter(is_own);
         let volumes = own.map(|volume| volume.name.clone()).collect();
         let networks = networks::named(&self.project);
         Ok(Loaded { services, volumes, networks, warnings })

@@ -6,10 +6,11 @@
 mod attached;
 mod confine;
 mod devices;
+mod mounts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,7 @@ use serde_json::{Map, Value, json};
 pub(crate) use attached::Attached;
 pub(crate) use confine::{Filter, every_capability};
 pub(crate) use devices::{DeviceFile, Devices, Rule};
+pub(crate) use mounts::{Mount, Part};
 
 use crate::init;
 
@@ -183,55 +185,7 @@ pub(crate) struct Hook {
     pub(crate) privileged: bool,
 }
 
-/// One mount.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(crate) struct Mount {
-    /// The path on the host; `None` is an empty directory in memory.
-    pub(crate) source: Option<PathBuf>,
-    /// The path in the container.
-    pub(crate) target: String,
-    /// Options of mount(8).
-    pub(crate) options: Vec<String>,
-    /// Whether the source is relative to what belongs to the slot.
-    #[serde(default)]
-    pub(crate) of_slot: bool,
-}
-
-impl Mount {
-    /// An empty directory in memory.
-    pub(crate) fn tmpfs(target: &str, options: Vec<String>) -> Mount {
-        Mount { source: None, target: target.to_string(), options, of_slot: false }
-    }
-
-    /// A path of the host.
-    pub(crate) fn bind(source: PathBuf, target: &str, is_read_only: bool) -> Mount {
-        let access = if is_read_only { "ro" } else { "rw" };
-        let options = ["rbind", "rprivate", access].map(String::from).to_vec();
-        Mount { source: Some(source), target: target.to_string(), options, of_slot: false }
-    }
-
-    fn entry(&self) -> Value {
-        match &self.source {
-            Some(source) => json!({"destination": self.target, "type": "bind", "source": source,
-                                   "options": self.options}),
-            None => json!({"destination": self.target, "type": "tmpfs", "source": "tmpfs",
-                           "options": self.options}),
-        }
-    }
-}
-
 impl Settings {
-    /// Gives what belongs to the slot its place below `dir`; the directories that must be there.
-    pub(crate) fn place(&mut self, dir: &Path) -> Vec<PathBuf> {
-        let mut made = Vec::new();
-        for mount in self.mounts.iter_mut().filter(|mount| mount.of_slot) {
-            let source = dir.join(mount.source.as_deref().unwrap_or(Path::new("")));
-            made.push(source.clone());
-            mount.source = Some(source);
-        }
-        made
-    }
-
     /// Writes what is set into a configuration.
     ///
     /// # Errors
@@ -309,7 +263,10 @@ impl Settings {
         if self.of_host.contains("ipc") {
             list.push(Mount::bind("/dev/shm".into(), "/dev/shm", false).entry());
         }
-        for mount in &self.mounts {
+        // What is above comes first, or it would cover what is below.
+        let mut mounts: Vec<&Mount> = self.mounts.iter().collect();
+        mounts.sort_by_key(|mount| Path::new(&mount.target).components().count());
+        for mount in mounts {
             list.retain(|entry| entry["destination"] != json!(mount.target));
             list.push(mount.entry());
         }
@@ -399,13 +356,14 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_the_slot_is_below_its_directory() {
-        let nameless = Mount { of_slot: true, ..Mount::bind("data".into(), "/data", false) };
-        let named = Mount::bind("/v/db".into(), "/db", false);
-        let mut settings = Settings { mounts: vec![nameless, named], ..Settings::default() };
-        assert_eq!(settings.place(Path::new("/slot")), [Path::new("/slot/data")]);
-        assert_eq!(settings.mounts[0].source.as_deref(), Some(Path::new("/slot/data")));
-        assert_eq!(settings.mounts[1].source.as_deref(), Some(Path::new("/v/db")));
+    fn a_mount_covers_none_below_it() {
+        let mounts = ["/a/b", "/a", "/c", "/a/b/c"].map(|target| Mount::tmpfs(target, vec![]));
+        let made = written(Settings { mounts: mounts.into(), ..Settings::default() });
+        let order: Vec<_> = made["mounts"].as_array().unwrap()[1..]
+            .iter()
+            .map(|mount| mount["destination"].as_str().unwrap())
+            .collect();
+        assert_eq!(order, ["/a", "/c", "/a/b", "/a/b/c"]);
     }
 
     #[test]

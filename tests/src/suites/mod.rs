@@ -28,6 +28,7 @@ mod minisup_joined;
 mod minisup_keys;
 mod minisup_networks;
 mod minisup_protocols;
+mod minisup_volumes;
 mod mount_options;
 mod mounts;
 mod namespaces;
@@ -94,5 +95,6 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Test>)> {
         ("minisup_keys", minisup_keys::tests()),
         ("minisup_networks", minisup_networks::tests()),
         ("minisup_protocols", minisup_protocols::tests()),
+        ("minisup_volumes", minisup_volumes::tests()),
     ]
 }

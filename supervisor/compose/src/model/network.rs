@@ -111,7 +111,7 @@ impl Network {
     pub(crate) fn read(field: &Field<'_>, cx: &mut Findings, default_name: String) -> Self {
         let mut f = Fields::open(field, cx);
         let external = f.get("external", cx, Field::boolean).unwrap_or(false);
-        let name = f.get("name", cx, Field::word);
+        let name = f.get("name", cx, Field::name);
         let made = f.map_keys(&[
             "driver",
             "driver_opts",

@@ -234,7 +234,8 @@ fn settle_restarts(services: &mut BTreeMap<String, Service>) {
 fn names<'a>(field: &Field<'a>, cx: &mut Findings) -> Vec<(&'a str, Field<'a>)> {
     let good = |name: &str| {
         let word = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        !name.is_empty() && name.len() <= 128 && name.chars().all(word)
+        let is_dots = name.chars().all(|c| c == '.'); // the names of directories
+        !is_dots && name.len() <= 128 && name.chars().all(word)
     };
     let named = field.named(cx);
     for (name, field) in named.iter().filter(|(name, _)| !good(name)) {

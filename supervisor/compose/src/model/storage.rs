@@ -103,7 +103,7 @@ impl Volume {
     pub(crate) fn read(field: &Field<'_>, cx: &mut Findings, default_name: String) -> Self {
         let mut f = Fields::open(field, cx);
         let external = f.get("external", cx, Field::boolean).unwrap_or(false);
-        let name = f.get("name", cx, Field::word);
+        let name = f.get("name", cx, Field::name);
         if let Some(driver) = f.take("driver", cx)
             && let Some(text) = driver.text(cx)
             && text != "local"
@@ -156,7 +156,7 @@ impl Secret {
         config: bool,
     ) -> Option<Self> {
         let mut f = Fields::open(field, cx);
-        let name = f.get("name", cx, Field::word).unwrap_or(default_name);
+        let name = f.get("name", cx, Field::name).unwrap_or(default_name);
         let mut sources = Vec::new();
         if let Some(file) = f.take("file", cx) {
             sources.push(host_path(&file, cx).map(SecretSource::File));
