@@ -5,6 +5,8 @@
 //! what may change while it runs (the number of replicas), so that equal text is an equal
 //! revision.
 
+mod room;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
@@ -343,7 +345,6 @@ impl Stack {
     /// What it is, and who wants it.
     pub(crate) fn check(&self) -> Result<()> {
         for (name, spec) in &self.services {
-            spec.settings.check_addresses(name, spec.replicas)?;
             if self.no_way_out && spec.settings.needs_way_out() {
                 bail!(
                     "{name} has a name for the host (`extra_hosts`, `host-gateway`), and with \
@@ -351,6 +352,7 @@ impl Stack {
                 );
             }
         }
+        self.check_room(|name| self.services.get(name).map_or(0, |spec| spec.replicas))?;
         self.check_ports()
     }
 

@@ -53,13 +53,16 @@ impl Cable {
 }
 
 impl Brain {
-    /// Carries a command out, unless it asks for two containers of one address.
+    /// Carries a command out, unless it asks for more containers than there is room for.
     pub(super) fn refuse_or_decide(&mut self, command: Command) -> Option<String> {
-        if let Command::Scale { service, replicas } = &command
-            && let Some(spec) = self.stack.services.get(service.as_str())
-            && let Err(error) = spec.settings.check_addresses(service.as_str(), *replicas)
-        {
-            return Some(error.to_string());
+        if let Command::Scale { service, replicas } = &command {
+            let count = |name: &str| match name == service.as_str() {
+                true => *replicas,
+                false => self.state.scale(&name.into()),
+            };
+            if let Err(error) = self.stack.check_room(count) {
+                return Some(error.to_string());
+            }
         }
         self.decide(&Input::Command(command))
     }

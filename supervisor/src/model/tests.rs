@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::discovery::net::Net;
-use crate::settings::Attached;
+use crate::settings::{Attached, Network};
 
 fn spec() -> ServiceSpec {
     ServiceSpec {
@@ -82,6 +82,32 @@ fn a_host_port_has_one_owner() {
     let stack = Stack { services: BTreeMap::from(two), ..Stack::default() };
     let error = stack.check_ports().unwrap_err().to_string();
     assert_eq!(error, "0.0.0.0:8080 is published by a and by b");
+}
+
+#[test]
+fn what_has_no_room_is_refused() {
+    let of = |replicas, settings| {
+        let many = |name: &str| {
+            let service = ServiceSpec { replicas, publish: vec![], ..spec() };
+            (name.to_string(), ServiceSpec { settings: Settings::clone(&settings), ..service })
+        };
+        let services = BTreeMap::from([many("a"), many("b")]);
+        let checked = Stack { services, ..Stack::default() }.check();
+        checked.map_err(|error| error.to_string()).err().unwrap_or_default()
+    };
+    assert_eq!(of(500, Settings::default()), "");
+    assert!(of(501, Settings::default()).contains("room for 1000 replicas, not for 1002"));
+    let alone = || Settings { network: Network::None, ..Settings::default() };
+    assert_eq!(of(1000, alone()), "");
+    assert!(of(1001, alone()).contains("2002 replicas are more"));
+    assert!(of(u32::MAX, alone()).contains("more than one project may have"));
+    let net = Net::of("small", "10.6.0.0/28".parse().unwrap());
+    let small = || Settings {
+        networks: vec![Attached { net: net.clone(), ..Attached::default() }],
+        ..Settings::default()
+    };
+    assert_eq!(of(net.room() / 2, small()), "");
+    assert!(of(net.room(), small()).contains("the network small has room for"));
 }
 
 #[test]

@@ -156,7 +156,9 @@ pub(crate) async fn preview(named: Option<&str>, up: Up) -> Result<ExitCode> {
     let client = Client { layout: project.layout.clone() };
     let view = client.state().await.ok();
     let there = view.as_ref().map(|view| view.stack.services.clone()).unwrap_or_default();
-    let plan = plan::plan(view.as_ref(), &project.stack(there));
+    let stack = project.stack(there);
+    stack.check()?;
+    let plan = plan::plan(view.as_ref(), &stack);
     println!("project {}", client.layout.project);
     plan.lines.iter().for_each(|line| println!("{line}"));
     ways::preview(&project.services, project.no_way_out).iter().for_each(|l| println!("{l}"));
