@@ -3,6 +3,9 @@
 //! One program, four roles. `minisup up` and its kind are short-lived; what stays is a keeper, a
 //! brain and a data plane per project, so that no failure of one touches the others.
 
+#[macro_use]
+mod speech;
+
 mod accounts;
 mod balance;
 mod brain;

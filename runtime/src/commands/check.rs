@@ -39,17 +39,17 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
         spec::make_rootless(&mut config, user, linux::credentials::effective_group());
     }
     let plan = plan_of(&config, "check", &bundle)?;
-    print(&describe(&plan));
+    print(&describe(&plan))?;
     for warning in loaded.warnings.iter().chain(&plan.warnings) {
-        print(&format!("warning: {warning}\n"));
+        print(&format!("warning: {warning}\n"))?;
     }
     let problems = problems(global, &plan)?;
     if problems.is_empty() {
-        print("this host can run it\n");
+        print("this host can run it\n")?;
         return Ok(0);
     }
     for problem in &problems {
-        print(&format!("missing: {problem}\n"));
+        print(&format!("missing: {problem}\n"))?;
     }
     Ok(1)
 }

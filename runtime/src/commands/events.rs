@@ -136,7 +136,7 @@ fn tell_stats(state: &State, group: &Cgroup, pid: i32) -> Result<()> {
 fn tell(event: &Event<'_>) -> Result<()> {
     let text = serde_json::to_string(event)
         .map_err(|error| Error::Config(format!("write JSON: {error}")))?;
-    print(&format!("{text}\n"));
+    print(&format!("{text}\n"))?;
     Ok(())
 }
 

@@ -53,7 +53,7 @@ fn run(_: &Global, matches: &ArgMatches) -> Result<i32> {
     let call = text_of(matches, "syscall").unwrap_or_default();
     let verdict = seccomp::explain(&profile, call, &arguments)
         .map_err(|error| Error::Config(format!("{}: {error}", file.display())))?;
-    print(&format!("{verdict}\n"));
+    print(&format!("{verdict}\n"))?;
     Ok(0)
 }
 

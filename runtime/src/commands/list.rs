@@ -36,7 +36,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     let root = global.state_root()?;
     let names = root.list()?;
     if matches.get_flag("quiet") {
-        print(&names.iter().map(|name| format!("{name}\n")).collect::<String>());
+        print(&names.iter().map(|name| format!("{name}\n")).collect::<String>())?;
         return Ok(0);
     }
     let mut reports = Vec::new();
@@ -51,7 +51,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     if text_of(matches, "format") == Some("json") {
         print_json(&reports)?;
     } else {
-        print(&table(&reports));
+        print(&table(&reports))?;
     }
     Ok(0)
 }

@@ -38,7 +38,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     };
     if text_of(matches, "format") == Some("json") {
         let text = serde_json::to_string(&processes).unwrap_or_default();
-        print(&text);
+        print(&text)?;
         return Ok(0);
     }
     let options: Vec<&String> =
@@ -54,7 +54,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(Error::Config(format!("ps: {}", said.trim())));
     }
-    print(&rows_of(&String::from_utf8_lossy(&output.stdout), &processes)?);
+    print(&rows_of(&String::from_utf8_lossy(&output.stdout), &processes)?)?;
     Ok(0)
 }
 

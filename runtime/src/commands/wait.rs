@@ -39,7 +39,7 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     let exit = known().or_else(|| exit_of_zombie(init.pid)).or_else(known);
     match exit {
         Some(exit) => {
-            print(&format!("{}\n", exit.status()));
+            print(&format!("{}\n", exit.status()))?;
             Ok(0)
         }
         None => Err(Error::Unsupported(format!(

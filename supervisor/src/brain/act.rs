@@ -291,7 +291,9 @@ impl Launch {
         let id = self.layout.container(&name);
         self.runtime.delete(&id).await.context("cannot clean up before the start")?;
         let bundle = self.layout.bundle(&name);
-        let (cables, parts) = self.write_bundle(&bundle)?;
+        let written = self.write_bundle(&bundle);
+        let (cables, parts) =
+            written.with_context(|| format!("cannot make {}", bundle.display()))?;
         let streams = Streams::make(&self.spec.settings, &name, &bundle, &self.keeper)?;
         let (pid, terminal) = self.runtime.create(&id, &bundle, streams).await?;
         if let Some(terminal) = terminal {

@@ -147,7 +147,7 @@ impl Keeper {
 
     fn serve(&mut self) -> Result<()> {
         while !self.leaving {
-            let pause = self.start_what_is_missing()?;
+            let pause = self.start_what_is_missing();
             let want = Ready { readable: true, ..Ready::default() };
             let mut fds: Vec<(BorrowedFd<'_>, Ready)> = vec![(self.signals.as_fd(), want)];
             fds.extend(self.line.as_ref().map(Line::interest));
@@ -180,7 +180,7 @@ impl Keeper {
 
     /// Starts brain and data plane if they do not run; the answer is how long to wait before the
     /// next try, if one has to wait.
-    fn start_what_is_missing(&mut self) -> Result<Option<Duration>> {
+    fn start_what_is_missing(&mut self) -> Option<Duration> {
         let mut pause = None;
         for is_brain in [true, false] {
             let ward = if is_brain { &self.brain } else { &self.plane };
@@ -192,18 +192,28 @@ impl Keeper {
                 pause = Some(RESTART_PAUSE - rested);
                 continue;
             }
-            if is_brain {
-                let (ours, theirs) = socket::pair()?;
-                fd::keep_on_exec(theirs.as_fd())?;
-                let number = theirs.as_raw_fd().to_string();
-                self.brain.start(&self.project, &["--keeper-fd", &number])?;
-                self.line = Some(Line::new(ours)?);
-                self.listed = false;
-            } else {
-                self.plane.start(&self.project, &[])?;
+            let started = match is_brain {
+                true => self.start_brain(),
+                false => self.plane.start(&self.project, &[]),
+            };
+            // No room for another process, say: that passes, and everything hangs on this one.
+            if let Err(error) = started {
+                eprintln!("minisup keeper: {error:#}");
+                pause = Some(RESTART_PAUSE);
             }
         }
-        Ok(pause)
+        pause
+    }
+
+    fn start_brain(&mut self) -> Result<()> {
+        let (ours, theirs) = socket::pair()?;
+        fd::keep_on_exec(theirs.as_fd())?;
+        let number = theirs.as_raw_fd().to_string();
+        let line = Line::new(ours)?;
+        self.brain.start(&self.project, &["--keeper-fd", &number])?;
+        self.line = Some(line);
+        self.listed = false;
+        Ok(())
     }
 
     fn signalled(&mut self, signal: i32) {
@@ -307,6 +317,7 @@ impl Ward {
     }
 
     fn start(&mut self, project: &str, more: &[&str]) -> Result<()> {
+        self.started = Some(Instant::now());
         let child = Command::new("/proc/self/exe")
             .arg0("minisup")
             .arg(self.role)
@@ -316,7 +327,6 @@ impl Ward {
             .spawn()
             .with_context(|| format!("cannot start the {}", self.role))?;
         self.child = Some(child);
-        self.started = Some(Instant::now());
         Ok(())
     }
 }

@@ -1,5 +1,8 @@
 //! minisup with real containers: what a user sees, and what must never happen.
 
+use std::io::Write;
+use std::path::PathBuf;
+
 use crate::project::{Project, exists, kill, processes};
 use crate::traffic::{Client, Traffic};
 use crate::world::World;
@@ -13,6 +16,7 @@ pub(super) fn tests() -> Vec<Test> {
         test("down_ends_what_the_killed_have_left", down_ends_what_the_killed_have_left),
         test("down_goes_on_when_its_brain_is_killed", down_goes_on_when_its_brain_is_killed),
         test("a_single_replica_may_die", a_single_replica_may_die),
+        test("a_full_disk_ends_nothing", a_full_disk_ends_nothing),
         test("a_frozen_replica_is_replaced", a_frozen_replica_is_replaced),
         test("scaling_drains", scaling_drains),
         test("what_is_wrong_is_refused", what_is_wrong_is_refused),
@@ -141,6 +145,65 @@ fn a_single_replica_may_die(world: &World) {
     }
     assert!(traffic.end() > 20);
     project.down();
+}
+
+/// A small file system in memory; gone when this is dropped.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(world: &World, name: &str) -> Small {
+        let dir = world.path(name);
+        std::fs::create_dir(&dir).expect("make a directory");
+        let (options, at) = (["-t", "tmpfs", "-o", "size=2m", "tmpfs"], dir.to_str());
+        world.program("mount").args(&options).args(&[at.expect("UTF-8")]).run().exits(0);
+        Small(dir)
+    }
+
+    /// Leaves no room.
+    fn fill(&self) {
+        let mut file = std::fs::File::create(self.0.join("fill")).expect("make a file");
+        while file.write_all(&[0; 4096]).is_ok() {}
+    }
+
+    fn empty(&self) {
+        std::fs::remove_file(self.0.join("fill")).expect("remove it");
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        drop(std::process::Command::new("umount").arg("-l").arg(&self.0).status());
+    }
+}
+
+/// Neither history nor logs nor complaints nor another container can be written; what runs goes on.
+fn a_full_disk_ends_nothing(world: &World) {
+    let disks = ["minisup-run", "minisup-state"].map(|name| Small::mount(world, name));
+    let project = Project::new(world, "full");
+    project.up(3);
+    let traffic = Traffic::begin(project.port, 5);
+    let before = project.pids();
+    disks.iter().for_each(Small::fill);
+    for role in ["brain", "keeper", "brain"] {
+        let old = project.role(role);
+        kill("-KILL", old.as_ref().expect("it runs"));
+        project.wait_for("another process in its place", || {
+            project.role(role).is_some_and(|new| Some(new) != old)
+        });
+        project.wait_for("an answer", || project.minisup(&["ps"]).status == 0);
+        assert_eq!(project.pids(), before, "{role}");
+    }
+    kill("-KILL", &before[0]);
+    project.wait_for("its end", || project.pids() == before[1..]);
+    project.ok(&["scale", "web=4"]);
+    assert!(project.role("keeper").is_some() && project.role("brain").is_some());
+    disks.iter().for_each(Small::empty);
+    project.wait_for("four, with a new one", || project.pids().len() == 4);
+    assert!(project.pids().contains(&before[1]) && project.pids().contains(&before[2]));
+    project.wait_for("what happened since", || project.ok(&["events"]).contains("became-ready"));
+    assert!(traffic.end() > 20);
+    project.down();
+    drop(disks);
 }
 
 fn a_frozen_replica_is_replaced(world: &World) {

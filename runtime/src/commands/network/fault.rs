@@ -66,7 +66,7 @@ pub(super) fn run(global: &Global, matches: &ArgMatches, store: &Store) -> Resul
         Some(("set", matches)) => set(global, matches, store, Some(fault_of(matches)?)),
         Some(("clear", matches)) => set(global, matches, store, None),
         _ => {
-            print(&table(store)?);
+            print(&table(store)?)?;
             Ok(())
         }
     }

@@ -78,16 +78,16 @@ fn run(global: &Global, matches: &ArgMatches) -> Result<i32> {
     match name {
         "create" => {
             let made = networks::create(&store, &wish(matches)?).map_err(told)?;
-            print(&format!("{}\n", made.name));
+            print(&format!("{}\n", made.name))?;
         }
         "inspect" => print_json(&networks::inspect(&store, wanted()).map_err(told)?)?,
         "rm" => drop(networks::remove(&store, wanted()).map_err(told)?),
         "fault" => fault::run(global, matches, &store)?,
         "stats" => stats::run(global, matches, &store)?,
-        "prune" => print(&removed(&networks::prune(&store).map_err(told)?)),
+        "prune" => print(&removed(&networks::prune(&store).map_err(told)?))?,
         _ => {
             network::collect::collect(&store).map_err(told)?;
-            print(&table(&store)?);
+            print(&table(&store)?)?;
         }
     }
     Ok(0)

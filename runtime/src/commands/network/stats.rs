@@ -50,7 +50,7 @@ pub(super) fn run(global: &Global, matches: &ArgMatches, store: &Store) -> Resul
     if matches.get_flag("json") {
         return print_json(&rows);
     }
-    print(&table(&rows));
+    print(&table(&rows))?;
     Ok(())
 }
 
