@@ -32,6 +32,15 @@ struct Begun {
     keeper: Option<(Instant, Child)>,
 }
 
+/// What has just been done of it.
+#[derive(PartialEq, Eq)]
+enum Did {
+    /// The project's lock was taken.
+    Lock,
+    /// What comes after it, as far as it was missing.
+    Rest,
+}
+
 /// A project, as the command line reaches it.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
@@ -46,15 +55,17 @@ impl Client {
 
     /// Starts the project's keeper if it does not run, and waits until the brain answers.
     pub(crate) async fn start(&self) -> Result<()> {
-        let until = Instant::now() + START;
         let mut begun = Begun::default();
+        let mut since = Instant::now();
         while !self.answers().await {
             match self.start_what_is_missing(&mut begun) {
                 // One that ends just now removes the directories.
                 Err(error) if is_not_there(&error) => {}
-                done => done?,
+                // Waiting for others, or for the disk, may have taken any time.
+                Ok(Did::Lock) => since = Instant::now(),
+                done => drop(done?),
             }
-            if Instant::now() > until {
+            if since.elapsed() > START {
                 bail!(
                     "the supervisor did not come up in {START:?}; see {}",
                     self.layout.complaints().display()
@@ -67,7 +78,7 @@ impl Client {
 
     /// Makes the directories, takes the project's lock and starts a keeper, as far as that has not
     /// been done by us or by others. The lock is that of a directory, and goes with it.
-    fn start_what_is_missing(&self, begun: &mut Begun) -> Result<()> {
+    fn start_what_is_missing(&self, begun: &mut Begun) -> Result<Did> {
         let place = self.layout.place();
         if place.is_none() || begun.lock.as_ref().map(|(place, _)| *place) != place {
             self.layout.make()?;
@@ -77,7 +88,7 @@ impl Client {
             // Two `up` at once: the second finds what the first has started.
             file.lock().context("cannot lock the project")?;
             begun.lock = place.map(|place| (place, file));
-            return Ok(()); // that took time: it may answer by now
+            return Ok(Did::Lock); // that took time: it may answer by now
         }
         let works = match &mut begun.keeper {
             Some((since, keeper)) => since.elapsed() < REST || keeper.try_wait()?.is_none(),
@@ -87,7 +98,7 @@ impl Client {
         if !works && !self.layout.is_supervised() {
             begun.keeper = Some((Instant::now(), self.start_keeper()?));
         }
-        Ok(())
+        Ok(Did::Rest)
     }
 
     fn start_keeper(&self) -> Result<Child> {

@@ -13,8 +13,8 @@ const CONTAINERS: u32 = 2000;
 const IN_A_NETWORK: u32 = 1000;
 
 impl Stack {
-    /// Checks that every network has room for its containers, and that they are not too many in all;
-    /// `count` is the number of replicas of a service.
+    /// Checks that every network has room for its containers, and that they are not too many in
+    /// all; `count` is the number of replicas of a service.
     ///
     /// # Errors
     /// What has no room, and how much there is.
@@ -37,8 +37,8 @@ impl Stack {
         for (wanted, room, name) in networks.into_values() {
             if wanted > room {
                 bail!(
-                    "the network {name} has room for {room} replicas, not for {wanted}; divide them \
-                     among networks, or give it a larger subnet if that is what is small"
+                    "the network {name} has room for {room} replicas, not for {wanted}; divide \
+                     them among networks, or give it a larger subnet if that is what is small"
                 );
             }
         }

@@ -112,8 +112,8 @@ fn open_within(source: &Path, within: &Path) -> linux::Result<OwnedFd> {
 }
 
 impl Settings {
-    /// Makes what the mounts need; what belongs to the slot is below `of_slot`. The parts have to be
-    /// checked when the container is made.
+    /// Makes what the mounts need; what belongs to the slot is below `of_slot`. The parts have to
+    /// be checked when the container is made.
     ///
     /// # Errors
     /// A directory cannot be made, or what is mounted of it is not inside.
