@@ -63,7 +63,8 @@ impl Client {
                 Err(error) if is_not_there(&error) => {}
                 // Waiting for others, or for the disk, may have taken any time.
                 Ok(Did::Lock) => since = Instant::now(),
-                done => drop(done?),
+                Ok(Did::Rest) => {}
+                Err(error) => return Err(error),
             }
             if since.elapsed() > START {
                 bail!(

@@ -144,12 +144,17 @@ impl Running {
         })
     }
 
-    /// Waits for its end.
+    /// Waits for its end; it hangs when it has been silent for too long.
     pub(crate) fn wait(mut self) -> Ran {
         let process = pidfd_open(self.pid(), PidfdFlags::empty()).expect("open a process");
         let mut ready = [PollFd::new(&process, PollFlags::IN)];
         let patience = Timespec::try_from(PATIENCE).expect("it fits");
-        if poll(&mut ready, Some(&patience)).expect("wait") == 0 {
+        let mut said = 0;
+        while poll(&mut ready, Some(&patience)).expect("wait") == 0 {
+            let length = read(&self.output).len();
+            if std::mem::replace(&mut said, length) < length {
+                continue;
+            }
             drop(self.child.kill());
             drop(self.child.wait());
             panic!("{} hangs: {} {}", self.shown, read(&self.output), read(&self.errors));

@@ -75,7 +75,7 @@ pub(crate) fn converse(
     at: SocketAddr,
     client: impl FnOnce() -> Option<TcpStream> + Send,
 ) -> Option<SocketAddr> {
-    let listener = server.run(|| TcpListener::bind(at).expect("bind"));
+    let listener = server.run(|| listen(at));
     let mut stream = client()?;
     listener.set_nonblocking(true).expect("listener");
     // The connection is established: if it came here it is in the queue (a forwarder may need a
@@ -98,6 +98,19 @@ pub(crate) fn converse(
     stream.read_exact(&mut buffer).expect("answer");
     assert_eq!(&buffer, b"pong");
     Some(seen)
+}
+
+/// Listens there. A listener that this process has closed lives on in a child of another test's
+/// until that has executed its program.
+fn listen(at: SocketAddr) -> TcpListener {
+    let deadline = std::time::Instant::now() + Duration::from_secs(5);
+    loop {
+        match TcpListener::bind(at) {
+            Err(error) if std::time::Instant::now() > deadline => panic!("bind {at}: {error}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(2)),
+            Ok(listener) => return listener,
+        }
+    }
 }
 
 pub(crate) fn connect(to: SocketAddr) -> Option<TcpStream> {
