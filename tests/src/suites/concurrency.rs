@@ -190,7 +190,8 @@ fn two_hundred_lives(world: &World) {
         .collect();
     let ran: Vec<Ran> = running.into_iter().map(Running::wait).collect();
     for ran in ran {
-        assert!(ran.ok().output.ends_with("9\ndone\n"), "{ran:?}");
+        let output = ran.ok().output;
+        assert!(output.ends_with("9\ndone\n"), "{output}");
     }
     assert_eq!(world.run(&["list", "-q"]).ok().output, "");
 }
