@@ -82,6 +82,7 @@ impl Client {
     fn start_what_is_missing(&self, begun: &mut Begun) -> Result<Did> {
         let place = self.layout.place();
         if place.is_none() || begun.lock.as_ref().map(|(place, _)| *place) != place {
+            begun.lock = None; // of a directory that has gone; two would be one too many
             self.layout.make()?;
             let path = self.layout.lock();
             let place = self.layout.place();
