@@ -345,6 +345,14 @@ impl Stack {
     /// What it is, and who wants it.
     pub(crate) fn check(&self) -> Result<()> {
         for (name, spec) in &self.services {
+            let last = name.rsplit('.').next().filter(|last| *last != name);
+            if last.is_some_and(|last| last.chars().all(|c| c.is_ascii_digit())) {
+                bail!(
+                    "{name} cannot be the name of a service: what ends with a dot and a number \
+                     is a replica (web.1); write {} instead",
+                    name.replace('.', "-")
+                );
+            }
             if self.no_way_out && spec.settings.needs_way_out() {
                 bail!(
                     "{name} has a name for the host (`extra_hosts`, `host-gateway`), and with \

@@ -85,6 +85,18 @@ fn a_host_port_has_one_owner() {
 }
 
 #[test]
+fn a_service_is_not_called_as_a_replica() {
+    let checked = |name: &str| {
+        let services = [(name.to_string(), ServiceSpec { publish: vec![], ..spec() })].into();
+        Stack { services, ..Stack::default() }.check().map_err(|error| error.to_string())
+    };
+    for good in ["web", "web.api", "web-1", "1", "a.1b"] {
+        checked(good).unwrap();
+    }
+    assert!(checked("web.1").unwrap_err().contains("write web-1 instead"));
+}
+
+#[test]
 fn what_has_no_room_is_refused() {
     let of = |replicas, settings| {
         let many = |name: &str| {
