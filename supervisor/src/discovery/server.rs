@@ -8,10 +8,12 @@ use std::net::{
 };
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use simple_dns::RCODE;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
@@ -25,6 +27,11 @@ use crate::settings::Resolver as Resolution;
 
 /// The longest question; longer ones are nobody's.
 const QUESTION: usize = 4096;
+/// How many may ask by TCP at a time, in one network: each takes a descriptor that the project's
+/// requests need, too.
+const STREAMS: usize = 64;
+/// How long whoever asks by TCP may say nothing (RFC 7766, section 6.2.3).
+const SILENCE: Duration = Duration::from_secs(10);
 /// Questions that may be passed on at the same time.
 const PASSED_ON: usize = 256;
 
@@ -207,15 +214,18 @@ async fn datagrams<I: Instances + 'static>(socket: Rc<UdpSocket>, resolver: Rc<R
 }
 
 async fn streams<I: Instances + 'static>(listener: TcpListener, resolver: Rc<Resolver<I>>) {
+    let places = Arc::new(Semaphore::new(STREAMS));
     loop {
         let Ok((stream, client)) = listener.accept().await else {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
+        let Ok(place) = places.clone().try_acquire_owned() else { continue };
         let resolver = resolver.clone();
         tokio::task::spawn_local(async move {
-            // It ends when the client does.
+            // It ends when the client does, or falls silent.
             let _ = serve(stream, client.ip(), &resolver).await;
+            drop(place);
         });
     }
 }
@@ -226,19 +236,28 @@ async fn serve<I: Instances>(
     resolver: &Resolver<I>,
 ) -> std::io::Result<()> {
     loop {
-        let length = usize::from(stream.read_u16().await?);
-        if length > QUESTION {
+        let Some(question) = tokio::time::timeout(SILENCE, question(&mut stream)).await?? else {
             return Ok(());
-        }
-        let mut question = vec![0; length];
-        stream.read_exact(&mut question).await?;
+        };
         let answer = match resolver.known(&question, client) {
             Some(answer) => answer,
             None => resolver.other(&question, true, client).await,
         };
         let length = u16::try_from(answer.len()).map_err(std::io::Error::other)?;
-        stream.write_all(&[&length.to_be_bytes()[..], &answer].concat()).await?;
+        let answer = [&length.to_be_bytes()[..], &answer].concat();
+        tokio::time::timeout(SILENCE, stream.write_all(&answer)).await??;
     }
+}
+
+/// The next question; `None` if it is too long.
+async fn question(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Option<Vec<u8>>> {
+    let length = usize::from(stream.read_u16().await?);
+    if length > QUESTION {
+        return Ok(None);
+    }
+    let mut question = vec![0; length];
+    stream.read_exact(&mut question).await?;
+    Ok(Some(question))
 }
 
 /// The text of a container's `/etc/resolv.conf`: for a project's network, given by the project's

@@ -16,6 +16,7 @@ pub(super) fn tests() -> Vec<Test> {
         test("identity_names_and_devices", identity_names_and_devices),
         test("namespaces_and_rights", namespaces_and_rights),
         test("other_names_are_asked_elsewhere", other_names_are_asked_elsewhere),
+        test("who_asks_by_tcp_has_few_places", who_asks_by_tcp_has_few_places),
         test("followers_are_replaced_too", followers_are_replaced_too),
         test("free_ports_are_found_and_kept", free_ports_are_found_and_kept),
         test("a_terminal_outlives_the_brain", a_terminal_outlives_the_brain),
@@ -190,6 +191,25 @@ fn other_names_are_asked_elsewhere(world: &World) {
     });
     let asked = String::from_utf8_lossy(&asked).into_owned();
     assert!(asked.contains("elsewhere"), "{asked:?}");
+    file.0.down();
+}
+
+/// A container that connects to the resolver again and again takes no descriptors away that the
+/// requests of others need.
+fn who_asks_by_tcp_has_few_places(world: &World) {
+    let file = File::new(world, "greedy", "services: {web: {image: ., expose: [3000]}}\n");
+    file.up().exits(0);
+    let plane = file.0.role("plane").expect("it runs");
+    let open = || std::fs::read_dir(format!("/proc/{plane}/fd")).expect("it runs").count();
+    let before = open();
+    let greedy = "for i in $(seq 100); do sleep 20 | nc 10.77.0.1 53 >/dev/null & done";
+    file.0.ok(&["exec", "-d", "web", "sh", "-c", &format!("{greedy}; wait")]);
+    file.0.wait_for("its connections", || open() >= before + 64);
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(open() <= before + 64 + 8, "{} descriptors more", open() - before);
+    let found = file.sh("web", "busybox nslookup web 10.77.0.1; true");
+    assert!(found.contains("Address") && found.contains("10.77."), "{found}");
+    file.0.wait_for("the end of those that say nothing", || open() <= before + 8);
     file.0.down();
 }
 
