@@ -204,9 +204,14 @@ fn who_asks_by_tcp_has_few_places(world: &World) {
     let before = open();
     let greedy = "for i in $(seq 100); do sleep 20 | nc 10.77.0.1 53 >/dev/null & done";
     file.0.ok(&["exec", "-d", "web", "sh", "-c", &format!("{greedy}; wait")]);
-    file.0.wait_for("its connections", || open() >= before + 64);
-    std::thread::sleep(Duration::from_millis(500));
-    assert!(open() <= before + 64 + 8, "{} descriptors more", open() - before);
+    // On a slow machine the first are sent away before the last have come.
+    file.0.wait_for("its connections", || open() >= before + 16);
+    let look = |_| {
+        std::thread::sleep(Duration::from_millis(50));
+        open()
+    };
+    let most = (0..40).map(look).max().unwrap_or_default();
+    assert!(most <= before + 64 + 8, "{} descriptors more", most - before);
     let found = file.sh("web", "busybox nslookup web 10.77.0.1; true");
     assert!(found.contains("Address") && found.contains("10.77."), "{found}");
     file.0.wait_for("the end of those that say nothing", || open() <= before + 8);
