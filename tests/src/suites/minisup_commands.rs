@@ -22,6 +22,7 @@ pub(super) fn tests() -> Vec<Test> {
         test("a_history_is_replayed_elsewhere", a_history_is_replayed_elsewhere),
         test("the_api_describes_itself", the_api_describes_itself),
         test("a_unit_starts_the_project", a_unit_starts_the_project),
+        test("an_answer_without_room_is_a_failure", an_answer_without_room_is_a_failure),
     ]
 }
 
@@ -249,4 +250,15 @@ fn a_unit_starts_the_project(world: &World) {
     words.extend(["--runtime", runtime.to_str().expect("UTF-8")]);
     assert!(project.ok(&words).contains("next: minisup"));
     project.down();
+}
+
+/// Of minirun, too.
+fn an_answer_without_room_is_a_failure(world: &World) {
+    for (program, verb) in
+        [(programs::minisup(), "simulate --days 1"), (programs::minirun(), "features")]
+    {
+        let line = format!("{} {verb} >/dev/full", program.display());
+        let ran = world.program("/bin/sh").args(&["-c", &line]).run().exits(1);
+        assert!(ran.errors.contains("write to standard output: No space left"), "{ran:?}");
+    }
 }
