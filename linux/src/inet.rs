@@ -39,8 +39,22 @@ impl Transport {
 /// An IPv6 socket takes IPv6 only, so that it can stand beside one for IPv4 on the same port. A
 /// UDP socket tells with each datagram for which of the host's addresses it came.
 pub fn listen_at(transport: Transport, at: SocketAddr) -> Result<OwnedFd> {
+    take_at(transport, at, false)
+}
+
+/// As [`listen_at`], beside others that were opened so (`SO_REUSEPORT`): whoever comes meets one of
+/// them. So one process takes over from another and nobody finds the address closed.
+pub fn listen_beside(transport: Transport, at: SocketAddr) -> Result<OwnedFd> {
+    take_at(transport, at, true)
+}
+
+fn take_at(transport: Transport, at: SocketAddr, is_shared: bool) -> Result<OwnedFd> {
     let socket = open(transport, at.ip())?;
     let shown = |name: &'static str| move || format!("{name}, 1");
+    if is_shared {
+        let result = setsockopt(&socket, sockopt::ReusePort, &true);
+        observe("setsockopt", shown("SO_REUSEPORT"), result)?;
+    }
     if transport == Transport::Tcp {
         let result = setsockopt(&socket, sockopt::ReuseAddr, &true);
         observe("setsockopt", shown("SO_REUSEADDR"), result)?;

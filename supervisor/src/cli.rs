@@ -138,6 +138,10 @@ pub(crate) enum Verb {
     },
     /// Show metrics in the text format of Prometheus
     Metrics,
+    /// Have this minisup supervise a project that another version started
+    ///
+    /// Containers go on, and no request is lost.
+    Upgrade,
     /// Write a systemd unit that starts a project at boot
     Install {
         /// The Compose files
@@ -181,6 +185,8 @@ pub(crate) enum Verb {
         heritage_fd: Option<i32>,
         #[arg(long)]
         plane_pid: Option<i32>,
+        #[arg(long)]
+        estate_fd: Option<i32>,
     },
     /// Run as the first process of a container
     #[command(hide = true)]

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command as Program, Stdio};
 use std::time::{Duration, Instant};
 
@@ -150,6 +151,14 @@ impl Client {
     /// Has a command done.
     pub(crate) async fn command(&self, command: &Command) -> Result<()> {
         let done: serde_json::Value = self.call(Method::POST, "/v1/command", Some(command)).await?;
+        drop(done);
+        Ok(())
+    }
+
+    /// Has a program take over.
+    pub(crate) async fn upgrade(&self, program: &Path) -> Result<()> {
+        let body = serde_json::json!({ "program": program });
+        let done: serde_json::Value = self.call(Method::POST, "/v1/upgrade", Some(&body)).await?;
         drop(done);
         Ok(())
     }

@@ -24,6 +24,12 @@ impl Door {
     pub(crate) fn open(self) -> linux::Result<OwnedFd> {
         inet::listen_at(self.transport, self.at)
     }
+
+    /// Opens it beside a data plane that is about to go, in the network namespace of the calling
+    /// thread.
+    pub(crate) fn open_beside(self) -> linux::Result<OwnedFd> {
+        inet::listen_beside(self.transport, self.at)
+    }
 }
 
 impl fmt::Display for Door {

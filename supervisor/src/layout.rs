@@ -14,7 +14,7 @@
 //!     history.db                    SQLite: events with their reasons, specifications
 //!     stack.json                    what was asked for last; enough to start without history
 //!     logs/INSTANCE.log             JSON lines: {"log","stream","time"}
-//!     logs/INSTANCE.autopsy.json    what a dead instance used in its last minute
+//!     logs/INSTANCE.autopsy.json    what a dead instance used in its last minutes
 //!     images/NAME-DIGEST/           bundles of images; they refer to layers of the image store
 //!     key                           what the hashes in the names of secrets are keyed with
 //!     volumes/SLOT/                 nameless volumes

@@ -59,8 +59,8 @@ pub fn command() -> clap::Command {
 /// The roles, and what needs no brain.
 fn run(cli: Cli) -> Result<ExitCode> {
     match cli.verb {
-        Verb::Keeper { project, heritage_fd, plane_pid } => {
-            keeper::run(&project, heritage_fd, plane_pid)?;
+        Verb::Keeper { project, heritage_fd, plane_pid, estate_fd } => {
+            keeper::run(&project, heritage_fd, plane_pid, estate_fd)?;
         }
         Verb::Brain { project, keeper_fd } => brain::run(&project, keeper_fd)?,
         Verb::Init { words } => {
@@ -85,7 +85,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
 async fn speak(project: Option<&str>, verb: Verb) -> Result<ExitCode> {
     use commands::{
         autopsy, doctor, down, events, exec, explain, inspect, logs, ls, metrics, ps, registry,
-        signal, stats, top, up,
+        signal, stats, top, up, upgrade,
     };
     match verb {
         Verb::Up(up) => up::run(project, *up).await,
@@ -109,6 +109,7 @@ async fn speak(project: Option<&str>, verb: Verb) -> Result<ExitCode> {
         Verb::Doctor => doctor::run(project).await,
         Verb::Registry { watch, json } => registry::run(project, watch, json).await,
         Verb::Metrics => metrics::run(project).await,
+        Verb::Upgrade => upgrade::run(project).await,
         other => wish(project, other).await,
     }?;
     Ok(ExitCode::SUCCESS)

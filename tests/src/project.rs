@@ -95,7 +95,11 @@ impl<'a> Project<'a> {
 
     /// A call of minisup.
     pub(crate) fn call(&self, arguments: &[&str]) -> crate::call::Call {
-        let minisup = programs::minisup();
+        self.call_of(&programs::minisup(), arguments)
+    }
+
+    /// A call of another minisup.
+    pub(crate) fn call_of(&self, minisup: &Path, arguments: &[&str]) -> crate::call::Call {
         let call = match self.host {
             // The machine that the tests run on is not changed: nothing leads out of it.
             None => self.world.program(minisup).env("MINISUP_WAY_OUT", "no"),

@@ -7,11 +7,13 @@
 //! kills     one of three replicas, every 2 s          brain    the brain, 100 times
 //! all       all three at once, every 6 s              keeper   the keeper, 100 times
 //! single    the only replica, every 2 s               scale    3 → 10 → 2, again and again
-//! freeze    one of three is stopped, every 10 s
+//! freeze    one of three is stopped, every 10 s           upgrade  minisup itself, every 2 s
 //! ```
-//! `footprint` is no storm: time, memory and processor time of up to 1000 replicas.
+//! `footprint` is no storm: time, memory and processor time of up to 1000 replicas. `soak` is a long
+//! one: an hour (or `STORM_SECONDS`) of requests and kills, and the memory of the three processes ten
+//! times meanwhile.
 //!
-//! Without a name all are run.
+//! Without a name all are run but `soak`.
 
 mod footprint;
 
@@ -26,8 +28,10 @@ use crate::programs::{build, output_of};
 
 const PROJECT: &str = "storm";
 const PORT: u16 = 28_999;
-const ALL: [&str; 8] =
-    ["kills", "all", "single", "freeze", "brain", "keeper", "scale", "footprint"];
+const ALL: [&str; 9] =
+    ["kills", "all", "single", "freeze", "brain", "keeper", "scale", "upgrade", "footprint"];
+/// What is not run unless it is asked for.
+const SOAK: &str = "soak";
 
 /// Where everything of this storm is.
 struct Storm {
@@ -38,13 +42,15 @@ struct Storm {
 
 /// Runs the named storms, or all.
 pub(crate) fn run(names: &[&str]) -> Result<()> {
-    if let Some(unknown) = names.iter().find(|name| !ALL.contains(name)) {
-        bail!("there is no storm {unknown}; there are {}", ALL.join(", "));
+    if let Some(unknown) = names.iter().find(|name| !ALL.contains(name) && **name != SOAK) {
+        bail!("there is no storm {unknown}; there are {} and {SOAK}", ALL.join(", "));
     }
-    let seconds = std::env::var("STORM_SECONDS").ok().and_then(|text| text.parse().ok());
+    let seconds: Option<u64> =
+        std::env::var("STORM_SECONDS").ok().and_then(|text| text.parse().ok());
     let release = build(&["minisup", "minirun", "web"])?;
     let dir = std::env::temp_dir().join(format!("minisup-storm-{}", std::process::id()));
-    let storm = Storm { release, dir, seconds: seconds.unwrap_or(60) };
+    let usual = if names.contains(&SOAK) { 3600 } else { 60 };
+    let storm = Storm { release, dir, seconds: seconds.unwrap_or(usual) };
     storm.bundle()?;
     let mut lost = false;
     for name in if names.is_empty() { &ALL[..] } else { names } {
@@ -136,6 +142,11 @@ impl Storm {
             "all" => self.replicas()?.iter().for_each(|pid| signal("-KILL", Some(pid))),
             "freeze" => signal("-STOP", self.replicas()?.last()),
             "brain" | "keeper" => signal("-KILL", self.role(name).as_ref()),
+            SOAK => {
+                println!("{}", footprint::resident(self)?);
+                signal("-KILL", self.replicas()?.first());
+            }
+            "upgrade" => drop(self.minisup(&["upgrade"])?),
             _ => {
                 let number = if round.is_multiple_of(2) { "web=10" } else { "web=2" };
                 self.minisup(&["scale", number])?;
@@ -144,6 +155,7 @@ impl Storm {
         Ok(match name {
             "all" => pause * 3,
             "freeze" => pause * 5,
+            SOAK => Duration::from_secs(self.seconds / 10),
             "brain" | "keeper" => Duration::from_millis(self.seconds * 10),
             _ => pause,
         })

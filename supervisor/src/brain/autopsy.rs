@@ -1,4 +1,4 @@
-//! What is kept of an instance that has died: its cause, its last minute, what the host was like.
+//! What is kept of an instance that has died: its cause, its last minutes, what the host was like.
 //!
 //! Written at the moment of death, before anything of the container is deleted; its log file stays
 //! beside it. As many are kept as there are logs of dead instances.
@@ -24,7 +24,7 @@ pub(crate) struct Autopsy {
     pub(crate) wall_ms: i64,
     /// How long it had lived, in milliseconds, as far as this supervisor has seen it.
     pub(crate) lived_ms: u64,
-    /// What it used in its last minute, the oldest first; the last is from after its end.
+    /// What it used in its last minutes, the oldest first; the last is from after its end.
     pub(crate) samples: Vec<Sample>,
     /// The host's free memory then, in bytes (`MemAvailable`).
     pub(crate) host_available_bytes: u64,

@@ -80,8 +80,8 @@ pub(crate) struct Brain {
     pub(crate) addresses: Addresses,
     /// What the data plane has counted.
     pub(crate) traffic: Counting,
-    left: bool,
-    keeper_gone: bool,
+    /// Why it goes, as soon as it does.
+    pub(super) end: Option<End>,
 }
 
 impl Brain {
@@ -118,8 +118,7 @@ impl Brain {
             networks: BTreeMap::new(),
             addresses: Addresses::default(),
             traffic: Counting::default(),
-            left: false,
-            keeper_gone: false,
+            end: None,
         }
     }
 
@@ -200,10 +199,6 @@ impl Brain {
         until(self.state.next_deadline(self.looked_at))
     }
 
-    pub(crate) fn has_left(&self) -> bool {
-        self.left
-    }
-
     /// Gives the core one input, stores what comes of it, and carries it out.
     pub(crate) fn feed(&mut self, input: &Input) {
         self.decide(input);
@@ -218,7 +213,7 @@ impl Brain {
         for action in actions {
             self.act(action);
         }
-        if self.state.is_down() && !self.left && self.busy.is_empty() {
+        if self.state.is_down() && self.end.is_none() && self.busy.is_empty() {
             self.go();
         }
         refused
@@ -267,8 +262,8 @@ impl Brain {
             }
             News::Keeper(Word::Exited { pid, cause }) => self.status(pid, cause),
             News::Keeper(Word::Gone) => self.replace_keeper(),
-            News::PlaneIsThere { line, followed, listeners, endpoints } => {
-                self.link.connected(line, endpoints, listeners);
+            News::PlaneIsThere { line, hello } => {
+                let followed = self.link.connected(line, hello);
                 self.feed(&Input::DataPlane(followed));
             }
             News::PlaneIsGone => {
@@ -283,7 +278,7 @@ impl Brain {
                 self.feed(&Input::Doubted { instance, evidence });
             }
             News::Plane(Report::Traffic { instances, more }) => self.counted(instances, more),
-            News::Plane(Report::Hello { .. }) => {}
+            News::Plane(Report::Hello(_)) => {}
             News::Api(call, reply) => self.answer(call, reply),
             News::Looked(seen) => self.looked(*seen),
         }
@@ -334,19 +329,19 @@ impl Brain {
     /// that containers started from now on are its descendants again.
     fn replace_keeper(&mut self) {
         eprintln!("minisup brain: the keeper is gone; another one is started");
-        self.keeper_gone = true;
-        self.left = true;
+        self.end = Some(End::KeeperGone { plane: self.plane() });
     }
 
-    /// Why this brain has left.
-    pub(super) fn end(&self) -> End {
-        let plane = (self.plane_pid != 0).then_some(self.plane_pid);
-        if self.keeper_gone { End::KeeperGone { plane } } else { End::Down }
+    /// The data plane's process.
+    pub(super) fn plane(&self) -> Option<i32> {
+        let known =
+            if self.link.process == 0 { self.plane_pid } else { self.link.process.cast_signed() };
+        (known != 0).then_some(known)
     }
 
     /// Everything is down: nothing is left but to go.
     fn go(&mut self) {
-        self.left = true;
+        self.end = Some(End::Down);
         for name in self.keeper.names("") {
             self.keeper.release(&name);
         }
@@ -366,11 +361,12 @@ impl Brain {
                 Some(refused) => Reply::refused(refused),
                 None => Reply::done(),
             },
+            Call::Upgrade(program) => self.upgrade(&program),
             Call::Traffic => return self.count(Asked::Counts, reply),
             Call::Metrics => return self.count(Asked::Metrics, reply),
             Call::Events { after, slot, wait } => {
                 let events = self.events(after, slot.as_deref());
-                if wait && events.is_empty() && !self.left {
+                if wait && events.is_empty() && self.end.is_none() {
                     self.waiting.push((after, slot, reply));
                     return;
                 }
@@ -450,7 +446,7 @@ impl Brain {
     fn answer_waiting(&mut self) {
         for (after, slot, reply) in std::mem::take(&mut self.waiting) {
             let events = self.events(after, slot.as_deref());
-            if events.is_empty() && !self.left {
+            if events.is_empty() && self.end.is_none() {
                 self.waiting.push((after, slot, reply));
             } else {
                 let _ = reply.send(Reply::json(&events));

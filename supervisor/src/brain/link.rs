@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use linux::socket;
+use minisup_core::input::Followed;
 use minisup_core::name::InstanceId;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -16,7 +17,7 @@ use crate::discovery::Directory;
 use crate::door::Door;
 use crate::layout::Layout;
 use crate::plane::line::Line;
-use crate::plane::protocol::{Order, Report};
+use crate::plane::protocol::{Hello, Order, Report};
 
 /// The pause between two tries to reach a data plane that is starting.
 const AGAIN: Duration = Duration::from_millis(20);
@@ -25,6 +26,8 @@ const AGAIN: Duration = Duration::from_millis(20);
 #[derive(Debug, Default)]
 pub(crate) struct Link {
     line: Option<Rc<Line>>,
+    /// The data plane's process; 0 if there is none.
+    pub(crate) process: u32,
     pub(crate) endpoints: BTreeSet<InstanceId>,
     pub(crate) listeners: BTreeSet<Door>,
     /// The rules it has been told.
@@ -34,18 +37,16 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// A data plane has said hello.
-    pub(crate) fn connected(
-        &mut self,
-        line: Rc<Line>,
-        endpoints: Vec<InstanceId>,
-        listeners: Vec<Door>,
-    ) {
-        self.line = Some(line);
-        self.endpoints = endpoints.into_iter().collect();
-        self.listeners = listeners.into_iter().collect();
-        self.rules.clear();
-        self.directories.clear();
+    /// A data plane has said hello; the answer is what it follows.
+    pub(crate) fn connected(&mut self, line: Rc<Line>, hello: Hello) -> Followed {
+        *self = Link {
+            line: Some(line),
+            process: hello.process,
+            endpoints: hello.endpoints.into_iter().collect(),
+            listeners: hello.listeners.into_iter().collect(),
+            ..Link::default()
+        };
+        hello.followed
     }
 
     pub(crate) fn lost(&mut self) {
@@ -75,9 +76,7 @@ pub(crate) async fn hear(layout: Layout, news: UnboundedSender<News>) {
             let line = Rc::new(line);
             while let Ok(Some((report, _))) = line.hear::<Report>().await {
                 let word = match report {
-                    Report::Hello { followed, listeners, endpoints } => {
-                        News::PlaneIsThere { line: line.clone(), followed, listeners, endpoints }
-                    }
+                    Report::Hello(hello) => News::PlaneIsThere { line: line.clone(), hello },
                     other => News::Plane(other),
                 };
                 if news.send(word).is_err() {

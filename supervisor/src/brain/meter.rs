@@ -1,5 +1,5 @@
-//! What containers use, measured every other second, every second while somebody looks, and kept
-//! for a minute or two.
+//! What containers use, measured every five seconds, every second while somebody looks, and kept
+//! for some minutes.
 //!
 //! A question about use is answered at once from what is there; two samples a second apart make a
 //! rate. The same samples are what [`super::autopsy`] has of an instance that has died, and they
@@ -22,12 +22,14 @@ use crate::clock;
 
 /// The time between two samples of an instance.
 pub(crate) const EVERY: Duration = Duration::from_secs(1);
+/// The same in seconds, while nobody asks for them: a sample reads fifteen files, which costs as
+/// much as a probe.
+const UNASKED: usize = 5;
 /// Samples kept of an instance.
 const KEPT: usize = 60;
 /// Instances measured in one second; more take turns, so that the cost has a bound.
 const AT_ONCE: usize = 100;
-/// How long after a question about use everything is measured as often as can be: measuring costs
-/// as much as a probe.
+/// How long after a question about use everything is measured as often as can be.
 const LOOKED_AT: Span = Span::from_secs(30);
 
 /// What a container used at one moment.
@@ -174,7 +176,7 @@ impl Brain {
         let running: Vec<InstanceId> = self.running.keys().cloned().collect();
         self.meters.retain(|id, _| running.binary_search(id).is_ok());
         let looked_at = self.asked_for_use.is_some_and(|asked| clock::now() < asked + LOOKED_AT);
-        let least = if looked_at { 1 } else { 2 };
+        let least = if looked_at { 1 } else { UNASKED };
         let turns = running.len().div_ceil(AT_ONCE).max(least);
         self.turn = (self.turn + 1) % turns;
         let mut hurt = Vec::new();

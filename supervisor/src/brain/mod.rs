@@ -14,6 +14,7 @@
 
 pub(crate) use baton::Baton;
 pub(crate) use bundle::read as read_bundle;
+pub(crate) use upgrade::Upgrade;
 
 mod act;
 pub(crate) mod api;
@@ -38,6 +39,7 @@ mod probe;
 mod runtime;
 mod streams;
 pub(crate) mod traffic;
+mod upgrade;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -50,11 +52,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use crate::clock;
-use crate::door::Door;
 use crate::keeper::client::{Inventory, Keeper, Word};
 use crate::layout::Layout;
 use crate::plane::line::Line;
-use crate::plane::protocol::Report;
+use crate::plane::protocol::{Hello, Report};
 use container::Running;
 use engine::Brain;
 
@@ -80,12 +81,7 @@ pub(crate) enum News {
     /// The keeper has said something.
     Keeper(Word),
     /// A data plane says hello.
-    PlaneIsThere {
-        line: Rc<Line>,
-        followed: Followed,
-        listeners: Vec<Door>,
-        endpoints: Vec<InstanceId>,
-    },
+    PlaneIsThere { line: Rc<Line>, hello: Hello },
     /// The data plane is gone.
     PlaneIsGone,
     /// The data plane reports.
@@ -112,6 +108,7 @@ pub(crate) fn run(project: &str, keeper_fd: i32) -> Result<()> {
     match end {
         End::Down => Ok(()),
         End::KeeperGone { plane } => keeper.hand_over(project, plane, &mut baton),
+        End::Upgrade(upgrade) => keeper.replace(project, &upgrade, &mut baton),
     }
 }
 
@@ -121,6 +118,8 @@ enum End {
     Down,
     /// The keeper was killed; this data plane is there.
     KeeperGone { plane: Option<i32> },
+    /// Another program takes over.
+    Upgrade(Upgrade),
 }
 
 async fn live(layout: Layout, keeper: Keeper, inventory: Inventory) -> Result<End> {
@@ -146,10 +145,10 @@ async fn live(layout: Layout, keeper: Keeper, inventory: Inventory) -> Result<En
             _ = look.tick() => brain.look(),
             _ = measure.tick() => brain.measure(),
         }
-        if brain.has_left() {
+        if let Some(end) = brain.end.take() {
             // Whoever asked for this is still owed an answer.
             tokio::time::sleep(Duration::from_millis(20)).await;
-            return Ok(brain.end());
+            return Ok(end);
         }
     }
 }
@@ -162,9 +161,8 @@ async fn first_hello(
     let until = tokio::time::Instant::now() + PLANE_WAIT;
     loop {
         match tokio::time::timeout_at(until, news.recv()).await {
-            Ok(Some(News::PlaneIsThere { line, followed, listeners, endpoints })) => {
-                brain.link.connected(line, endpoints, listeners);
-                return Some(followed);
+            Ok(Some(News::PlaneIsThere { line, hello })) => {
+                return Some(brain.link.connected(line, hello));
             }
             Ok(Some(other)) => brain.early.push(other),
             Ok(None) | Err(_) => return None,

@@ -23,6 +23,7 @@ mod table;
 mod target;
 pub(crate) mod top;
 pub(crate) mod up;
+pub(crate) mod upgrade;
 
 use anyhow::{Result, bail};
 

@@ -3,15 +3,14 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::net::{
-    IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener as StdListener, UdpSocket as StdUdp,
-};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use linux::inet::Transport;
 use simple_dns::RCODE;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -91,7 +90,7 @@ impl<I: Instances + 'static> Discovery<I> {
         self.close(&key, |door, opened| wanted.get(door) == Some(&opened.of));
         for (door, (service, protocol)) in wanted {
             if let Entry::Vacant(place) = self.opened.borrow_mut().entry((key.clone(), door)) {
-                let socket = netns::within(network, || door.open())?;
+                let socket = netns::within(network, || door.open_beside())?;
                 let socket =
                     socket.with_context(|| format!("cannot listen at {door} for {service}"))?;
                 let publish =
@@ -101,6 +100,12 @@ impl<I: Instances + 'static> Discovery<I> {
             }
         }
         Ok(())
+    }
+
+    /// Another data plane does all this from now on.
+    pub(crate) fn end(&self) {
+        let keys: Vec<String> = self.resolvers.borrow().keys().cloned().collect();
+        keys.iter().for_each(|key| self.forget(key));
     }
 
     /// A network is gone.
@@ -128,12 +133,13 @@ impl<I: Instances + 'static> Discovery<I> {
         gateway: Ipv4Addr,
         network: BorrowedFd<'_>,
     ) -> Result<[AbortHandle; 2]> {
-        let at = SocketAddrV4::new(gateway, 53);
-        let socket = netns::within(network, || StdUdp::bind(at))??;
-        socket.set_nonblocking(true)?;
-        let listener = netns::within(network, || StdListener::bind(at))??;
-        listener.set_nonblocking(true)?;
-        let (socket, listener) = (UdpSocket::from_std(socket)?, TcpListener::from_std(listener)?);
+        let open = |transport| {
+            let door = Door { at: (gateway, 53).into(), transport };
+            netns::within(network, || door.open_beside())
+        };
+        let (socket, listener) = (open(Transport::Udp)??, open(Transport::Tcp)??);
+        let socket = UdpSocket::from_std(socket.into())?;
+        let listener = TcpListener::from_std(listener.into())?;
         let resolver = Rc::new(Resolver {
             key: key.to_string(),
             known: self.known.clone(),

@@ -12,7 +12,7 @@ use linux::{fd, poll, socket};
 use minisup_core::restart::ExitCause;
 
 use super::MESSAGE;
-use crate::brain::Baton;
+use crate::brain::{Baton, Upgrade};
 
 /// The pause before another keeper is started when one could not be.
 const START_PAUSE: Duration = Duration::from_secs(1);
@@ -160,6 +160,30 @@ impl Keeper {
                 return Ok(());
             }
         }
+    }
+
+    /// Has the keeper become another program, and returns when the brain that it starts has
+    /// everything. If the keeper ends on the way, another one follows it, as in [`hand_over`].
+    ///
+    /// [`hand_over`]: Keeper::hand_over
+    pub(crate) fn replace(
+        &self,
+        project: &str,
+        upgrade: &Upgrade,
+        baton: &mut Baton,
+    ) -> Result<()> {
+        baton.give_up()?;
+        let word: &[u8] = match upgrade.plane {
+            Some(_) => b"become",
+            None => b"become and renew the plane",
+        };
+        let _ = socket::send(&*self.line, word, &[upgrade.program.as_fd()]);
+        // The line is the keeper's until its brain has everything; who is gone lets go as well.
+        while self.hear() != Some(Word::Gone) {}
+        if baton.comes_back()? {
+            return self.hand_over(project, upgrade.plane, baton);
+        }
+        Ok(())
     }
 
     /// Starts a keeper and gives it everything; our end of the line to it.

@@ -34,6 +34,11 @@ impl Line {
         Ok(Line { socket, waiting: VecDeque::new() })
     }
 
+    /// Our end, for whoever only waits for the other one's.
+    pub(super) fn into_socket(self) -> OwnedFd {
+        self.socket
+    }
+
     /// What to wait for: words of the brain, and room if something waits for it.
     pub(super) fn interest(&self) -> (BorrowedFd<'_>, poll::Ready) {
         let writable = !self.waiting.is_empty();

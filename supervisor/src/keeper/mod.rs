@@ -14,9 +14,11 @@
 //!
 //! When the keeper itself is killed, the brain notices at once, starts another one, hands it
 //! everything it holds, and exits when the brain of the new one has all of it, so that the tree is
-//! right again ([`client`]). The containers and the data plane notice nothing.
+//! right again ([`client`]). The containers and the data plane notice nothing. And when another
+//! version is to keep the project, the keeper becomes that program and goes on ([`estate`]).
 
 pub(crate) mod client;
+mod estate;
 mod line;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -27,6 +29,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use estate::Inherited;
 use linux::pidfd::Exit;
 use linux::poll::{self, Ready};
 use linux::signal::Signals;
@@ -60,9 +63,13 @@ struct Ward {
 
 struct Keeper {
     project: String,
+    /// Held: there is no other.
+    lock: File,
     signals: Signals,
     brain: Ward,
     plane: Ward,
+    /// Data planes that finish what they have begun, while another one takes what comes.
+    retired: Vec<(i32, OwnedFd)>,
     /// Our end of the brain's line.
     line: Option<Line>,
     /// The line to a brain that handed over to us, until our own brain has everything.
@@ -77,30 +84,29 @@ struct Keeper {
 /// Runs the keeper of `project` until the brain says goodbye.
 ///
 /// `heritage` is the line to a brain whose keeper has died and that hands over what it holds;
-/// `plane` is the data plane that is already there.
-pub(crate) fn run(project: &str, heritage: Option<i32>, plane: Option<i32>) -> Result<()> {
+/// `plane` is the data plane that is already there. `estate` is what this process had when it was
+/// another program.
+pub(crate) fn run(
+    project: &str,
+    heritage: Option<i32>,
+    plane: Option<i32>,
+    estate: Option<i32>,
+) -> Result<()> {
     prctl::set_name(c"minisup-keeper")?;
     linux::rlimit::raise_open_files()?;
     prctl::set_child_subreaper(true)?;
-    let Some(_only) = only_one(project)? else {
-        bail!("another keeper of this project is at work");
-    };
     let signals = Signals::capture()?;
-    let open = |pid: i32| Some((pid, pidfd::open(Pid::from_raw(pid)).ok()?));
-    let inherited = plane.and_then(open);
-    let ward = |role| Ward { role, child: None, inherited: None, started: None };
-    let mut keeper = Keeper {
-        project: project.to_string(),
-        signals,
-        brain: ward("brain"),
-        plane: Ward { inherited, ..ward("plane") },
-        line: None,
-        heritage: None,
-        listed: false,
-        kept: BTreeMap::new(),
-        ended: VecDeque::new(),
-        leaving: false,
+    let inherited = match estate {
+        Some(number) => estate::take(number)?,
+        None => {
+            let Some(lock) = only_one(project)? else {
+                bail!("another keeper of this project is at work");
+            };
+            let open = |pid: i32| Some((pid, pidfd::open(Pid::from_raw(pid)).ok()?));
+            Inherited { plane: plane.and_then(open), ..Inherited::nothing(lock) }
+        }
     };
+    let mut keeper = Keeper::new(project, signals, inherited);
     if let Some(number) = heritage {
         let line = fd::inherited(number)?;
         // Its end tells the old brain that ours has everything, so nobody else may hold it.
@@ -130,6 +136,24 @@ fn only_one(project: &str) -> Result<Option<File>> {
 }
 
 impl Keeper {
+    fn new(project: &str, signals: Signals, inherited: Inherited) -> Keeper {
+        let ward = |role| Ward { role, child: None, inherited: None, started: None };
+        Keeper {
+            project: project.to_string(),
+            lock: inherited.lock,
+            signals,
+            brain: ward("brain"),
+            plane: Ward { inherited: inherited.plane, ..ward("plane") },
+            retired: inherited.retired,
+            line: None,
+            heritage: inherited.heritage,
+            listed: false,
+            kept: inherited.kept,
+            ended: inherited.ended,
+            leaving: false,
+        }
+    }
+
     /// Takes everything from a brain whose keeper has died. It waits at the other end of the line
     /// until our own brain has everything.
     fn inherit(&mut self, line: OwnedFd) -> Result<()> {
@@ -146,6 +170,8 @@ impl Keeper {
     }
 
     fn serve(&mut self) -> Result<()> {
+        // What another program was told by a signal, and had no time for.
+        self.reap()?;
         while !self.leaving {
             let pause = self.start_what_is_missing();
             let want = Ready { readable: true, ..Ready::default() };
@@ -240,7 +266,9 @@ impl Keeper {
                     ours = true;
                 }
             }
-            if ours {
+            let retired = self.retired.len();
+            self.retired.retain(|(known, _)| *known != pid.as_raw());
+            if ours || self.retired.len() < retired {
                 continue;
             }
             if self.ended.len() == STATUSES {
@@ -287,8 +315,28 @@ impl Keeper {
             }
             "forget" => self.ended.retain(|(pid, _)| pid.to_string() != rest),
             "bye" => self.leaving = true,
+            "become" => {
+                if let Some(program) = fds.into_iter().next() {
+                    self.go_on_as(program.as_fd(), rest == "and renew the plane");
+                }
+            }
             _ => {}
         }
+    }
+
+    /// Goes on as another program, or as this one if that fails: in either case with another brain,
+    /// for which the one that asks waits.
+    fn go_on_as(&mut self, program: BorrowedFd<'_>, renew_plane: bool) {
+        self.heritage = self.line.take().map(Line::into_socket);
+        self.brain.child = None;
+        if renew_plane {
+            let pid = self.plane.pid();
+            let retired = pidfd::open(Pid::from_raw(pid)).ok().filter(|_| pid != 0);
+            self.retired.extend(retired.map(|pidfd| (pid, pidfd)));
+            self.plane = Ward { child: None, inherited: None, started: None, ..self.plane };
+        }
+        let error = self.become_program(program);
+        eprintln!("minisup keeper: goes on with the old program: {error:#}");
     }
 
     /// Tells the brain, if it is there. What it misses it asks for when it is back.
@@ -303,7 +351,7 @@ impl Keeper {
             let _ = plane.kill();
             let _ = plane.wait();
         }
-        if let Some((_, plane)) = &self.plane.inherited {
+        for (_, plane) in self.plane.inherited.iter().chain(&self.retired) {
             let _ = pidfd::signal(plane, 9);
         }
     }

@@ -33,7 +33,11 @@ pub(crate) async fn accept(listener: TcpListener, port: Rc<Port>) {
     loop {
         match listener.accept().await {
             Ok((stream, client)) => {
-                tokio::task::spawn_local(begin(stream, client, port.clone()));
+                let (port, inside) = (port.clone(), port.term.enter());
+                tokio::task::spawn_local(async move {
+                    begin(stream, client, port).await;
+                    drop(inside);
+                });
             }
             // Out of descriptors: those who wait will be served when others are done.
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,

@@ -20,6 +20,7 @@ mod proxy_protocol;
 mod reach;
 mod table;
 mod tcp;
+mod term;
 mod tls;
 mod turn;
 mod udp;
@@ -28,6 +29,7 @@ pub(crate) use http2::Local;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
@@ -44,8 +46,9 @@ use crate::door::Door;
 use crate::layout::Layout;
 use crate::model::Publish;
 use line::Line;
-use protocol::{Order, Report};
+use protocol::{Hello, Order, Report};
 use table::{Service, Table};
+use term::Term;
 
 /// What every connection needs.
 pub(crate) struct Port {
@@ -53,6 +56,7 @@ pub(crate) struct Port {
     pub(crate) publish: Publish,
     /// It is the host's; else it is another service's way here.
     pub(crate) published: bool,
+    pub(crate) term: Rc<Term>,
 }
 
 /// Runs the data plane of a project, for ever.
@@ -69,6 +73,7 @@ struct Plane {
     table: Rc<Table>,
     listeners: RefCell<BTreeMap<Door, Listener>>,
     discovery: Discovery<Table>,
+    term: Rc<Term>,
 }
 
 /// What takes connections or datagrams at one of the host's addresses.
@@ -80,27 +85,28 @@ struct Listener {
 
 async fn serve(layout: &Layout) -> Result<()> {
     // One at a time: two would both accept connections, and one of them with old routes.
-    let lock = std::fs::File::create(layout.plane_lock())?;
+    let lock = File::create(layout.plane_lock())?;
     lock.lock().context("cannot lock the data plane's place")?;
     // Left behind by a predecessor that was killed.
     let _ = std::fs::remove_file(layout.plane());
-    let dir = std::fs::File::open(layout.run())?;
+    let dir = File::open(layout.run())?;
     let listener =
         socket::listen_at(dir.as_fd(), "plane.sock").context("cannot listen for the brain")?;
     linux::fd::set_nonblocking(listener.as_fd())?;
     let (reports, mut outbox) = mpsc::unbounded_channel();
     let table = Rc::new(Table::new(reports, layout.logs()));
     let discovery = Discovery::new(table.clone());
-    let plane = Plane { table, listeners: RefCell::default(), discovery };
+    let plane = Plane { table, listeners: RefCell::default(), discovery, term: Rc::default() };
     let door = crate::ready::readable(listener)?;
     loop {
         let brain = next_brain(&door).await?;
         while outbox.try_recv().is_ok() {} // meant for a brain that is gone
-        let hello = Report::Hello {
+        let hello = Report::Hello(Hello {
+            process: std::process::id(),
             followed: plane.table.followed(),
             listeners: plane.listeners.borrow().keys().copied().collect(),
             endpoints: plane.table.endpoints(),
-        };
+        });
         if brain.say(&hello, None).is_err() {
             continue;
         }
@@ -108,7 +114,14 @@ async fn serve(layout: &Layout) -> Result<()> {
         if let Err(error) = obey(&brain, &plane, &mut outbox).await {
             eprintln!("minisup plane: {error:#}");
         }
+        if plane.term.is_over() {
+            break;
+        }
     }
+    // What is left to report is about requests that the next brain knows nothing of.
+    drop((door, outbox));
+    plane.retire(lock, layout).await;
+    Ok(())
 }
 
 async fn next_brain(door: &tokio::io::unix::AsyncFd<OwnedFd>) -> Result<Line> {
@@ -127,7 +140,7 @@ async fn obey(
     plane: &Plane,
     outbox: &mut mpsc::UnboundedReceiver<Report>,
 ) -> Result<()> {
-    loop {
+    while !plane.term.is_over() {
         tokio::select! {
             order = brain.hear() => match order? {
                 Some((order, fd)) => plane.take(order, fd)?,
@@ -136,6 +149,7 @@ async fn obey(
             Some(report) = outbox.recv() => brain.say(&report, None)?,
         }
     }
+    Ok(())
 }
 
 impl Plane {
@@ -177,9 +191,24 @@ impl Plane {
             }
             Order::Forget { network } => self.discovery.forget(&network),
             Order::Count { after } => self.table.tell_traffic(after.as_ref()),
+            Order::Retire => self.term.end(),
             Order::Leave => std::process::exit(0),
         }
         Ok(())
+    }
+
+    /// Lets a successor begin, and finishes what it has begun itself.
+    async fn retire(&self, lock: File, layout: &Layout) {
+        for listener in std::mem::take(&mut *self.listeners.borrow_mut()).into_values() {
+            listener.task.abort();
+        }
+        tokio::task::yield_now().await; // until then the sockets are open
+        drop(lock);
+        tokio::time::sleep(term::OVERLAP).await;
+        self.discovery.end();
+        self.term.close();
+        self.table.wake_all();
+        self.term.everybody_left(layout).await;
     }
 
     /// Takes connections, or datagrams, for a service from a socket.
@@ -192,7 +221,8 @@ impl Plane {
     ) -> Result<AbortHandle> {
         linux::fd::set_nonblocking(socket.as_fd())?;
         let transport = publish.protocol.transport();
-        let port = Rc::new(Port { service: self.table.service(service), publish, published });
+        let (service, term) = (self.table.service(service), self.term.clone());
+        let port = Rc::new(Port { service, publish, published, term });
         let task = match transport {
             Transport::Tcp => {
                 let socket = TcpListener::from_std(socket.into())?;

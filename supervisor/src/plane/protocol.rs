@@ -71,6 +71,8 @@ pub(crate) enum Order {
         /// The last one that is known already.
         after: Option<InstanceId>,
     },
+    /// Let another data plane take what comes from now on, finish what is under way, and end.
+    Retire,
     /// Nothing is left to carry: end.
     Leave,
 }
@@ -79,15 +81,8 @@ pub(crate) enum Order {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Report {
-    /// The first word to every brain: what there is.
-    Hello {
-        /// The routes in force.
-        followed: Followed,
-        /// Where it takes what comes for the host.
-        listeners: Vec<Door>,
-        /// The instances it can reach.
-        endpoints: Vec<InstanceId>,
-    },
+    /// The first word to every brain.
+    Hello(Hello),
     /// Routes are in force.
     Acknowledged {
         /// Their number.
@@ -112,6 +107,19 @@ pub(crate) enum Report {
         /// What was seen.
         evidence: Evidence,
     },
+}
+
+/// What a data plane does when a brain finds it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    /// Its process.
+    pub(crate) process: u32,
+    /// The routes in force.
+    pub(crate) followed: Followed,
+    /// Where it takes what comes for the host.
+    pub(crate) listeners: Vec<Door>,
+    /// The instances it can reach.
+    pub(crate) endpoints: Vec<InstanceId>,
 }
 
 /// What an instance has done since the data plane knows it.

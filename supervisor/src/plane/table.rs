@@ -208,13 +208,18 @@ impl Table {
             if !routes.services.keys().any(|routed| routed.as_str() == name) {
                 service.backends.borrow_mut().clear();
             }
-            service.changed.notify_waiters();
         }
+        self.wake_all();
         let generation = routes.generation;
         let _ = self.reports.send(Report::Acknowledged { generation });
         for backend in self.known.borrow().values() {
             backend.tell_if_idle();
         }
+    }
+
+    /// Has everybody who waits for something look again.
+    pub(crate) fn wake_all(&self) {
+        self.services.borrow().values().for_each(|service| service.changed.notify_waiters());
     }
 
     /// What this data plane does, for a brain that asks.

@@ -37,7 +37,8 @@ impl Stage {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let at = listener.local_addr().unwrap();
         let publish = Publish { host: at, among: None, port, protocol };
-        let port = Rc::new(Port { service: table.service("web"), publish, published: true });
+        let (service, term) = (table.service("web"), Rc::default());
+        let port = Rc::new(Port { service, publish, published: true, term });
         tokio::task::spawn_local(listen::accept(listener, port));
         let stage = Stage { table, at, id };
         stage.route(1, Route::Active);

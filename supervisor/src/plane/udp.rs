@@ -189,7 +189,11 @@ impl Desk {
     /// Carries answers back until the session leaves this instance.
     async fn carry(&self, key: Key, session: &Session, way: &Way) -> End {
         let idle = Duration::from_millis(self.port.service.rules().idle_ms);
-        let sleep = tokio::time::sleep_until(session.end(way, idle).into());
+        let end = || match self.port.term.is_closed() {
+            true => Instant::now(),
+            false => session.end(way, idle),
+        };
+        let sleep = tokio::time::sleep_until(end().into());
         tokio::pin!(sleep);
         loop {
             tokio::select! {
@@ -201,10 +205,10 @@ impl Desk {
                 () = session.refused.notified() => return End::Refused,
                 // The route may have changed, and the end with it.
                 () = self.port.service.changed.notified() => {
-                    sleep.as_mut().reset(session.end(way, idle).into());
+                    sleep.as_mut().reset(end().into());
                 }
                 () = &mut sleep => {
-                    let end = session.end(way, idle);
+                    let end = end();
                     if end <= Instant::now() {
                         return End::Quiet;
                     }

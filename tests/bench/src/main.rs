@@ -49,6 +49,12 @@ struct Arguments {
     /// Compare minisup's data plane with nginx and HAProxy, in so many rounds
     #[arg(long, value_name = "ROUNDS")]
     proxies: Option<usize>,
+    /// Connections at the same time, of each kind of traffic
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 32, 256], requires = "proxies")]
+    connections: Vec<u32>,
+    /// Only this kind of traffic
+    #[arg(long, value_parser = ["http", "tcp"], requires = "proxies")]
+    traffic: Option<String>,
     /// Compare the bridges of minirun, Podman and Docker, in so many rounds
     #[arg(long, value_name = "ROUNDS")]
     networks: Option<usize>,
@@ -80,7 +86,12 @@ fn main() -> Result<()> {
     if let Some(rounds) = arguments.proxies {
         let beside = std::env::current_exe()?.with_file_name("minisup");
         let minisup = arguments.minisup.unwrap_or(beside);
-        return proxies::run(&minisup, rounds, arguments.seconds);
+        let (connections, traffic) = (arguments.connections, arguments.traffic.as_deref());
+        let kinds = [(false, "http"), (true, "tcp")];
+        let kinds = kinds.iter().filter(|(_, name)| traffic.is_none_or(|only| only == *name));
+        let tcp = kinds.map(|(tcp, _)| *tcp).collect();
+        let plan = proxies::Plan { rounds, seconds: arguments.seconds, connections, tcp };
+        return proxies::run(&minisup, &plan);
     }
     let minirun = match arguments.minirun {
         Some(path) => path,

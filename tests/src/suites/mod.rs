@@ -28,6 +28,7 @@ mod minisup_joined;
 mod minisup_keys;
 mod minisup_networks;
 mod minisup_protocols;
+mod minisup_upgrade;
 mod minisup_volumes;
 mod mount_options;
 mod mounts;
@@ -95,6 +96,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Test>)> {
         ("minisup_keys", minisup_keys::tests()),
         ("minisup_networks", minisup_networks::tests()),
         ("minisup_protocols", minisup_protocols::tests()),
+        ("minisup_upgrade", minisup_upgrade::tests()),
         ("minisup_volumes", minisup_volumes::tests()),
     ]
 }

@@ -57,6 +57,17 @@ fn ticks(storm: &Storm) -> Result<u64> {
     Ok(sum)
 }
 
+/// What each of the three processes has in memory, in words.
+pub(super) fn resident(storm: &Storm) -> Result<String> {
+    let mut words = Vec::new();
+    for (role, pid) in ROLES.iter().zip(pids(storm)?) {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        words.push(format!("{role} {}", line.context("a line of /proc/PID/status")?.trim()));
+    }
+    Ok(words.join(", "))
+}
+
 /// Resident memory of all three processes, and their proportional share of it, in KiB.
 fn memory(storm: &Storm) -> Result<(u64, u64)> {
     let (mut resident, mut share) = (0, 0);

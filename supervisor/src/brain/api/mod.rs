@@ -5,6 +5,7 @@ mod routes;
 pub(crate) mod views;
 
 use std::convert::Infallible;
+use std::path::PathBuf;
 
 use anyhow::Result;
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use tokio::net::UnixListener;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
-pub(crate) use self::views::{EventView, StateView};
+pub(crate) use self::views::{EventView, StateView, SupervisorView};
 
 use super::News;
 use super::engine::Brain;
@@ -33,6 +34,10 @@ pub(crate) enum Call {
     Apply(Box<Stack>),
     /// A command.
     Command(Command),
+    /// Let that program take over.
+    Upgrade(PathBuf),
+    /// Who supervises.
+    Supervisor,
     /// What there is.
     State,
     /// What instances use.
@@ -98,6 +103,7 @@ pub(crate) fn look(brain: &mut Brain, call: &Call) -> Reply {
     match call {
         Call::Stats => Reply::json(&brain.stats()),
         Call::Registry => Reply::json(&brain.registry()),
+        Call::Supervisor => Reply::json(&brain.supervisor()),
         Call::Document => Reply::text(JSON, routes::DOCUMENT.to_string()),
         _ => Reply::json(&brain.state_view()),
     }

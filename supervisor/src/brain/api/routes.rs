@@ -4,6 +4,8 @@
 //! |-------------------------------------------|------------------------------------|
 //! | `POST /v1/apply` a stack                  | `{}`                               |
 //! | `POST /v1/command` a command of the core  | `{}`                               |
+//! | `POST /v1/upgrade` the path of a minisup  | `{}`, and that program takes over  |
+//! | `GET /v1/supervisor`                      | version and processes of minisup   |
 //! | `GET /v1/state`                           | the state, and each first process  |
 //! | `GET /v1/events?after=N[&slot=S][&wait]`  | the events after number N          |
 //! | `GET /v1/stats`                           | what every instance uses           |
@@ -15,11 +17,13 @@
 //! A refusal is status 409 with `{"error": …}`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use minisup_core::input::Command;
+use serde::Deserialize;
 
 use super::{Call, Reply};
 
@@ -27,9 +31,11 @@ use super::{Call, Reply};
 const BODY: usize = 8 << 20;
 
 /// Every route. The published document describes exactly these, which a test holds.
-pub(super) const ROUTES: [(Method, &str); 9] = [
+pub(super) const ROUTES: [(Method, &str); 11] = [
     (Method::POST, "/v1/apply"),
     (Method::POST, "/v1/command"),
+    (Method::POST, "/v1/upgrade"),
+    (Method::GET, "/v1/supervisor"),
     (Method::GET, "/v1/state"),
     (Method::GET, "/v1/events"),
     (Method::GET, "/v1/stats"),
@@ -54,6 +60,7 @@ pub(super) async fn understand(request: Request<Incoming>) -> Result<Call, Reply
     }
     match path {
         "/v1/state" => Ok(Call::State),
+        "/v1/supervisor" => Ok(Call::Supervisor),
         "/v1/stats" => Ok(Call::Stats),
         "/v1/traffic" => Ok(Call::Traffic),
         "/v1/registry" => Ok(Call::Registry),
@@ -85,10 +92,22 @@ fn events(query: &str) -> Result<Call, Reply> {
     Ok(Call::Events { after, slot, wait: query.contains_key("wait") })
 }
 
+/// The body of `/v1/upgrade`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Program {
+    program: PathBuf,
+}
+
 fn posted(path: &str, body: &[u8]) -> Result<Call, Reply> {
     let wrong = |error: serde_json::Error| bad(error.to_string());
     if path == "/v1/apply" {
         return serde_json::from_slice(body).map(Call::Apply).map_err(wrong);
+    }
+    if path == "/v1/upgrade" {
+        return serde_json::from_slice(body)
+            .map(|Program { program }| Call::Upgrade(program))
+            .map_err(wrong);
     }
     let command: Command = serde_json::from_slice(body).map_err(wrong)?;
     if matches!(command, Command::Apply(_)) {
@@ -154,6 +173,9 @@ mod tests {
             assert!(posted("/v1/command", text(&example).as_bytes()).is_ok(), "{name}");
         }
         assert_eq!(examples("/v1/command").len(), 6, "one for each command but apply");
+        for (name, example) in examples("/v1/upgrade") {
+            assert!(posted("/v1/upgrade", text(&example).as_bytes()).is_ok(), "{name}");
+        }
         for (name, example) in examples("/v1/apply") {
             assert!(posted("/v1/apply", text(&example).as_bytes()).is_ok(), "{name}");
         }

@@ -1,6 +1,7 @@
 //! What the API answers with, as the command line understands it again.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use minisup_core::event::Event;
 use minisup_core::instance::Route;
@@ -25,6 +26,19 @@ pub(crate) struct StateView {
     /// Its networks.
     #[serde(default)]
     pub(crate) networks: Vec<NetworkView>,
+}
+
+/// Who supervises a project.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SupervisorView {
+    /// The program's version.
+    pub(crate) version: String,
+    /// Where the program was when the brain started.
+    pub(crate) program: PathBuf,
+    /// The processes; 0 is one that is not there.
+    pub(crate) keeper: u32,
+    pub(crate) brain: u32,
+    pub(crate) plane: u32,
 }
 
 /// What happened.

@@ -51,7 +51,7 @@ impl<S: Duplex> Client<'_, S> {
     pub(super) async fn request(&mut self) -> Result<Option<Request>, Refusal> {
         let idle = Duration::from_millis(self.port.service.rules().idle_ms);
         let mut idle_since: Option<Instant> = None;
-        let (bytes, asked) = loop {
+        let (bytes, mut asked) = loop {
             if !self.input.is_empty() {
                 let mut bytes = buffer::borrow();
                 match head::request(self.input.bytes(), &self.origin, &mut bytes)? {
@@ -77,6 +77,8 @@ impl<S: Duplex> Client<'_, S> {
                 }
             }
         };
+        // The next one is the successor's.
+        asked.keep_alive &= !self.port.term.is_over();
         let begun = Instant::now();
         self.port.service.budget.request(begun);
         let line = self.port.service.log().map(|_| Line::of(self.address, self.input.bytes()));

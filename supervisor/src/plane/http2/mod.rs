@@ -57,6 +57,7 @@ pub(crate) async fn serve(
     port: Rc<Port>,
 ) {
     let old = !input.bytes().starts_with(b"PRI ");
+    let term = port.term.clone();
     let service = service_fn(move |request| {
         let port = port.clone();
         async move { Ok::<_, Infallible>(answer(&port, client, tls, request).await) }
@@ -65,11 +66,22 @@ pub(crate) async fn serve(
     // A client that breaks off has nobody left to be told.
     if old {
         let mut server = hyper::server::conn::http1::Builder::new();
-        let _ = server.max_buf_size(BUFFER).serve_connection(io, service).await;
+        let served = server.max_buf_size(BUFFER).serve_connection(io, service);
+        let mut served = std::pin::pin!(served);
+        tokio::select! {
+            _ = served.as_mut() => return,
+            () = term.over() => served.as_mut().graceful_shutdown(),
+        }
+        let _ = served.await;
     } else {
         let mut server = hyper::server::conn::http2::Builder::new(Local);
         server.initial_stream_window_size(WINDOW).max_concurrent_streams(STREAMS);
-        let _ = server.serve_connection(io, service).await;
+        let mut served = std::pin::pin!(server.serve_connection(io, service));
+        tokio::select! {
+            _ = served.as_mut() => return,
+            () = term.over() => served.as_mut().graceful_shutdown(),
+        }
+        let _ = served.await;
     }
 }
 

@@ -19,8 +19,17 @@ use anyhow::{Context, Result, bail};
 
 use peers::Proxy;
 
-/// Connections at the same time.
-const CONNECTIONS: [u32; 3] = [1, 32, 256];
+/// What is to be measured.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) rounds: usize,
+    /// How long wrk asks a proxy, each time.
+    pub(crate) seconds: u32,
+    /// Connections at the same time.
+    pub(crate) connections: Vec<u32>,
+    /// The kinds of traffic: bytes over TCP, or HTTP.
+    pub(crate) tcp: Vec<bool>,
+}
 
 /// What one run of wrk found.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -35,11 +44,11 @@ struct Run {
 }
 
 /// Measures and prints, in a directory that is removed afterwards.
-pub(crate) fn run(minisup: &Path, rounds: usize, seconds: u32) -> Result<()> {
+pub(crate) fn run(minisup: &Path, plan: &Plan) -> Result<()> {
     let dir = std::env::temp_dir().join(format!("bench-proxies-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
     let result = peers::start_all(minisup, &dir).and_then(|proxies| {
-        let measured = measure(&proxies, rounds, seconds)?;
+        let measured = measure(&proxies, plan)?;
         print(&proxies, &measured);
         Ok(())
     });
@@ -49,20 +58,20 @@ pub(crate) fn run(minisup: &Path, rounds: usize, seconds: u32) -> Result<()> {
 
 type Measured = BTreeMap<(bool, u32, usize), Vec<Run>>;
 
-fn measure(proxies: &[Proxy], rounds: usize, seconds: u32) -> Result<Measured> {
+fn measure(proxies: &[Proxy], plan: &Plan) -> Result<Measured> {
     let mut measured = Measured::new();
-    for round in 0..rounds {
-        for tcp in [false, true] {
-            for connections in CONNECTIONS {
+    for round in 0..plan.rounds {
+        for &tcp in &plan.tcp {
+            for &connections in &plan.connections {
                 // Each round begins with another, for whoever comes first finds the machine colder.
                 for turn in 0..proxies.len() {
                     let which = (turn + round) % proxies.len();
-                    let run = once(&proxies[which], tcp, connections, seconds)?;
+                    let run = once(&proxies[which], tcp, connections, plan.seconds)?;
                     measured.entry((tcp, connections, which)).or_default().push(run);
                 }
             }
         }
-        eprintln!("round {} of {rounds}", round + 1);
+        eprintln!("round {} of {}", round + 1, plan.rounds);
     }
     Ok(measured)
 }

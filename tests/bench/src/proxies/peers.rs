@@ -208,7 +208,7 @@ fn nginx(dir: &Path) -> Result<Proxy> {
     let master = child.id().to_string();
     let children = Children(vec![child]);
     wait_for(18_112)?;
-    let pid = child_of(&master).context("nginx has no worker")?;
+    let pid = first_child_of(&master).context("nginx has no worker")?;
     let (http_port, tcp_port) = (18_112, 18_113);
     Ok(Proxy { name: "nginx", http_port, tcp_port, pid, children, down: None, groups: None })
 }
@@ -256,7 +256,16 @@ fn process(wanted: impl Fn(&[&str]) -> bool) -> Result<u32> {
     bail!("the process of the data plane is not there")
 }
 
-fn child_of(parent: &str) -> Option<u32> {
+/// Waits for it: nginx listens before it has a worker.
+fn first_child_of(parent: &str) -> Option<u32> {
     let file = format!("/proc/{parent}/task/{parent}/children");
-    std::fs::read_to_string(file).ok()?.split_whitespace().next()?.parse().ok()
+    let until = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < until {
+        let children = std::fs::read_to_string(&file).ok()?;
+        if let Some(first) = children.split_whitespace().next() {
+            return first.parse().ok();
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    None
 }

@@ -1,0 +1,90 @@
+//! A data plane's term: it ends when another takes over, and whoever is inside may finish.
+//!
+//! ```text
+//!   "retire" ─▶ published sockets are let go ─▶ the lock too: the successor begins
+//!            ─▶ for OVERLAP both offer names and services' own addresses
+//!            ─▶ requests under way are answered, each client's connection ends with an answer
+//!            ─▶ the last client has gone, or LONGEST has passed, or the project: the end
+//! ```
+//! Nobody is refused meanwhile: the published sockets are the keeper's as well, and who connects
+//! before the successor listens waits in their queues.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::layout::Layout;
+
+/// How long names and services' own addresses are offered beside the successor, which opens them
+/// with the brain's first words.
+pub(super) const OVERLAP: Duration = Duration::from_secs(3);
+/// How long the connections of clients may go on: those of HTTP end with the next answer, others
+/// (databases, WebSocket) as their clients like.
+const LONGEST: Duration = Duration::from_secs(600);
+/// The time between two looks whether anybody is left.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The term, shared by all connections.
+#[derive(Debug, Default)]
+pub(crate) struct Term {
+    over: Cell<bool>,
+    closed: Cell<bool>,
+    ended: Notify,
+    inside: Cell<usize>,
+}
+
+impl Term {
+    /// No connection is to be kept for another request.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.get()
+    }
+
+    /// Waits until that is so.
+    pub(super) async fn over(&self) {
+        while !self.is_over() {
+            self.ended.notified().await;
+        }
+    }
+
+    pub(super) fn end(&self) {
+        self.over.set(true);
+        self.ended.notify_waiters();
+    }
+
+    /// Nothing comes any more through the sockets that are shared with the successor, and none of
+    /// them may stay open: what the kernel put into its queue would be lost.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    pub(super) fn close(&self) {
+        self.closed.set(true);
+    }
+
+    /// A client comes; it is inside until what this gives is dropped.
+    pub(super) fn enter(self: &Rc<Term>) -> Inside {
+        self.inside.set(self.inside.get() + 1);
+        Inside(self.clone())
+    }
+
+    /// Waits until nobody is inside, or nobody should be.
+    pub(super) async fn everybody_left(&self, layout: &Layout) {
+        let (since, place) = (Instant::now(), layout.place());
+        while self.inside.get() > 0 && since.elapsed() < LONGEST && layout.place() == place {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// A client's connection.
+#[derive(Debug)]
+pub(super) struct Inside(Rc<Term>);
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.0.inside.set(self.0.inside.get() - 1);
+    }
+}
