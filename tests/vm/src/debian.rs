@@ -39,6 +39,24 @@ pub(crate) struct Package {
     pub(crate) version: String,
 }
 
+/// Installs packages of the backports on this host, whose own sources are not changed.
+pub(crate) fn install_from_backports(cache: &Cache, packages: &[&str]) -> Result<()> {
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    if !release.lines().any(|line| line == format!("VERSION_CODENAME={SUITE}")) {
+        bail!("there are no backports for this host: it is not Debian {SUITE}");
+    }
+    let (apt, suite) = (Apt::update(cache)?, format!("{SUITE}-backports"));
+    eprintln!("vm: apt-get install -t {suite} {}", packages.join(" "));
+    host::run(
+        apt.command("apt-get")
+            .args(["-q", "-y", "--no-install-recommends", "-t", &suite, "install"])
+            .args(["-o", "Dir::State::status=/var/lib/dpkg/status"])
+            .args(["-o", "APT::Sandbox::User=root"])
+            .args(packages)
+            .env("DEBIAN_FRONTEND", "noninteractive"),
+    )
+}
+
 /// An apt of our own.
 #[derive(Debug)]
 pub(crate) struct Apt {

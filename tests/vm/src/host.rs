@@ -9,6 +9,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+use crate::{cache::Cache, debian};
+
 /// A file that must exist, and the Debian package that brings it.
 const NEEDED: &[(&str, &str)] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
@@ -51,6 +53,13 @@ pub fn ensure_packages(needed: &[(&str, &str)]) -> Result<()> {
     if find("apt-get").is_none() {
         bail!("Debian's packages {} are needed, and here is no apt-get", missing.join(" "));
     }
+    // One at a time: apt gives up when another one is at work. Who waited may find all of it there.
+    let cache = Cache::open()?;
+    let _alone = cache.lock_for("host")?;
+    let missing = self::missing(needed);
+    if missing.is_empty() {
+        return Ok(());
+    }
     eprintln!("vm: {command}");
     let apt = |arguments: &[&str]| {
         run(Command::new("apt-get")
@@ -62,7 +71,9 @@ pub fn ensure_packages(needed: &[(&str, &str)]) -> Result<()> {
     let mut install = vec!["install"];
     install.extend(&missing);
     // Fresh lists are only fetched when the old ones do not do: that takes a while.
-    apt(&install).or_else(|_| apt(&["update"]).and_then(|()| apt(&install)))
+    let installed = apt(&install).or_else(|_| apt(&["update"]).and_then(|()| apt(&install)));
+    // A host that has a part of QEMU from the backports can have the rest from there only.
+    installed.or_else(|error| debian::install_from_backports(&cache, &missing).context(error))
 }
 
 fn missing<'a>(needed: &[(&str, &'a str)]) -> Vec<&'a str> {
