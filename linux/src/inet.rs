@@ -83,6 +83,18 @@ fn take_at(transport: Transport, at: SocketAddr, is_shared: bool) -> Result<Owne
     Ok(socket)
 }
 
+/// Has the kernel ask silent clients whether they are still there, and end the connections of those
+/// that are not: after a minute of silence, every 15 seconds, four times, tcp(7). What is accepted
+/// from the listening socket inherits this.
+pub fn ask_silent_clients(listener: impl AsFd) -> Result<()> {
+    let socket = listener.as_fd();
+    let result = setsockopt(&socket, sockopt::KeepAlive, &true)
+        .and_then(|()| setsockopt(&socket, sockopt::TcpKeepIdle, &60))
+        .and_then(|()| setsockopt(&socket, sockopt::TcpKeepInterval, &15))
+        .and_then(|()| setsockopt(&socket, sockopt::TcpKeepCount, &4));
+    observe("setsockopt", || "SO_KEEPALIVE, 60 s, 4 times 15 s".to_owned(), result)
+}
+
 /// The address that a socket is bound to.
 pub fn local_address(socket: impl AsFd) -> Result<SocketAddr> {
     let number = socket.as_fd().as_raw_fd();
@@ -166,5 +178,31 @@ mod tests {
         assert_eq!((error.call, error.errno), ("bind", Errno::EADDRINUSE));
         let second = listen_at(Transport::Tcp, any("::1", port)).unwrap();
         assert_eq!(local_address(&second).unwrap(), any("::1", port));
+    }
+
+    #[test]
+    fn some_listen_beside_each_other_and_only_those() {
+        let at = |port| SocketAddr::new("127.0.0.1".parse().unwrap(), port);
+        for transport in [Transport::Tcp, Transport::Udp] {
+            let first = listen_beside(transport, at(0)).unwrap();
+            let port = local_address(&first).unwrap().port();
+            listen_beside(transport, at(port)).unwrap();
+            let error = listen_at(transport, at(port)).unwrap_err();
+            assert_eq!((error.call, error.errno), ("bind", Errno::EADDRINUSE));
+        }
+    }
+
+    #[test]
+    fn what_is_accepted_is_asked_as_well() {
+        let any = SocketAddr::new("127.0.0.1".parse().unwrap(), 0);
+        let listener = std::net::TcpListener::from(listen_at(Transport::Tcp, any).unwrap());
+        listener.set_nonblocking(false).unwrap();
+        ask_silent_clients(&listener).unwrap();
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        use nix::sys::socket::getsockopt;
+        assert!(getsockopt(&accepted, sockopt::KeepAlive).unwrap());
+        assert_eq!(getsockopt(&accepted, sockopt::TcpKeepIdle).unwrap(), 60);
+        assert_eq!(getsockopt(&accepted, sockopt::TcpKeepCount).unwrap(), 4);
     }
 }

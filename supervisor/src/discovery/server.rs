@@ -34,6 +34,10 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// Questions that may be passed on at the same time.
 const PASSED_ON: usize = 256;
 
+/// Whether connections that nobody has accepted yet, when one of two data planes at an address goes,
+/// are the other's (ip-sysctl of the kernel's documentation); a setting of each network.
+const MIGRATE: &str = "/proc/sys/net/ipv4/tcp_migrate_req";
+
 /// Who can be found, by the keys of networks.
 type Known = Rc<RefCell<BTreeMap<String, Directory>>>;
 
@@ -133,6 +137,8 @@ impl<I: Instances + 'static> Discovery<I> {
         gateway: Ipv4Addr,
         network: BorrowedFd<'_>,
     ) -> Result<[AbortHandle; 2]> {
+        // Without it (before Linux 5.14) who connects in that instant is refused.
+        drop(netns::within(network, || std::fs::write(MIGRATE, "1"))?);
         let open = |transport| {
             let door = Door { at: (gateway, 53).into(), transport };
             netns::within(network, || door.open_beside())

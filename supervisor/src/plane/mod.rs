@@ -34,7 +34,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use anyhow::{Context, Result};
-use linux::inet::Transport;
+use linux::inet::{self, Transport};
 use linux::{Errno, prctl, socket};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
@@ -225,6 +225,7 @@ impl Plane {
         let port = Rc::new(Port { service, publish, published, term });
         let task = match transport {
             Transport::Tcp => {
+                inet::ask_silent_clients(&socket)?;
                 let socket = TcpListener::from_std(socket.into())?;
                 tokio::task::spawn_local(listen::accept(socket, port))
             }

@@ -51,11 +51,14 @@ fn nobody_notices(world: &World) {
     let mut slow = BufReader::new(TcpStream::connect(("127.0.0.1", project.port)).unwrap());
     slow.get_mut().write_all(b"GET /slow?ms=2000 HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
 
+    let doctor = || project.call_of(&next, &["doctor"]).run().output;
+    assert!(doctor().contains("has this one take over"), "{}", doctor());
     let said = project.call_of(&next, &["upgrade"]).run().exits(0).output;
     assert!(said.contains("containers went on"), "{said}");
     for role in ["keeper", "brain"] {
         assert_eq!(program_of(&project, role).as_deref(), Some(next.as_path()), "{role}");
     }
+    assert!(doctor().contains("data plane are of this program"), "{}", doctor());
     assert_eq!(project.role("keeper"), keeper, "the same process");
     assert_eq!(project.pids(), pids, "the same containers");
     for pid in &pids {
