@@ -26,6 +26,19 @@ const START: Duration = Duration::from_secs(10);
 /// The least time between two starts of a keeper.
 const REST: Duration = Duration::from_millis(100);
 
+/// How long one brain may take to follow another.
+const SUCCESSION: Duration = Duration::from_secs(5);
+
+/// There is no answer, because who was asked has gone.
+#[derive(Clone, Copy, Debug)]
+struct WentAway;
+
+impl std::fmt::Display for WentAway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the supervisor went away")
+    }
+}
+
 /// What was done so far to start a project.
 #[derive(Default)]
 struct Begun {
@@ -184,28 +197,57 @@ impl Client {
         serde_json::from_slice(&bytes).context("the supervisor's answer cannot be understood")
     }
 
+    /// Asks, also while one brain follows another: what has not been sent is sent to the next, and
+    /// so is a question, which changes nothing.
     async fn exchange(
         &self,
         method: Method,
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Result<Bytes> {
-        let project = &self.layout.project;
-        let absent =
-            || format!("project {project} does not run (`minisup ls` lists those that do)");
-        let stream = UnixStream::connect(self.layout.api()).await.with_context(absent)?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        tokio::task::spawn(connection);
         let json = body.map(serde_json::to_vec).transpose()?.unwrap_or_default();
+        let mut since = Instant::now();
+        loop {
+            let begun = Instant::now();
+            let error = match UnixStream::connect(self.layout.api()).await {
+                Ok(stream) => match self.ask(stream, &method, path, json.clone()).await {
+                    Err(error) if method == Method::GET && error.is::<WentAway>() => error,
+                    done => return done,
+                },
+                Err(error) => anyhow::Error::new(error).context(format!(
+                    "project {} does not run (`minisup ls` lists those that do)",
+                    self.layout.project
+                )),
+            };
+            // A question may have waited for long, and its brain went just now.
+            if begun.elapsed() > SUCCESSION {
+                since = Instant::now();
+            }
+            if since.elapsed() > SUCCESSION || !self.layout.is_supervised() {
+                return Err(error);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn ask(
+        &self,
+        stream: UnixStream,
+        method: &Method,
+        path: &str,
+        json: Vec<u8>,
+    ) -> Result<Bytes> {
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.context(WentAway)?;
+        tokio::task::spawn(connection);
         let request = Request::builder()
-            .method(method)
+            .method(method.clone())
             .uri(path)
             .header("host", "minisup")
             .body(Full::new(Bytes::from(json)))?;
-        let answer = sender.send_request(request).await.context("the supervisor went away")?;
+        let answer = sender.send_request(request).await.context(WentAway)?;
         let status = answer.status();
-        let bytes = answer.into_body().collect().await?.to_bytes();
+        let bytes = answer.into_body().collect().await.context(WentAway)?.to_bytes();
         if !status.is_success() {
             let error: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
             let text = error.get("error").and_then(serde_json::Value::as_str);

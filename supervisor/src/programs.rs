@@ -1,5 +1,6 @@
 //! The programs that minisup starts: the OCI runtime, and rootfs-tools for images.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -23,6 +24,15 @@ pub(crate) fn runtime(given: Option<&Path>) -> Result<PathBuf> {
 pub(crate) fn beside(name: &str) -> Option<PathBuf> {
     let beside = std::env::current_exe().ok().map(|own| own.with_file_name(name));
     beside.filter(|file| file.is_file()).or_else(|| in_path(Path::new(name)))
+}
+
+/// Whether a process runs the same file as this one; `None` if that cannot be seen.
+pub(crate) fn is_this(process: u32) -> Option<bool> {
+    let file = |path: &str| {
+        let found = std::fs::metadata(path).ok()?;
+        Some((found.dev(), found.ino()))
+    };
+    Some(file(&format!("/proc/{process}/exe"))? == file("/proc/self/exe")?)
 }
 
 fn in_path(name: &Path) -> Option<PathBuf> {

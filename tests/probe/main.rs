@@ -10,6 +10,7 @@
 //! - `probe echo PORT` answers datagrams with the name of its slot and what they said
 //! - `probe ask ADDRESS TEXT` sends a datagram until it is answered, and prints the answer
 //! - `probe upgrade PORT` agrees to leave HTTP, and sends back what comes then
+//! - `probe keeper …` says what a minisup says that can take over, and then does not
 //! - `probe swap A B` exchanges two names for ever
 //! - `probe write FILE` tries to open FILE for writing and says how that went
 
@@ -34,6 +35,8 @@ fn main() -> ExitCode {
         ["ready"] => ready(),
         ["echo", port] => echo(port.parse().expect("a port")),
         ["upgrade", port] => upgrade(port.parse().expect("a port")),
+        ["keeper", "--help"] => say("--estate-fd"),
+        ["keeper", ..] => return ExitCode::from(3),
         ["ask", address, text] => ask(address, text),
         ["swap", one, other] => swap(one, other),
         ["write", file] => say(&match fs::OpenOptions::new().write(true).open(file) {

@@ -3,8 +3,8 @@
 //! A brain whose keeper was killed starts another keeper, which starts another brain, and either
 //! of the two can be killed as well before the successor has everything. So the old brain waits:
 //! it gives the lock up, and goes only when a successor has taken it *and* has written its number
-//! into the file, which it does when it has every descriptor. If the lock comes back without that,
-//! the old brain begins again with one more keeper.
+//! into the file, which it does when it has every descriptor, knows what there is and can be asked.
+//! If the lock comes back without that, the old brain begins again with one more keeper.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -39,7 +39,7 @@ impl Baton {
         Ok(baton)
     }
 
-    /// This brain has everything: its predecessor may go.
+    /// This brain is at work: its predecessor may go.
     pub(crate) fn settle(&mut self) -> Result<()> {
         self.write(&std::process::id().to_string())
     }
@@ -50,8 +50,8 @@ impl Baton {
         self.file.unlock().context("cannot give up brain.lock")
     }
 
-    /// Waits until a successor has everything (`false`), or has ended before (`true`: the lock is
-    /// ours again).
+    /// Waits until a successor is at work (`false`), or has ended before (`true`: the lock is ours
+    /// again).
     pub(crate) fn comes_back(&mut self) -> Result<bool> {
         loop {
             // First the lock: a successor that had everything may have ended since.

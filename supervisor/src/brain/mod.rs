@@ -100,9 +100,9 @@ pub(crate) fn run(project: &str, keeper_fd: i32) -> Result<()> {
     layout.make()?;
     let mut baton = Baton::take(&layout.brain())?;
     let (keeper, inventory) = Keeper::attach(keeper_fd)?;
-    baton.settle()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let end = LocalSet::new().block_on(&runtime, live(layout, keeper.clone(), inventory))?;
+    let end =
+        LocalSet::new().block_on(&runtime, live(layout, keeper.clone(), inventory, &mut baton))?;
     // Nobody may connect any more to one that answers no more.
     drop(runtime);
     match end {
@@ -122,7 +122,12 @@ enum End {
     Upgrade(Upgrade),
 }
 
-async fn live(layout: Layout, keeper: Keeper, inventory: Inventory) -> Result<End> {
+async fn live(
+    layout: Layout,
+    keeper: Keeper,
+    inventory: Inventory,
+    baton: &mut Baton,
+) -> Result<End> {
     let (sender, mut news) = mpsc::unbounded_channel();
     let mut brain = Brain::new(layout.clone(), keeper.clone(), &inventory, sender.clone());
     tokio::task::spawn_local(hear_keeper(keeper, sender.clone()));
@@ -130,6 +135,7 @@ async fn live(layout: Layout, keeper: Keeper, inventory: Inventory) -> Result<En
     let followed = first_hello(&mut brain, &mut news).await;
     brain.wake(followed).await?;
     api::listen(&layout, sender.clone()).context("cannot offer the API")?;
+    baton.settle()?;
     let mut look = tokio::time::interval_at(tokio::time::Instant::now() + LOOK, LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut measure = tokio::time::interval(meter::EVERY);

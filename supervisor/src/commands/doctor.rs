@@ -1,7 +1,6 @@
 //! `minisup doctor`: what this host can do, what it lacks, and what does not work without it.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Result, bail};
@@ -226,20 +225,15 @@ fn room(place: &str) -> Finding {
 /// Whether the project is supervised by the program that asks.
 async fn supervisor(client: &Client) -> Option<Finding> {
     let seen: SupervisorView = client.get("/v1/supervisor").await.ok()?;
-    let file = |path: &str| {
-        let found = fs::metadata(path).ok()?;
-        Some((found.dev(), found.ino()))
-    };
-    let own = file("/proc/self/exe")?;
     let roles = [("keeper", seen.keeper), ("brain", seen.brain), ("data plane", seen.plane)];
-    let others = roles.into_iter().filter(|(_, process)| {
-        file(&format!("/proc/{process}/exe")).is_some_and(|theirs| theirs != own)
-    });
+    let others =
+        roles.into_iter().filter(|(_, process)| programs::is_this(*process) == Some(false));
     let others: Vec<&str> = others.map(|(role, _)| role).collect();
     Some(match others.as_slice() {
         [] => good("keeper, brain and data plane are of this program"),
         others => less(format!(
-            "another minisup ({}) is the project's {}; `minisup -P {} upgrade` has this one take over",
+            "another minisup ({}) is the project's {}; `minisup -P {} upgrade` has this one \
+             take over",
             seen.version,
             others.join(", "),
             client.layout.project

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::brain::api::SupervisorView;
 use crate::client::Client;
+use crate::programs;
 
 /// How long the new processes may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -23,6 +24,12 @@ pub(crate) async fn run(project: Option<&str>) -> Result<()> {
     )?;
     client.upgrade(&program).await?;
     let after = successor(&client, &before).await?;
+    if programs::is_this(after.brain) == Some(false) {
+        bail!(
+            "this program did not come up, and the old one goes on: see {}",
+            client.layout.complaints().display()
+        );
+    }
     println!(
         "{name}: supervised by minisup {} ({}), before by {}; containers went on",
         after.version,

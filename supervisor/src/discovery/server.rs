@@ -34,8 +34,8 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// Questions that may be passed on at the same time.
 const PASSED_ON: usize = 256;
 
-/// Whether connections that nobody has accepted yet, when one of two data planes at an address goes,
-/// are the other's (ip-sysctl of the kernel's documentation); a setting of each network.
+/// Whether connections that nobody has accepted yet, when one of two data planes at an address
+/// goes, are the other's (ip-sysctl of the kernel's documentation); a setting of each network.
 const MIGRATE: &str = "/proc/sys/net/ipv4/tcp_migrate_req";
 
 /// Who can be found, by the keys of networks.

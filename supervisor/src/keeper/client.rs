@@ -8,12 +8,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use linux::{fd, poll, socket};
+use linux::poll::{self, Ready};
+use linux::{Pid, fd, pidfd, socket};
 use minisup_core::restart::ExitCause;
 
 use super::MESSAGE;
 use crate::brain::{Baton, Upgrade};
 
+/// How long the keeper of another program may take until its brain has everything.
+const SETTLE: Duration = Duration::from_secs(10);
+const SIGKILL: i32 = 9;
 /// The pause before another keeper is started when one could not be.
 const START_PAUSE: Duration = Duration::from_secs(1);
 
@@ -163,7 +167,8 @@ impl Keeper {
     }
 
     /// Has the keeper become another program, and returns when the brain that it starts has
-    /// everything. If the keeper ends on the way, another one follows it, as in [`hand_over`].
+    /// everything. If the keeper ends on the way, or no brain of it comes up, one of this program
+    /// follows it, as in [`hand_over`].
     ///
     /// [`hand_over`]: Keeper::hand_over
     pub(crate) fn replace(
@@ -172,18 +177,41 @@ impl Keeper {
         upgrade: &Upgrade,
         baton: &mut Baton,
     ) -> Result<()> {
-        baton.give_up()?;
         let word: &[u8] = match upgrade.plane {
             Some(_) => b"become",
             None => b"become and renew the plane",
         };
+        let keeper = self.process()?;
+        // It may have ended.
+        let end = || keeper.as_ref().map(|keeper| pidfd::signal(keeper, SIGKILL));
+        baton.give_up()?;
         let _ = socket::send(&*self.line, word, &[upgrade.program.as_fd()]);
         // The line is the keeper's until its brain has everything; who is gone lets go as well.
-        while self.hear() != Some(Word::Gone) {}
+        let mut limit = Some(SETTLE);
+        loop {
+            if !poll::wait_readable(&*self.line, limit)? {
+                limit = None;
+                end(); // it has no brain
+            } else if self.hear() == Some(Word::Gone) {
+                break;
+            }
+        }
         if baton.comes_back()? {
+            eprintln!("minisup brain: the new program does not come up; this one goes on");
+            end(); // with a brain that cannot live
             return self.hand_over(project, upgrade.plane, baton);
         }
         Ok(())
+    }
+
+    /// The keeper's process, as long as it lives.
+    fn process(&self) -> Result<Option<OwnedFd>> {
+        let parent = std::os::unix::process::parent_id().cast_signed();
+        let parent = pidfd::open(Pid::from_raw(parent));
+        // Only then: our parent was the keeper if the keeper still is there.
+        let ready = poll::wait(&[(self.line.as_fd(), Ready::default())], Some(Duration::ZERO))?;
+        let is_gone = ready.iter().any(|ready| ready.hung_up);
+        Ok(parent.ok().filter(|_| !is_gone))
     }
 
     /// Starts a keeper and gives it everything; our end of the line to it.

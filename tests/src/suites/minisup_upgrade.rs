@@ -17,6 +17,7 @@ pub(super) fn tests() -> Vec<Test> {
         test("services_find_each_other", services_find_each_other),
         test("what_cannot_take_over", what_cannot_take_over),
         test("killed_on_the_way", killed_on_the_way),
+        test("who_does_not_come_up", who_does_not_come_up),
     ]
 }
 
@@ -55,9 +56,10 @@ fn nobody_notices(world: &World) {
     assert!(doctor().contains("has this one take over"), "{}", doctor());
     let said = project.call_of(&next, &["upgrade"]).run().exits(0).output;
     assert!(said.contains("containers went on"), "{said}");
-    for role in ["keeper", "brain"] {
-        assert_eq!(program_of(&project, role).as_deref(), Some(next.as_path()), "{role}");
-    }
+    // The old brain may still be looking whether the new one is at work.
+    project.wait_for("a supervisor of the new program", || {
+        ["keeper", "brain"].iter().all(|role| program_of(&project, role).as_ref() == Some(&next))
+    });
     assert!(doctor().contains("data plane are of this program"), "{}", doctor());
     assert_eq!(project.role("keeper"), keeper, "the same process");
     assert_eq!(project.pids(), pids, "the same containers");
@@ -88,7 +90,8 @@ fn nobody_notices(world: &World) {
     assert_eq!(project.ok(&["logs"]).matches("listening on").count(), 4);
     // And back again, at once.
     project.ok(&["upgrade"]);
-    assert_eq!(program_of(&project, "brain"), Some(programs::minisup()));
+    project
+        .wait_for("the old program", || program_of(&project, "brain") == Some(programs::minisup()));
     project.down();
 }
 
@@ -185,5 +188,39 @@ fn killed_on_the_way(world: &World) {
         Client::connect(project.port).is_ok_and(|mut client| client.get("/").is_ok())
     });
     project.ok(&["upgrade"]);
+    project.down();
+}
+
+/// What takes over and fails is followed by the program that was there before.
+fn who_does_not_come_up(world: &World) {
+    let project = Project::new(world, "upfails");
+    project.up(2);
+    let (pids, keeper) = (project.pids(), project.role("keeper"));
+    let traffic = Traffic::begin(project.port, 2);
+    // A keeper that ends at once.
+    let body = serde_json::json!({ "program": programs::probe() }).to_string();
+    let answer = post(&project, "/v1/upgrade", &body);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    project.wait_for("another keeper that answers", || {
+        project.role("keeper") != keeper && project.minisup(&["ps"]).status == 0
+    });
+    assert_eq!(project.pids(), pids, "the same containers");
+
+    // A keeper whose brain cannot read what the project is.
+    let (keeper, next) = (project.role("keeper"), next_version(world));
+    let (stack, aside) = (project.state_dir().join("stack.json"), world.path("stack.json"));
+    let nonsense = world.path("nonsense.json");
+    std::fs::copy(&stack, &aside).expect("copy it");
+    std::fs::write(&nonsense, "nonsense").expect("write it");
+    std::fs::rename(&nonsense, &stack).expect("put it there");
+    let upgrade = project.call_of(&next, &["upgrade"]).spawn();
+    project.wait_for("the end of the new program", || {
+        program_of(&project, "keeper") == Some(programs::minisup())
+            && project.role("keeper") != keeper
+    });
+    std::fs::rename(&aside, &stack).expect("put it back");
+    upgrade.wait().fails("the old one goes on");
+    assert_eq!(project.pids(), pids, "the same containers");
+    traffic.end();
     project.down();
 }
