@@ -23,6 +23,7 @@ struct Stage {
     table: Rc<Table>,
     at: SocketAddr,
     id: InstanceId,
+    term: Rc<Term>,
 }
 
 impl Stage {
@@ -37,10 +38,10 @@ impl Stage {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let at = listener.local_addr().unwrap();
         let publish = Publish { host: at, among: None, port, protocol };
-        let (service, term) = (table.service("web"), Rc::default());
-        let port = Rc::new(Port { service, publish, published: true, term });
+        let (service, term) = (table.service("web"), Rc::<Term>::default());
+        let port = Rc::new(Port { service, publish, published: true, term: term.clone() });
         tokio::task::spawn_local(listen::accept(listener, port));
-        let stage = Stage { table, at, id };
+        let stage = Stage { table, at, id, term };
         stage.route(1, Route::Active);
         stage
     }
@@ -310,7 +311,7 @@ async fn an_application_that_speaks_http2_is_spoken_to_so() {
         let io = hyper_util::rt::TokioIo::new(stream);
         let shaken = hyper::client::conn::http2::handshake(Local, io).await;
         let (mut sender, connection) = shaken.unwrap();
-        tokio::task::spawn_local(async move { connection.await.ok() });
+        let connection = tokio::task::spawn_local(async move { connection.await.ok() });
         for _ in 0..3 {
             let request = hyper::Request::get("http://name/a");
             let request = request.body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap();
@@ -320,6 +321,44 @@ async fn an_application_that_speaks_http2_is_spoken_to_so() {
         }
         let counted = stage.table.backend(&stage.id).unwrap().traffic(std::time::Instant::now());
         assert_eq!(counted.requests, 3);
+        stage.term.end();
+        connection.await.expect("the connection ends, for the client to make another one");
+    })
+    .await;
+}
+
+/// Whoever takes over takes what comes; what is under way is finished here.
+#[tokio::test]
+#[ignore = "needs root"]
+async fn at_the_end_of_a_term_connections_end_with_an_answer() {
+    on_this_thread(async {
+        let (port, _) = application(|_, _| Some(ok("done"))).await;
+        let http = Stage::new(port, Protocol::Http, Balance::default()).await;
+        let keep = GET.replace("Connection: close\r\n", "");
+        let mut stream = TcpStream::connect(http.at).await.unwrap();
+        let mut buffer = vec![0; 1 << 12];
+        for is_over in [false, true] {
+            if is_over {
+                http.term.end();
+            }
+            stream.write_all(keep.as_bytes()).await.unwrap();
+            let length = stream.read(&mut buffer).await.unwrap();
+            let answer = String::from_utf8_lossy(&buffer[..length]).to_lowercase();
+            assert!(answer.starts_with("http/1.1 200"), "{answer}");
+            assert_eq!(answer.contains("connection: close"), is_over, "{answer}");
+        }
+        assert_eq!(stream.read(&mut buffer).await.unwrap(), 0, "the end");
+
+        // Nobody knows where what is not HTTP could be cut.
+        let bytes = Stage::new(port, Protocol::Tcp, Balance::default()).await;
+        let mut stream = TcpStream::connect(bytes.at).await.unwrap();
+        for is_over in [false, true] {
+            if is_over {
+                bytes.term.end();
+            }
+            stream.write_all(b"anything").await.unwrap();
+            assert!(stream.read(&mut buffer).await.unwrap() > 0, "over: {is_over}");
+        }
     })
     .await;
 }
