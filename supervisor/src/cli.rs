@@ -141,7 +141,11 @@ pub(crate) enum Verb {
     /// Have this minisup supervise a project that another version started
     ///
     /// Containers go on, and no request is lost.
-    Upgrade,
+    Upgrade {
+        /// All projects that run, one after the other
+        #[arg(long)]
+        all: bool,
+    },
     /// Write a systemd unit that starts a project at boot
     Install {
         /// The Compose files

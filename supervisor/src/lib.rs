@@ -109,7 +109,8 @@ async fn speak(project: Option<&str>, verb: Verb) -> Result<ExitCode> {
         Verb::Doctor => doctor::run(project).await,
         Verb::Registry { watch, json } => registry::run(project, watch, json).await,
         Verb::Metrics => metrics::run(project).await,
-        Verb::Upgrade => upgrade::run(project).await,
+        Verb::Upgrade { all: true } => upgrade::all().await,
+        Verb::Upgrade { all: false } => upgrade::run(project).await,
         other => wish(project, other).await,
     }?;
     Ok(ExitCode::SUCCESS)

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::brain::api::SupervisorView;
 use crate::client::Client;
+use crate::layout::Layout;
 use crate::programs;
 
 /// How long the new processes may take to answer.
@@ -15,15 +16,37 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Replaces keeper, brain and data plane of a project by those of this program.
 pub(crate) async fn run(project: Option<&str>) -> Result<()> {
-    let client = super::project(project).await?;
+    one(&super::project(project).await?).await
+}
+
+/// The same for every project that runs. One that fails does not stop the others.
+pub(crate) async fn all() -> Result<()> {
+    let mut failed = Vec::new();
+    for name in Layout::projects() {
+        let Ok(layout) = Layout::of(&name) else { continue };
+        let client = Client { layout };
+        if client.answers().await
+            && let Err(error) = one(&client).await
+        {
+            eprintln!("minisup: {name}: {error:#}");
+            failed.push(name);
+        }
+    }
+    if !failed.is_empty() {
+        bail!("not upgraded: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+async fn one(client: &Client) -> Result<()> {
     let name = &client.layout.project;
     let program = std::env::current_exe().context("this program's own path is unknown")?;
-    let before = supervisor(&client).await.context(
+    let before = supervisor(client).await.context(
         "the project's minisup cannot be replaced while it runs: `minisup down` with the old \
          program and `minisup up` with this one",
     )?;
     client.upgrade(&program).await?;
-    let after = successor(&client, &before).await?;
+    let after = successor(client, &before).await?;
     if programs::is_this(after.brain) == Some(false) {
         bail!(
             "this program did not come up, and the old one goes on: see {}",

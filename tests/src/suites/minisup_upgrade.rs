@@ -89,7 +89,8 @@ fn nobody_notices(world: &World) {
     assert!(events.contains("SIGKILL") || events.contains("signal 9"), "{events}");
     assert_eq!(project.ok(&["logs"]).matches("listening on").count(), 4);
     // And back again, at once.
-    project.ok(&["upgrade"]);
+    let said = project.ok(&["upgrade", "--all"]);
+    assert_eq!(said.matches("containers went on").count(), 1, "{said}");
     project
         .wait_for("the old program", || program_of(&project, "brain") == Some(programs::minisup()));
     project.down();
@@ -129,7 +130,7 @@ fn services_find_each_other(world: &World) {
     project.ok(&["upgrade"]);
     let asked = asking.wait().ok();
     let good = asked.output.trim().strip_prefix("good: ").expect(&asked.output);
-    assert!(good.parse::<u32>().expect("a number") > 10, "{asked:?}");
+    assert!(good.parse::<u32>().expect("a number") > 2, "{asked:?}");
     project.down();
 }
 
