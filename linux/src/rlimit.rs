@@ -55,9 +55,9 @@ pub fn set(pid: Pid, limit: Limit) -> Result<()> {
 /// Lets this process open as many files as its hard limit allows, setrlimit(2).
 ///
 /// The usual soft limit of 1024 exists for programs that use select(2).
-pub fn raise_open_files() -> Result<()> {
+pub fn raise_open_files() -> Result<u64> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let result = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard));
     observe("setrlimit", || "RLIMIT_NOFILE, hard limit".into(), result)
 }

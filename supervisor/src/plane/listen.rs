@@ -31,12 +31,17 @@ const PROXY: Duration = Duration::from_secs(3);
 /// Accepts connections, for ever.
 pub(crate) async fn accept(listener: TcpListener, port: Rc<Port>) {
     loop {
+        // Who finds none waits in the kernel's queue.
+        let place = match &port.places {
+            Some(places) => places.clone().acquire_owned().await.ok(),
+            None => None,
+        };
         match listener.accept().await {
             Ok((stream, client)) => {
                 let (port, inside) = (port.clone(), port.term.enter());
                 tokio::task::spawn_local(async move {
                     begin(stream, client, port).await;
-                    drop(inside);
+                    drop((inside, place));
                 });
             }
             // Out of descriptors: those who wait will be served when others are done.

@@ -32,13 +32,14 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use linux::inet::{self, Transport};
 use linux::{Errno, prctl, socket};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
 use crate::discovery::server::Discovery;
@@ -50,6 +51,10 @@ use protocol::{Hello, Order, Report};
 use table::{Service, Table};
 use term::Term;
 
+/// One connection between services for so many descriptors that there may be, of which it takes
+/// two: a container that connects without end leaves the other half to requests from outside.
+const FILES_FOR_EACH_OTHER: usize = 4;
+
 /// What every connection needs.
 pub(crate) struct Port {
     pub(crate) service: Rc<Service>,
@@ -57,15 +62,17 @@ pub(crate) struct Port {
     /// It is the host's; else it is another service's way here.
     pub(crate) published: bool,
     pub(crate) term: Rc<Term>,
+    /// Places for connections, if there is an end of them.
+    pub(crate) places: Option<Arc<Semaphore>>,
 }
 
 /// Runs the data plane of a project, for ever.
 pub(crate) fn run(project: &str) -> Result<()> {
     prctl::set_name(c"minisup-plane")?;
-    linux::rlimit::raise_open_files()?;
+    let files = linux::rlimit::raise_open_files()?;
     let layout = Layout::of(project)?;
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
-    runtime.block_on(serve(&layout))
+    runtime.block_on(serve(&layout, files))
 }
 
 /// Everything there is.
@@ -74,6 +81,8 @@ struct Plane {
     listeners: RefCell<BTreeMap<Door, Listener>>,
     discovery: Discovery<Table>,
     term: Rc<Term>,
+    /// For connections between services.
+    places: Arc<Semaphore>,
 }
 
 /// What takes connections or datagrams at one of the host's addresses.
@@ -83,7 +92,8 @@ struct Listener {
     task: AbortHandle,
 }
 
-async fn serve(layout: &Layout) -> Result<()> {
+/// `files` is how many descriptors there may be.
+async fn serve(layout: &Layout, files: u64) -> Result<()> {
     // One at a time: two would both accept connections, and one of them with old routes.
     let lock = File::create(layout.plane_lock())?;
     lock.lock().context("cannot lock the data plane's place")?;
@@ -96,7 +106,14 @@ async fn serve(layout: &Layout) -> Result<()> {
     let (reports, mut outbox) = mpsc::unbounded_channel();
     let table = Rc::new(Table::new(reports, layout.logs()));
     let discovery = Discovery::new(table.clone());
-    let plane = Plane { table, listeners: RefCell::default(), discovery, term: Rc::default() };
+    let places = usize::try_from(files)?.min(Semaphore::MAX_PERMITS) / FILES_FOR_EACH_OTHER;
+    let plane = Plane {
+        table,
+        listeners: RefCell::default(),
+        discovery,
+        term: Rc::default(),
+        places: Arc::new(Semaphore::new(places)),
+    };
     let door = crate::ready::readable(listener)?;
     loop {
         let brain = next_brain(&door).await?;
@@ -222,7 +239,8 @@ impl Plane {
         linux::fd::set_nonblocking(socket.as_fd())?;
         let transport = publish.protocol.transport();
         let (service, term) = (self.table.service(service), self.term.clone());
-        let port = Rc::new(Port { service, publish, published, term });
+        let places = (!published).then(|| self.places.clone());
+        let port = Rc::new(Port { service, publish, published, term, places });
         let task = match transport {
             Transport::Tcp => {
                 inet::ask_silent_clients(&socket)?;

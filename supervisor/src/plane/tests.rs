@@ -28,6 +28,15 @@ struct Stage {
 
 impl Stage {
     async fn new(port: u16, protocol: Protocol, rules: Balance) -> Stage {
+        Stage::with_places(port, protocol, rules, None).await
+    }
+
+    async fn with_places(
+        port: u16,
+        protocol: Protocol,
+        rules: Balance,
+        places: Option<usize>,
+    ) -> Stage {
         let (reports, outbox) = mpsc::unbounded_channel();
         std::mem::forget(outbox);
         let table = Rc::new(Table::new(reports, std::env::temp_dir()));
@@ -39,8 +48,9 @@ impl Stage {
         let at = listener.local_addr().unwrap();
         let publish = Publish { host: at, among: None, port, protocol };
         let (service, term) = (table.service("web"), Rc::<Term>::default());
-        let port = Rc::new(Port { service, publish, published: true, term: term.clone() });
-        tokio::task::spawn_local(listen::accept(listener, port));
+        let places = places.map(|places| Arc::new(Semaphore::new(places)));
+        let port = Port { service, publish, published: true, term: term.clone(), places };
+        tokio::task::spawn_local(listen::accept(listener, Rc::new(port)));
         let stage = Stage { table, at, id, term };
         stage.route(1, Route::Active);
         stage
@@ -359,6 +369,26 @@ async fn at_the_end_of_a_term_connections_end_with_an_answer() {
             stream.write_all(b"anything").await.unwrap();
             assert!(stream.read(&mut buffer).await.unwrap() > 0, "over: {is_over}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs root"]
+async fn where_places_end_the_next_one_waits() {
+    on_this_thread(async {
+        let (port, _) = application(|_, _| Some("here".into())).await;
+        let stage = Stage::with_places(port, Protocol::Tcp, Balance::default(), Some(1)).await;
+        let mut buffer = [0; 16];
+        let mut first = TcpStream::connect(stage.at).await.unwrap();
+        first.write_all(b"x").await.unwrap();
+        assert_eq!(first.read(&mut buffer).await.unwrap(), 4);
+        let mut second = TcpStream::connect(stage.at).await.unwrap();
+        second.write_all(b"x").await.unwrap();
+        let early = tokio::time::timeout(Duration::from_millis(100), second.read(&mut buffer));
+        assert!(early.await.is_err(), "there is one place");
+        drop(first);
+        assert_eq!(second.read(&mut buffer).await.unwrap(), 4, "it is free again");
     })
     .await;
 }
