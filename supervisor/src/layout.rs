@@ -27,7 +27,7 @@
 //!
 //! `MINISUP_RUN_DIR` and `MINISUP_STATE_DIR` move the two roots (tests use it).
 
-use std::fs::TryLockError;
+use std::fs::{File, Metadata, TryLockError};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -55,6 +55,14 @@ fn root(variable: &str, default: &str) -> PathBuf {
 pub(crate) struct Place {
     inode: u64,
     made: Option<SystemTime>,
+}
+
+/// Whether the file still has that name. Who waited for the lock of a file may have been let in by
+/// the end of its project.
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |found: Metadata| (found.dev(), found.ino());
+    let ours = file.metadata().map(identity).ok();
+    ours.is_some() && ours == std::fs::metadata(path).map(identity).ok()
 }
 
 impl Layout {
@@ -149,7 +157,7 @@ impl Layout {
     /// Whether a keeper or a brain of the project lives, whether it answers or not.
     pub(crate) fn is_supervised(&self) -> bool {
         let is_held = |file: &PathBuf| {
-            let file = std::fs::File::open(file);
+            let file = File::open(file);
             file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
         };
         [self.keeper(), self.brain()].iter().any(is_held)

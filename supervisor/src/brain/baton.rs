@@ -2,9 +2,9 @@
 //!
 //! A brain whose keeper was killed starts another keeper, which starts another brain, and either
 //! of the two can be killed as well before the successor has everything. So the old brain waits:
-//! it gives the lock up, and goes only when a successor has taken it *and* has written its number
-//! into the file, which it does when it has every descriptor, knows what there is and can be asked.
-//! If the lock comes back without that, the old brain begins again with one more keeper.
+//! it gives the lock up, and goes only when a successor has taken it *and* has written into the file
+//! how far it is ([`Stage`]). If the lock comes back before, the old brain begins again with one more
+//! keeper.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -15,6 +15,24 @@ use anyhow::{Context, Result, bail};
 
 /// The time between two looks while neither is true: a successor that lives, and has not finished.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// How far a successor is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Stage {
+    /// It has every descriptor. If it ends, its keeper starts another one.
+    Settled,
+    /// It knows what there is, and can be asked.
+    AtWork,
+}
+
+impl Stage {
+    const WORDS: [(Stage, &'static str); 2] =
+        [(Stage::Settled, "settled"), (Stage::AtWork, "at work")];
+
+    fn of(text: &str) -> Option<Stage> {
+        Self::WORDS.iter().find(|(_, word)| *word == text).map(|(stage, _)| *stage)
+    }
+}
 
 /// The lock, held.
 #[derive(Debug)]
@@ -39,9 +57,10 @@ impl Baton {
         Ok(baton)
     }
 
-    /// This brain is at work: its predecessor may go.
-    pub(crate) fn settle(&mut self) -> Result<()> {
-        self.write(&std::process::id().to_string())
+    /// This brain is so far: a predecessor that waits for it may go.
+    pub(crate) fn reached(&mut self, stage: Stage) -> Result<()> {
+        let word = Stage::WORDS.iter().find(|(known, _)| *known == stage);
+        self.write(word.map_or("", |(_, word)| word))
     }
 
     /// Lets a successor take the lock.
@@ -50,9 +69,9 @@ impl Baton {
         self.file.unlock().context("cannot give up brain.lock")
     }
 
-    /// Waits until a successor is at work (`false`), or has ended before (`true`: the lock is ours
+    /// Waits until a successor is so far (`false`), or has ended before (`true`: the lock is ours
     /// again).
-    pub(crate) fn comes_back(&mut self) -> Result<bool> {
+    pub(crate) fn comes_back_before(&mut self, wanted: Stage) -> Result<bool> {
         loop {
             // First the lock: a successor that had everything may have ended since.
             if self.try_lock()? {
@@ -62,7 +81,7 @@ impl Baton {
             let mut text = String::new();
             self.file.rewind()?;
             self.file.read_to_string(&mut text).context("cannot read brain.lock")?;
-            if !text.is_empty() {
+            if Stage::of(&text).is_some_and(|reached| reached >= wanted) {
                 return Ok(false);
             }
             std::thread::sleep(LOOK);
@@ -102,8 +121,11 @@ mod tests {
         assert!(Baton::take(&file).is_err(), "one at a time");
         old.give_up().expect("given up");
         let mut new = Baton::take(&file).expect("the second");
-        new.settle().expect("settled");
-        assert!(!old.comes_back().expect("an answer"));
+        new.reached(Stage::Settled).expect("settled");
+        assert!(!old.comes_back_before(Stage::Settled).expect("an answer"));
+        new.reached(Stage::AtWork).expect("at work");
+        assert!(!old.comes_back_before(Stage::Settled).expect("an answer"));
+        assert!(!old.comes_back_before(Stage::AtWork).expect("an answer"));
         std::fs::remove_file(&file).expect("clean up");
     }
 
@@ -115,10 +137,11 @@ mod tests {
             old.give_up().expect("given up");
             let mut new = Baton::take(&file).expect("the second");
             if settled {
-                new.settle().expect("settled");
+                new.reached(Stage::Settled).expect("settled");
             }
             drop(new);
-            assert!(old.comes_back().expect("an answer"), "settled: {settled}");
+            let back = old.comes_back_before(Stage::AtWork);
+            assert!(back.expect("an answer"), "settled: {settled}");
         }
         std::fs::remove_file(&file).expect("clean up");
     }

@@ -12,7 +12,7 @@
 //! same: read the history, see what runs, go on. Everything slow happens in tasks that send
 //! their result back as news; only the loop touches the state.
 
-pub(crate) use baton::Baton;
+pub(crate) use baton::{Baton, Stage};
 pub(crate) use bundle::read as read_bundle;
 pub(crate) use upgrade::Upgrade;
 
@@ -100,6 +100,7 @@ pub(crate) fn run(project: &str, keeper_fd: i32) -> Result<()> {
     layout.make()?;
     let mut baton = Baton::take(&layout.brain())?;
     let (keeper, inventory) = Keeper::attach(keeper_fd)?;
+    baton.reached(Stage::Settled)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let end =
         LocalSet::new().block_on(&runtime, live(layout, keeper.clone(), inventory, &mut baton))?;
@@ -135,7 +136,7 @@ async fn live(
     let followed = first_hello(&mut brain, &mut news).await;
     brain.wake(followed).await?;
     api::listen(&layout, sender.clone()).context("cannot offer the API")?;
-    baton.settle()?;
+    baton.reached(Stage::AtWork)?;
     let mut look = tokio::time::interval_at(tokio::time::Instant::now() + LOOK, LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut measure = tokio::time::interval(meter::EVERY);

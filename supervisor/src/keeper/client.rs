@@ -13,7 +13,7 @@ use linux::{Pid, fd, pidfd, socket};
 use minisup_core::restart::ExitCause;
 
 use super::MESSAGE;
-use crate::brain::{Baton, Upgrade};
+use crate::brain::{Baton, Stage, Upgrade};
 
 /// How long the keeper of another program may take until its brain has everything.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -160,7 +160,7 @@ impl Keeper {
                     std::thread::sleep(START_PAUSE);
                 }
             }
-            if !baton.comes_back()? {
+            if !baton.comes_back_before(Stage::Settled)? {
                 return Ok(());
             }
         }
@@ -196,7 +196,7 @@ impl Keeper {
                 break;
             }
         }
-        if baton.comes_back()? {
+        if baton.comes_back_before(Stage::AtWork)? {
             eprintln!("minisup brain: the new program does not come up; this one goes on");
             end(); // with a brain that cannot live
             return self.hand_over(project, upgrade.plane, baton);

@@ -37,7 +37,7 @@ use linux::{Pid, child, fd, pidfd, prctl, socket};
 
 use line::{Heard, Line, Word};
 
-use crate::layout::Layout;
+use crate::layout::{Layout, is_at};
 
 /// Exit statuses kept until somebody asks; the oldest are forgotten.
 const STATUSES: usize = 4096;
@@ -119,12 +119,13 @@ pub(crate) fn run(
 /// The lock of the project's only keeper; `None` if another one stays. With two of them, the brain
 /// of the second would begin anew when that of the first has ended everything.
 fn only_one(project: &str) -> Result<Option<File>> {
-    let file = Layout::of(project)?.keeper();
-    let file = File::create(&file).with_context(|| format!("cannot make {}", file.display()))?;
+    let path = Layout::of(project)?.keeper();
+    let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
     let since = Instant::now();
     loop {
         match file.try_lock() {
-            Ok(()) => return Ok(Some(file)),
+            Ok(()) if is_at(&file, &path) => return Ok(Some(file)),
+            Ok(()) => bail!("the project has gone"),
             // One that is being killed lets go of its files one by one.
             Err(TryLockError::WouldBlock) if since.elapsed() < PREDECESSOR => {
                 std::thread::sleep(LOOK);

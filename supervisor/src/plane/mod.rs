@@ -33,6 +33,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use linux::inet::{self, Transport};
@@ -44,13 +45,15 @@ use tokio::task::AbortHandle;
 
 use crate::discovery::server::Discovery;
 use crate::door::Door;
-use crate::layout::Layout;
+use crate::layout::{Layout, Place, is_at};
 use crate::model::Publish;
 use line::Line;
 use protocol::{Hello, Order, Report};
 use table::{Service, Table};
 use term::Term;
 
+/// The time between two looks whether the project is still there.
+const LOOK: Duration = Duration::from_secs(5);
 /// One connection between services for so many descriptors that there may be, of which it takes
 /// two: a container that connects without end leaves the other half to requests from outside.
 const FILES_FOR_EACH_OTHER: usize = 4;
@@ -97,6 +100,9 @@ async fn serve(layout: &Layout, files: u64) -> Result<()> {
     // One at a time: two would both accept connections, and one of them with old routes.
     let lock = File::create(layout.plane_lock())?;
     lock.lock().context("cannot lock the data plane's place")?;
+    if !is_at(&lock, &layout.plane_lock()) {
+        return Ok(()); // the project has gone meanwhile
+    }
     // Left behind by a predecessor that was killed.
     let _ = std::fs::remove_file(layout.plane());
     let dir = File::open(layout.run())?;
@@ -115,6 +121,7 @@ async fn serve(layout: &Layout, files: u64) -> Result<()> {
         places: Arc::new(Semaphore::new(places)),
     };
     let door = crate::ready::readable(listener)?;
+    tokio::task::spawn_local(end_with(layout.clone(), layout.place()));
     loop {
         let brain = next_brain(&door).await?;
         while outbox.try_recv().is_ok() {} // meant for a brain that is gone
@@ -137,8 +144,17 @@ async fn serve(layout: &Layout, files: u64) -> Result<()> {
     }
     // What is left to report is about requests that the next brain knows nothing of.
     drop((door, outbox));
-    plane.retire(lock, layout).await;
+    plane.retire(lock).await;
     Ok(())
+}
+
+/// Ends this process when the directory of its project has gone: whoever would have ended it has
+/// been killed before.
+async fn end_with(layout: Layout, place: Option<Place>) {
+    while layout.place() == place {
+        tokio::time::sleep(LOOK).await;
+    }
+    std::process::exit(0);
 }
 
 async fn next_brain(door: &tokio::io::unix::AsyncFd<OwnedFd>) -> Result<Line> {
@@ -215,7 +231,7 @@ impl Plane {
     }
 
     /// Lets a successor begin, and finishes what it has begun itself.
-    async fn retire(&self, lock: File, layout: &Layout) {
+    async fn retire(&self, lock: File) {
         for listener in std::mem::take(&mut *self.listeners.borrow_mut()).into_values() {
             listener.task.abort();
         }
@@ -225,7 +241,7 @@ impl Plane {
         self.discovery.end();
         self.term.close();
         self.table.wake_all();
-        self.term.everybody_left(layout).await;
+        self.term.everybody_left().await;
     }
 
     /// Takes connections, or datagrams, for a service from a socket.

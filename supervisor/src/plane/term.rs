@@ -16,8 +16,6 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::layout::Layout;
-
 /// How long names and services' own addresses are offered beside the successor, which opens them
 /// with the brain's first words.
 pub(super) const OVERLAP: Duration = Duration::from_secs(3);
@@ -71,9 +69,9 @@ impl Term {
     }
 
     /// Waits until nobody is inside, or nobody should be.
-    pub(super) async fn everybody_left(&self, layout: &Layout) {
-        let (since, place) = (Instant::now(), layout.place());
-        while self.inside.get() > 0 && since.elapsed() < LONGEST && layout.place() == place {
+    pub(super) async fn everybody_left(&self) {
+        let since = Instant::now();
+        while self.inside.get() > 0 && since.elapsed() < LONGEST {
             tokio::time::sleep(LOOK).await;
         }
     }
