@@ -50,11 +50,18 @@ fn root(variable: &str, default: &str) -> PathBuf {
     std::env::var_os(variable).map_or_else(|| PathBuf::from(default), PathBuf::from)
 }
 
-/// A directory, apart from another one of the same name.
+/// A directory or socket, apart from another one of the same name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Place {
     inode: u64,
     made: Option<SystemTime>,
+}
+
+impl Place {
+    fn of(path: &Path) -> Option<Place> {
+        let found = std::fs::metadata(path).ok()?;
+        Some(Place { inode: found.ino(), made: found.created().ok() })
+    }
 }
 
 /// Whether the file still has that name. Who waited for the lock of a file may have been let in by
@@ -126,8 +133,12 @@ impl Layout {
 
     /// The directory of the project that runs; `None` when there is none.
     pub(crate) fn place(&self) -> Option<Place> {
-        let found = std::fs::metadata(&self.run).ok()?;
-        Some(Place { inode: found.ino(), made: found.created().ok() })
+        Place::of(&self.run)
+    }
+
+    /// The data plane's control socket, apart from that of another data plane.
+    pub(crate) fn plane_place(&self) -> Option<Place> {
+        Place::of(&self.plane())
     }
 
     /// Removes everything of a project that does not run any more.

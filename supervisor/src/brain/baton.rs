@@ -29,6 +29,12 @@ impl Stage {
     const WORDS: [(Stage, &'static str); 2] =
         [(Stage::Settled, "settled"), (Stage::AtWork, "at work")];
 
+    /// Whether the brain whose file this is is at work, or was when it ended.
+    pub(crate) fn is_at_work_in(file: &Path) -> bool {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        Stage::of(&text) == Some(Stage::AtWork)
+    }
+
     fn of(text: &str) -> Option<Stage> {
         Self::WORDS.iter().find(|(_, word)| *word == text).map(|(stage, _)| *stage)
     }

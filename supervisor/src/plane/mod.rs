@@ -108,6 +108,7 @@ async fn serve(layout: &Layout, files: u64) -> Result<()> {
     let dir = File::open(layout.run())?;
     let listener =
         socket::listen_at(dir.as_fd(), "plane.sock").context("cannot listen for the brain")?;
+    let socket = layout.plane_place();
     linux::fd::set_nonblocking(listener.as_fd())?;
     let (reports, mut outbox) = mpsc::unbounded_channel();
     let table = Rc::new(Table::new(reports, layout.logs()));
@@ -144,7 +145,7 @@ async fn serve(layout: &Layout, files: u64) -> Result<()> {
     }
     // What is left to report is about requests that the next brain knows nothing of.
     drop((door, outbox));
-    plane.retire(lock).await;
+    plane.retire(lock, layout, socket).await;
     Ok(())
 }
 
@@ -231,13 +232,13 @@ impl Plane {
     }
 
     /// Lets a successor begin, and finishes what it has begun itself.
-    async fn retire(&self, lock: File) {
+    async fn retire(&self, lock: File, layout: &Layout, socket: Option<Place>) {
         for listener in std::mem::take(&mut *self.listeners.borrow_mut()).into_values() {
             listener.task.abort();
         }
         tokio::task::yield_now().await; // until then the sockets are open
         drop(lock);
-        tokio::time::sleep(term::OVERLAP).await;
+        term::successor(layout, socket).await;
         self.discovery.end();
         self.term.close();
         self.table.wake_all();

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   "retire" ─▶ published sockets are let go ─▶ the lock too: the successor begins
-//!            ─▶ for OVERLAP both offer names and services' own addresses
+//!            ─▶ until it is at work, and OVERLAP longer, names and services' own addresses
+//!               are offered here as well
 //!            ─▶ requests under way are answered, each client's connection ends with an answer
 //!            ─▶ the last client has gone, or LONGEST has passed, or the project: the end
 //! ```
@@ -16,14 +17,30 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// How long names and services' own addresses are offered beside the successor, which opens them
-/// with the brain's first words.
-pub(super) const OVERLAP: Duration = Duration::from_secs(3);
+use crate::brain::Stage;
+use crate::layout::{Layout, Place};
+
+/// How long names and services' own addresses are offered beside the successor when its brain is at
+/// work: it opens them with that brain's first words.
+const OVERLAP: Duration = Duration::from_secs(3);
+/// How long there may be none.
+const VACANCY: Duration = Duration::from_secs(60);
 /// How long the connections of clients may go on: those of HTTP end with the next answer, others
 /// (databases, WebSocket) as their clients like.
 const LONGEST: Duration = Duration::from_secs(600);
 /// The time between two looks whether anybody is left.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// Waits until names and services' own addresses can be left to the successor. Its socket for the
+/// brain is another than `socket`, which was ours.
+pub(super) async fn successor(layout: &Layout, socket: Option<Place>) {
+    let since = Instant::now();
+    let is_at_work = || layout.plane_place() != socket && Stage::is_at_work_in(&layout.brain());
+    while !is_at_work() && since.elapsed() < VACANCY {
+        tokio::time::sleep(LOOK).await;
+    }
+    tokio::time::sleep(OVERLAP).await;
+}
 
 /// The term, shared by all connections.
 #[derive(Debug, Default)]

@@ -87,7 +87,8 @@ fn nobody_notices(world: &World) {
     });
     let events = project.ok(&["events"]);
     assert!(events.contains("SIGKILL") || events.contains("signal 9"), "{events}");
-    assert_eq!(project.ok(&["logs"]).matches("listening on").count(), 4);
+    // On a slow machine more than one may have been replaced.
+    assert!(project.ok(&["logs"]).matches("listening on").count() >= 4);
     // And back again, at once.
     let said = project.ok(&["upgrade", "--all"]);
     assert_eq!(said.matches("containers went on").count(), 1, "{said}");
