@@ -31,13 +31,14 @@ const PROXY: Duration = Duration::from_secs(3);
 /// Accepts connections, for ever.
 pub(crate) async fn accept(listener: TcpListener, port: Rc<Port>) {
     loop {
-        // Who finds none waits in the kernel's queue.
-        let place = match &port.places {
-            Some(places) => places.clone().acquire_owned().await.ok(),
-            None => None,
-        };
         match listener.accept().await {
             Ok((stream, client)) => {
+                // One that finds none waits here, the next ones in the kernel's queue. Not before
+                // somebody comes: a listener that nobody uses needs no place.
+                let place = match &port.places {
+                    Some(places) => places.clone().acquire_owned().await.ok(),
+                    None => None,
+                };
                 let (port, inside) = (port.clone(), port.term.enter());
                 tokio::task::spawn_local(async move {
                     begin(stream, client, port).await;
