@@ -27,6 +27,9 @@ pub struct Link {
     pub controller: Option<u32>,
     /// Its hardware address, when it has one of six bytes.
     pub hardware: Option<HardwareAddress>,
+    /// Where the other end of a cable is, when that is another namespace: the number that this
+    /// namespace has for it, as [`Connection::number_of`] tells it.
+    pub far_namespace: Option<i32>,
     /// The largest packet in bytes.
     pub mtu: u32,
     /// The free text that `ip link` shows as `alias`.
@@ -291,6 +294,7 @@ fn described(answer: &[u8]) -> Link {
         up: header.ifi_flags & IfinfoFlags::Up as u32 != 0,
         controller: None,
         hardware: None,
+        far_namespace: None,
         mtu: 0,
         alias: None,
         traffic: Traffic::default(),
@@ -302,6 +306,7 @@ fn described(answer: &[u8]) -> Link {
             LinkAttrs::Address(bytes) => {
                 link.hardware = bytes.try_into().ok().map(HardwareAddress::new);
             }
+            LinkAttrs::LinkNetnsid(number) => link.far_namespace = Some(number),
             LinkAttrs::Mtu(bytes) => link.mtu = bytes,
             LinkAttrs::Ifalias(text) => link.alias = Some(text.to_string_lossy().into_owned()),
             LinkAttrs::Stats64(stats) => {

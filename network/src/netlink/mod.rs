@@ -11,6 +11,7 @@
 
 mod address;
 mod link;
+mod namespace;
 mod neighbour;
 mod qdisc;
 mod request;
@@ -19,8 +20,9 @@ mod rule;
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+use linux::namespace::visit_network;
 use linux::netlink::{Netlink, Protocol};
-use linux::{Errno, namespace, trace};
+use linux::{Errno, trace};
 use netlink_bindings::builtin::NlmsgerrAttrs;
 use netlink_bindings::utils::{IterableChunks, align, push_header};
 
@@ -110,7 +112,7 @@ impl Connection {
 
     /// To that of the network namespace behind `file`.
     pub fn open_in(file: BorrowedFd<'_>) -> Result<Self> {
-        namespace::visit_network(file, Self::open)?
+        visit_network(file, Self::open)?
     }
 
     /// Executes all requests of the batch. The first error is reported; the kernel has tried the

@@ -34,6 +34,7 @@ impl Verb {
     pub(super) const DEL_QDISC: Self = Self { name: "RTM_DELQDISC", number: 37 };
     pub(super) const GET_QDISC: Self = Self { name: "RTM_GETQDISC", number: 38 };
     pub(super) const NEW_FILTER: Self = Self { name: "RTM_NEWTFILTER", number: 44 };
+    pub(super) const GET_NSID: Self = Self { name: "RTM_GETNSID", number: 90 };
 
     /// Whether `kind` is what answers this `RTM_GET…`: the kernel describes an object with the
     /// message that would make it, which is the first of the four of its kind.

@@ -1,7 +1,9 @@
 //! From what was asked for to queues, and to rules where queues cannot do it.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use linux::Errno;
 use linux::namespace::{Kind, open};
@@ -13,7 +15,7 @@ use crate::error::{During, Error, Result};
 use crate::firewall;
 use crate::lease::Lease;
 use crate::netlink::{Batch, Connection, LinkChange, Qdisc, Traffic};
-use crate::store::{LockedStore, Store};
+use crate::store::{LockedStore, Store, entries};
 use crate::traffic::record::{self, Record};
 use crate::traffic::relay::{self, Launch, Work};
 use crate::traffic::{Direction, Fault, Faults, Rates, Statistics, netem, tbf};
@@ -96,25 +98,28 @@ pub fn forget_faults_of_the_dead(locked: &LockedStore<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The network namespace at the far end of a container's cable: the one among those of all
-/// processes that has the container's interface with its hardware address.
-fn netns_behind(lease: &Lease) -> Result<Option<std::os::fd::OwnedFd>> {
-    let own = std::fs::read_link("/proc/thread-self/ns/net").ok();
-    let mut seen = std::collections::BTreeSet::new();
-    for name in crate::store::entries(std::path::Path::new("/proc"))? {
-        let file = std::path::Path::new("/proc").join(&name).join("ns/net");
+/// The network namespace at the far end of a container's cable, if a process is in it. What is seen
+/// inside would not do: containers of another store, behind other namespaces of hosts, may have
+/// the same addresses.
+fn netns_behind(lease: &Lease) -> Result<Option<OwnedFd>> {
+    let step = || format!("looking for the network namespace of {}", lease.container);
+    let mut host = connect()?;
+    let near = host.find_link(&lease.host_interface()).during(step)?;
+    let Some(number) = near.and_then(|link| link.far_namespace) else { return Ok(None) };
+    let mut seen = BTreeSet::new();
+    for process in entries(Path::new("/proc"))? {
+        let file = Path::new("/proc").join(&process).join("ns/net");
         let Ok(identity) = std::fs::read_link(&file) else { continue };
-        if Some(&identity) == own.as_ref() || !seen.insert(identity) {
+        if !seen.insert(identity) {
             continue;
         }
         let Ok(netns) = open(&file, Kind::Network) else { continue };
-        let link = Connection::open_in(netns.as_fd())
-            .and_then(|mut inside| inside.find_link(&lease.interface));
-        if let Ok(Some(link)) = link
-            && link.hardware == Some(lease.hardware)
-        {
-            return Ok(Some(netns));
+        if host.number_of(netns.as_fd()).during(step)? != Some(number) {
+            continue;
         }
+        let inside = Connection::open_in(netns.as_fd())
+            .and_then(|mut inside| inside.find_link(&lease.interface));
+        return Ok(inside.during(step)?.map(|_| netns));
     }
     Ok(None)
 }

@@ -203,8 +203,13 @@ fn who_does_not_come_up(world: &World) {
     let body = serde_json::json!({ "program": programs::probe() }).to_string();
     let answer = post(&project, "/v1/upgrade", &body);
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    project.wait_for("another keeper that answers", || {
-        project.role("keeper") != keeper && project.minisup(&["ps"]).status == 0
+    // Until it is there the old brain answers, and waits: this is not over before.
+    project.wait_for("another keeper, and its brain", || {
+        let now = project.role("keeper");
+        now.is_some()
+            && now != keeper
+            && project.role("brain").and_then(|brain| parent(&brain)) == now
+            && project.minisup(&["ps"]).status == 0
     });
     assert_eq!(project.pids(), pids, "the same containers");
 

@@ -262,10 +262,14 @@ fn changed_and_taken_back(host: &mut Host<'_>, _: &World) {
     end(host, &["a"]);
 }
 
-/// A fault ends with the process that it is tied to; the next command has seen it.
-fn with_a_process(host: &mut Host<'_>, _: &World) {
+/// A fault ends with the process that it is tied to; the next command has seen it. Another host's
+/// container that has the same address does not come between.
+fn with_a_process(host: &mut Host<'_>, world: &World) {
+    let other = Host::new(world);
+    other.serve("before", &["--net", "bridge"]);
     host.serve("a", &["--net", "bridge"]);
     let address = host.addresses("bridge", "a").0;
+    assert_eq!(other.addresses("bridge", "before").0, address);
     fault(host, &["set", "a", "--loss", "1%", "--until-exit", "x"]).fails("no such process");
     let process = host.call("sleep", &["1000"]).spawn();
     let pid = process.pid().as_raw_nonzero().to_string();
@@ -278,6 +282,7 @@ fn with_a_process(host: &mut Host<'_>, _: &World) {
     assert!(wait_until(|| answers(host, &address)), "the loss has stayed");
     assert_eq!(host.relays(), Vec::<i32>::new());
     end(host, &["a"]);
+    end(&other, &["before"]);
 }
 
 /// The one relay of this host, as minirun shows it too.
