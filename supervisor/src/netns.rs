@@ -76,5 +76,7 @@ pub(crate) async fn datagrams(namespace: BorrowedFd<'_>, port: u16) -> std::io::
     socket.set_nonblocking(true)?;
     let socket = UdpSocket::from_std(socket)?;
     socket.connect((Ipv4Addr::LOCALHOST, port)).await?;
+    // Until the reactor has looked at it once, an attempt to send is refused unseen.
+    socket.writable().await?;
     Ok(socket)
 }

@@ -1,8 +1,9 @@
 //! A project that minisup keeps alive, of one test: with its own name, port and directories.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::json;
 
@@ -48,9 +49,7 @@ impl<'a> Project<'a> {
             "linux": {"namespaces": [{"type": "mount"}]}
         });
         fs::write(world.path("web/config.json"), config.to_string()).expect("write config.json");
-        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = free.local_addr().expect("it is bound").port();
-        Self { world, name, port, host: None }
+        Self { world, name, port: free_port(), host: None }
     }
 
     /// Has it on a host of the test's own, where networks may lead out.
@@ -202,6 +201,22 @@ impl Drop for Project<'_> {
         }
         leaks::remove(&self.run_dir(), &self.cgroup());
     }
+}
+
+/// A port that nobody has, below those that the kernel gives to clients (ip_local_port_range,
+/// ip(7)): none of them takes it before the project does.
+fn free_port() -> u16 {
+    static LAST: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id().wrapping_mul(101);
+    let mut candidates = std::iter::repeat_with(|| {
+        let count = start.wrapping_add(LAST.fetch_add(1, Ordering::Relaxed));
+        12_000 + u16::try_from(count % 20_000).expect("it fits")
+    });
+    let is_free = |port: &u16| {
+        let at = ("127.0.0.1", *port);
+        TcpListener::bind(at).is_ok() && UdpSocket::bind(at).is_ok()
+    };
+    candidates.find(is_free).expect("they do not end")
 }
 
 /// Every process with its command line.

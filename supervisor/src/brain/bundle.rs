@@ -69,7 +69,7 @@ pub(crate) fn config(text: &str, spec: &ServiceSpec, place: &Place<'_>) -> Resul
         annotations.insert(UPPER.into(), json!(writable));
     }
     let linux = object(top, "linux");
-    linux.insert("cgroupsPath".into(), json!(cgroup(project, instance)));
+    linux.insert("cgroupsPath".into(), json!(cgroup(spec, project, instance)));
     join_namespaces(linux, joined);
     own_namespaces(linux, spec);
     limit(linux, spec);
@@ -147,9 +147,13 @@ fn limit(linux: &mut Map<String, Value>, spec: &ServiceSpec) {
     }
 }
 
-/// The cgroup of an instance, from the root of the hierarchy.
-pub(crate) fn cgroup(project: &str, instance: &InstanceId) -> String {
-    format!("/minisup/{project}/{instance}")
+/// The cgroup of an instance, from the root of the hierarchy. In a parent that the file names
+/// nothing but the instance's own group is made, which goes with it.
+fn cgroup(spec: &ServiceSpec, project: &str, instance: &InstanceId) -> String {
+    match &spec.settings.cgroup_parent {
+        None => format!("/minisup/{project}/{instance}"),
+        Some(parent) => format!("{parent}/minisup-{project}-{instance}"),
+    }
 }
 
 /// Reads the text of a bundle's config.json.
@@ -251,6 +255,13 @@ mod tests {
         assert_eq!(namespaces.len(), 5, "{namespaces:?}");
         assert_eq!(namespaces[1], json!({"type": "network", "path": "/x"}), "joined, not new");
         assert_eq!(namespaces[2], json!({"type": "ipc", "path": "/proc/7/fd/8"}));
+    }
+
+    #[test]
+    fn its_cgroup_may_have_another_parent() {
+        let parent = |spec: &mut ServiceSpec| spec.settings.cgroup_parent = Some("/apps".into());
+        let made = made(BUNDLE, parent).unwrap();
+        assert_eq!(made["linux"]["cgroupsPath"], "/apps/minisup-shop-web.2.7");
     }
 
     #[test]

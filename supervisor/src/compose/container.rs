@@ -67,6 +67,7 @@ impl Place<'_> {
                 Swap::Limit(bytes) => i64::try_from(bytes.0).unwrap_or(i64::MAX),
             }),
             oom_score_adj: service.oom_score_adj,
+            cgroup_parent: self.cgroup_parent(service)?,
             post_start: self.hooks("post_start", &service.post_start, &accounts)?,
             pre_stop: self.hooks("pre_stop", &service.pre_stop, &accounts)?,
             direct: service.deploy.endpoint_mode == EndpointMode::Dnsrr,
@@ -80,6 +81,17 @@ impl Place<'_> {
     fn user(&self, service: &Service, accounts: &Accounts) -> Result<Option<(u32, u32)>> {
         let Some(text) = &service.user else { return Ok(None) };
         self.account("user", accounts.user(text)).map(Some)
+    }
+
+    /// A path below the hierarchy's root; as with Docker it may be written without its first `/`.
+    fn cgroup_parent(&self, service: &Service) -> Result<Option<String>> {
+        let Some(text) = &service.cgroup_parent else { return Ok(None) };
+        let path = text.strip_prefix('/').unwrap_or(text);
+        if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            let message = format!("`{text}` is no path of a cgroup");
+            return Err(self.refuse("cgroup_parent", &message, "write it as `/apps/shop`"));
+        }
+        Ok(Some(format!("/{path}")))
     }
 
     fn account<T>(&self, key: &str, found: Result<T>) -> Result<T> {

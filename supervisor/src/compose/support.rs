@@ -8,13 +8,14 @@ use minisup_compose::model::{self, Deploy, IpcMode, Mode, NetworkMode, PortMode,
 use super::Place;
 
 /// The keys of a service that have an effect here, or need none.
-const KEYS: [&str; 64] = [
+const KEYS: [&str; 65] = [
     "annotations",
     "attach",
     "blkio_config",
     "cap_add",
     "cap_drop",
     "cgroup",
+    "cgroup_parent",
     "command",
     "configs",
     "container_name",

@@ -63,6 +63,9 @@ pub(crate) struct Settings {
     pub(crate) swap_bytes: Option<i64>,
     /// How readily the kernel kills it when memory is short.
     pub(crate) oom_score_adj: Option<i16>,
+    /// The group in which its cgroup is, from the root of the hierarchy; minisup's own if unset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cgroup_parent: Option<String>,
     /// Without a limit of time the kernel's share of CPU time: microseconds of every period.
     pub(crate) cpu_quota: Option<(i64, u64)>,
     /// How willingly its memory is swapped out, 0 to 100; cgroup v1 only.

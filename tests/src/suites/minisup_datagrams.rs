@@ -46,6 +46,18 @@ impl Client {
         }
         panic!("no answer to {text}");
     }
+
+    /// Asks, and waits; gives the slot that answered.
+    fn ask_once(&self, text: &str) -> String {
+        self.0.set_read_timeout(Some(Duration::from_secs(60))).expect("not for ever");
+        let mut buffer = [0; 64];
+        self.0.send(text.as_bytes()).expect("send it");
+        let length = self.0.recv(&mut buffer).expect("an answer");
+        let answer = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        let (slot, said) = answer.split_once(' ').expect("a slot and what was said");
+        assert_eq!(said, text);
+        slot.to_owned()
+    }
 }
 
 /// Starts replicas that answer datagrams.
@@ -83,6 +95,10 @@ fn clients_are_balanced_and_stay(world: &World) {
         assert!(number("requests") > 0, "{stats}");
         assert!(number("datagrams_in") >= 2 * number("requests"), "{stats}");
         assert!(number("datagrams_out") >= 2 * number("requests"), "{stats}");
+    }
+    // Once they listen, nobody has to ask twice.
+    for _ in 0..4 {
+        assert!(both.contains(&Client::of(&project).ask_once("new")));
     }
     // A second `up` disturbs nobody.
     up(&project, 2, "");

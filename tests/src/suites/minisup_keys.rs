@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{TcpListener, UdpSocket};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -20,6 +21,7 @@ pub(super) fn tests() -> Vec<Test> {
         test("followers_are_replaced_too", followers_are_replaced_too),
         test("free_ports_are_found_and_kept", free_ports_are_found_and_kept),
         test("a_terminal_outlives_the_brain", a_terminal_outlives_the_brain),
+        test("a_cgroup_in_another", a_cgroup_in_another),
         test("rotated_logs_are_compressed", rotated_logs_are_compressed),
         test("refusals_have_their_place", refusals_have_their_place),
     ]
@@ -298,6 +300,32 @@ fn a_terminal_outlives_the_brain(world: &World) {
     file.0.down();
 }
 
+/// The parent stays when the project goes, for it is not the project's.
+fn a_cgroup_in_another(world: &World) {
+    let parent = format!("minisup-keys-{}", std::process::id());
+    let text = format!("services: {{web: {{image: ., cgroup_parent: {parent}/inner}}}}\n");
+    let file = File::new(world, "parent", &text);
+    let hierarchies = || {
+        let root = Path::new("/sys/fs/cgroup");
+        let below = std::fs::read_dir(root).expect("cgroups").flatten().map(|entry| entry.path());
+        let all = below.chain([root.to_path_buf()]).map(|root| root.join(&parent));
+        all.filter(|group| group.exists()).collect::<Vec<_>>()
+    };
+    file.up().exits(0);
+    let own = format!("/{parent}/inner/minisup-parent-{}-web.1.1", std::process::id());
+    let pid = &file.0.pids()[0];
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("its groups");
+    assert!(groups.lines().any(|line| line.ends_with(&own)), "{groups}");
+    file.0.ok(&["stats", "--no-stream"]);
+    file.0.down();
+    assert!(!hierarchies().is_empty());
+    for group in hierarchies() {
+        // Only empty ones can be removed.
+        std::fs::remove_dir(group.join("inner")).expect("nothing is left in it");
+        std::fs::remove_dir(group).expect("nothing is left in it");
+    }
+}
+
 fn rotated_logs_are_compressed(world: &World) {
     let script = "i=0; while [ $$i -lt 200 ]; do echo line $$i; i=$$((i+1)); done; \
                   while [ ! -e /tmp/go ]; do sleep 0.1; done; \
@@ -357,7 +385,7 @@ fn refusals_have_their_place(world: &World) {
         ("ipc: \"service:db\"", "`db` keeps it to itself"),
         ("pid: \"service:web\"", "a service cannot join itself"),
         ("networks: {back: {ipv6_address: \"fd00::9\"}}", "is in no subnet"),
-        ("cgroup_parent: /x", "is not supported yet"),
+        ("cgroup_parent: /x/../y", "`/x/../y` is no path of a cgroup"),
         ("runtime: kata", "one runtime serves all"),
         ("security_opt: [\"seccomp=./no-such.json\"]", "no-such.json"),
         (
