@@ -98,19 +98,24 @@ fn killed_at_any_moment_a_start_leaves_nothing_after_the_next_command() {
         let start_takes = began.elapsed();
         kill(whole);
         collect_all(&stored);
-        let mut reached = BTreeSet::new();
-        for round in 0..40_u32 {
-            let child = start(&stored, &format!("c{round}"));
-            std::thread::sleep(start_takes * round / 25);
+        let mut claimed = BTreeSet::new();
+        for round in 0..400_u32 {
+            let name = format!("c{round}");
+            let child = start(&stored, &name);
+            std::thread::sleep(start_takes * (round % 40) / 25);
             kill(child);
-            reached.insert(stored.store.leases("web").unwrap().len().min(1));
+            let leases = stored.store.leases("web").unwrap();
+            claimed.insert(leases.iter().any(|lease| lease.container == name));
             if round % 4 == 0 {
                 collect_all(&stored);
                 assert!(traces(&stored).iter().all(|name| name == "minirun0"));
             }
+            // A busy machine may be late every time in one row of forty.
+            if round >= 39 && claimed.len() == 2 {
+                return nothing_is_left(&stored);
+            }
         }
-        assert_eq!(reached.len(), 2, "the deaths were all before or all after the claim");
-        nothing_is_left(&stored);
+        panic!("the deaths were all before or all after the claim: {claimed:?}");
     });
 }
 

@@ -156,8 +156,11 @@ pub enum Route {
     Absent,
     /// It takes its share.
     Active,
-    /// It gets requests only when no active instance is left.
+    /// Traffic casts doubt on it: it gets requests only when no active instance is left.
     Suspect,
+    /// As [`Suspect`](Route::Suspect), and a probe has failed: requests that it has and that may be
+    /// repeated leave it.
+    Failing,
     /// It finishes what it has and gets nothing new.
     Draining,
 }
@@ -192,7 +195,12 @@ impl fmt::Display for StopWhy {
 impl Health {
     /// Whether anything speaks against sending it requests.
     pub fn is_doubtful(&self) -> bool {
-        self.suspected || self.live_failures > 0 || self.ready_failures > 0
+        self.suspected || self.has_failed()
+    }
+
+    /// Whether the last probe of a role has failed.
+    pub fn has_failed(&self) -> bool {
+        self.live_failures > 0 || self.ready_failures > 0
     }
 }
 

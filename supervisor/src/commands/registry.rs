@@ -60,6 +60,7 @@ pub(super) fn in_words(route: Route) -> &'static str {
         Route::Absent => "none",
         Route::Active => "active",
         Route::Suspect => "suspect",
+        Route::Failing => "failing",
         Route::Draining => "draining",
     }
 }

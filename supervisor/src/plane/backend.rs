@@ -175,6 +175,11 @@ impl Backend {
         }
     }
 
+    /// Whether anybody was answered since then.
+    pub(crate) fn has_answered_since(&self, then: Instant) -> bool {
+        self.measured.get() > then
+    }
+
     /// A client of datagrams has left without an answer, which it may not have wanted.
     pub(crate) fn counted_without_answer(&self) {
         self.counts.borrow_mut().requests += 1;

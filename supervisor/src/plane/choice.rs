@@ -59,7 +59,7 @@ pub(crate) fn pick(
     let open = |b: &Backend| !b.is_full(rules.max_inflight) && !tried.contains(&b.id);
     let active = |b: &Backend| b.route.get() == Route::Active && open(b);
     let good = |b: &Backend| active(b) && !b.rests(now) && !b.is_ejected(now);
-    let suspect = |b: &Backend| b.route.get() == Route::Suspect && open(b);
+    let suspect = |b: &Backend| matches!(b.route.get(), Route::Suspect | Route::Failing) && open(b);
     let of = |wanted: &dyn Fn(&Backend) -> bool| choose(backends, wanted, rules, dice, now);
     if panics(backends, rules, now) { None } else { of(&good) }
         .or_else(|| of(&active))

@@ -18,6 +18,7 @@ mod listen;
 pub(crate) mod protocol;
 mod proxy_protocol;
 mod reach;
+mod silence;
 mod table;
 mod tcp;
 mod term;

@@ -2,6 +2,7 @@
 //!
 //! They need root, for the data plane enters network namespaces (here: its own).
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -160,11 +161,11 @@ async fn when_all_are_slow_the_answer_is_waited_for() {
     on_this_thread(async {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let seen = Rc::new(AtomicU32::new(0));
+        let seen = Rc::new(Cell::new(0));
         let counted = seen.clone();
         tokio::task::spawn_local(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
-                counted.fetch_add(1, Ordering::Relaxed);
+                counted.set(counted.get() + 1);
                 tokio::task::spawn_local(async move {
                     let _ = stream.read(&mut [0; 1 << 12]).await;
                     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -179,8 +180,12 @@ async fn when_all_are_slow_the_answer_is_waited_for() {
         stage.route_all(2, Route::Suspect, &[&stage.id, &second]);
         let answer = stage.say(GET).await;
         assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("at last"), "{answer}");
+        assert_eq!(seen.take(), 1, "as long as no probe has failed it is waited for");
+        stage.route_all(3, Route::Failing, &[&stage.id, &second]);
+        let answer = stage.say(GET).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("at last"), "{answer}");
         // The first, and two others before the third was given its time.
-        assert_eq!(seen.load(Ordering::Relaxed), 1 + turn::MOST_LEFT);
+        assert_eq!(seen.get(), 1 + turn::MOST_LEFT);
     })
     .await;
 }

@@ -252,7 +252,7 @@ impl Session {
     fn end(&self, way: &Way, idle: Duration) -> Instant {
         match way.backend.route.get() {
             Route::Absent => Instant::now(),
-            Route::Draining | Route::Suspect => way.quiet_at(),
+            Route::Draining | Route::Suspect | Route::Failing => way.quiet_at(),
             Route::Active => match way.answered.get() {
                 Some(answered) => answered.max(self.heard.get()) + idle,
                 None => self.heard.get() + idle.min(UNANSWERED),

@@ -3,13 +3,14 @@
 //! | instance                              | route    |
 //! |---------------------------------------|----------|
 //! | ready                                 | active   |
-//! | ready, but something speaks against it| suspect: only when no active one is left |
+//! | ready, but traffic casts doubt on it  | suspect: only when no active one is left |
+//! | ready, but a probe has failed          | failing: as suspect; requests leave it |
 //! | unready or stopping, if it was routed | draining |
 //! | anything else                         | absent   |
 //!
 //! Doubt is not applied when it falls on more than half of the ready instances (Envoy's panic
 //! threshold): then the cause is probably shared, and turning traffic to the rest would only
-//! bring the rest down. An instance whose probes have settled the matter stays suspect.
+//! bring the rest down. An instance whose probes have settled the matter stays where it is.
 
 use std::collections::BTreeMap;
 
@@ -36,6 +37,7 @@ impl Step<'_> {
                 Route::Absent => "it is gone",
                 Route::Active => "it is ready",
                 Route::Suspect => "it is in doubt, and others are not",
+                Route::Failing => "a probe has failed, and others are not in doubt",
                 Route::Draining => "it gets nothing new and finishes what it has",
             };
             self.emit(Change::Rerouted { instance, route, generation }, Rule::Routing, evidence);
@@ -61,9 +63,13 @@ impl Step<'_> {
         }
         let was_routed = instance.route != Route::Absent;
         match instance.phase {
-            Phase::Ready if instance.condemned => Route::Suspect,
+            Phase::Ready if instance.condemned => Route::Failing,
             Phase::Ready if instance.health.is_doubtful() && calm.get(service) == Some(&true) => {
-                Route::Suspect
+                if instance.health.has_failed() {
+                    Route::Failing
+                } else {
+                    Route::Suspect
+                }
             }
             Phase::Ready => Route::Active,
             Phase::Unready | Phase::Stopping { .. } if was_routed => Route::Draining,

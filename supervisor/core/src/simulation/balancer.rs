@@ -45,7 +45,8 @@ impl Balancer {
 
     /// Whether it gives new requests to the instance.
     pub(super) fn sends_to(&self, id: &InstanceId) -> bool {
-        self.up && matches!(self.routes.get(id), Some(Route::Active | Route::Suspect))
+        self.up
+            && matches!(self.routes.get(id), Some(Route::Active | Route::Suspect | Route::Failing))
     }
 
     /// What it says of itself when asked.

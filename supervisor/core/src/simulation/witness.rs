@@ -118,7 +118,11 @@ impl Witness {
                     handover(before, instance, event, world)?;
                 }
             }
-            Change::Rerouted { instance, route: Route::Active | Route::Suspect, .. } => {
+            Change::Rerouted {
+                instance,
+                route: Route::Active | Route::Suspect | Route::Failing,
+                ..
+            } => {
                 let proved = world.bodies.get(instance).is_some_and(|body| body.proved);
                 let gone = !world.bodies.contains_key(instance);
                 demand(proved || gone, Invariant::RoutedReady, || {

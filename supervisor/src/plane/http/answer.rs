@@ -16,10 +16,8 @@ use super::{AT_HAND, Client, Duplex, HEAD, Next, before, set};
 use crate::plane::Port;
 use crate::plane::backend::{Backend, InFlight};
 use crate::plane::buffer::{self, Buffer};
+use crate::plane::silence::{self, Silence};
 use crate::plane::turn;
-
-/// An instance that takes longer for its first byte is doubted; the request goes on waiting.
-const SILENCE: Duration = Duration::from_millis(500);
 
 /// What an answer has left behind.
 pub(super) struct Passed {
@@ -170,51 +168,46 @@ impl Waiter<'_> {
         }
     }
 
-    /// Waits for more of the answer. A silent instance is doubted after a while; when the brain
-    /// has turned traffic away from it, a request that may be repeated is sent to another.
+    /// Waits for more of the answer. A silent instance is doubted after a while; when a probe has
+    /// failed as well, a request that may be repeated is sent to another.
     async fn more(
         &self,
         reader: &mut (impl AsyncRead + Unpin),
         input: &mut Buffer,
         mut alarm: std::pin::Pin<&mut Sleep>,
     ) -> Result<(), Lack> {
-        let rules = self.port.service.rules();
-        let late = rules.response_ms.map(|ms| self.begun + Duration::from_millis(ms));
-        let alarm_at = |now: Instant| late.map_or(now + SILENCE, |late| late.min(now + SILENCE));
-        set(alarm.as_mut(), alarm_at(self.begun));
+        let service = &self.port.service;
+        let limit = service.rules().response_ms;
+        let late = limit.map(|ms| self.begun + Duration::from_millis(ms));
+        let mut silence = Silence::begin();
+        // Most answers come before anybody has to listen to changes of the routes.
+        let mut listens = false;
         loop {
-            let changed = self.port.service.changed.notified();
-            match before(alarm.as_mut(), input.fill(reader)).await {
+            let changed = service.changed.notified();
+            let next = silence.next(self.backend);
+            set(alarm.as_mut(), late.map_or(next, |late| late.min(next)));
+            let waiting = async {
+                tokio::select! {
+                    biased;
+                    read = input.fill(reader) => Some(read),
+                    () = changed, if listens => None,
+                }
+            };
+            match before(alarm.as_mut(), waiting).await.flatten() {
                 Some(Ok(1..)) => return Ok(()),
                 Some(Ok(0) | Err(_)) => return Err(Lack::Lost),
                 None => {}
             }
-            let now = Instant::now();
-            if late.is_some_and(|late| now >= late) {
+            if late.is_some_and(|late| Instant::now() >= late) {
                 self.backend.doubt(Evidence::Silent);
                 return Err(Lack::Late);
             }
-            self.backend.doubt(Evidence::Silent);
-            set(alarm.as_mut(), alarm_at(now));
-            // From now on every change of the routes is looked at.
-            tokio::select! {
-                biased;
-                read = input.fill(reader) => match read {
-                    Ok(1..) => return Ok(()),
-                    Ok(0) | Err(_) => return Err(Lack::Lost),
-                },
-                () = changed => {}
-                () = alarm.as_mut() => {}
-            }
-            if self.may_leave && self.is_turned_away(Instant::now()) {
+            listens = true;
+            silence.look(self.backend);
+            if self.may_leave && silence::may_leave(service, self.backend) {
                 return Err(Lack::Left);
             }
         }
-    }
-
-    fn is_turned_away(&self, now: Instant) -> bool {
-        let away = matches!(self.backend.route.get(), Route::Suspect | Route::Absent);
-        away && turn::may_leave(&self.port.service, self.backend, now)
     }
 }
 

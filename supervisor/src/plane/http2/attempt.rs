@@ -9,8 +9,6 @@ use hyper::body::{Body, Incoming};
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use minisup_core::input::Evidence;
-use minisup_core::instance::Route;
 
 use super::body::Answer;
 use super::pool::Sender;
@@ -18,10 +16,7 @@ use super::{AT_HAND, BUFFER, Local, Payload, Work, translate};
 use crate::model::Protocol;
 use crate::plane::Port;
 use crate::plane::backend::{Backend, InFlight};
-use crate::plane::turn;
-
-/// An instance that takes longer for its first byte is doubted; the request goes on waiting.
-const SILENCE: Duration = Duration::from_millis(500);
+use crate::plane::silence::{self, Silence};
 
 /// Why there is no answer from an instance.
 pub(super) enum Lack {
@@ -93,6 +88,7 @@ async fn wait(
     sending: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Payload>>>>,
 ) -> Result<Response<Incoming>, Failed> {
     let mut sending = std::pin::pin!(sending);
+    let mut silence = Silence::begin();
     loop {
         let changed = port.service.changed.notified();
         tokio::select! {
@@ -100,13 +96,12 @@ async fn wait(
             sent = &mut sending => return sent.map_err(|mut error| {
                 error.take_message().map_or(Failed::Lost, |back| Failed::Returned(Box::new(back)))
             }),
-            () = changed => {
-                let away = matches!(backend.route.get(), Route::Suspect | Route::Absent);
-                if may_leave && away && turn::may_leave(&port.service, backend, Instant::now()) {
-                    return Err(Failed::Left);
-                }
-            }
-            () = tokio::time::sleep(SILENCE) => backend.doubt(Evidence::Silent),
+            () = changed => {}
+            () = tokio::time::sleep_until(silence.next(backend).into()) => {}
+        }
+        silence.look(backend);
+        if may_leave && silence::may_leave(&port.service, backend) {
+            return Err(Failed::Left);
         }
     }
 }
