@@ -138,11 +138,29 @@ async fn spoken(stream: &mut impl Duplex, input: &mut Buffer, protocol: Protocol
 fn begins_with(bytes: &[u8]) -> Speech {
     const METHODS: [&[u8]; 9] =
         [b"GET ", b"HEAD", b"POST", b"PUT ", b"DELE", b"OPTI", b"PATC", b"TRAC", b"CONN"];
+    let is_http1 = match first_line(bytes) {
+        Some(line) => names_http(line),
+        None => bytes.get(..4).is_some_and(|first| METHODS.contains(&first)),
+    };
     match bytes.get(..4) {
         Some(b"PRI ") => Speech::Http2,
-        Some(first) if METHODS.contains(&first) => Speech::Http1,
+        _ if is_http1 => Speech::Http1,
         _ => Speech::Bytes,
     }
+}
+
+/// The first line with something on it, if it is whole. Servers skip empty ones (RFC 9112, 2.2).
+fn first_line(bytes: &[u8]) -> Option<&[u8]> {
+    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?;
+    let length = bytes[start..].iter().position(|byte| *byte == b'\n')?;
+    Some(bytes[start..start + length].trim_ascii_end())
+}
+
+/// Whether a line ends as one of an HTTP request does, right or wrong: what a lenient server would
+/// take for a request must not get past us as something else.
+fn names_http(line: &[u8]) -> bool {
+    let last = line.rsplit(|byte| *byte == b' ').next();
+    last.and_then(|word| word.get(..5)).is_some_and(|word| word.eq_ignore_ascii_case(b"HTTP/"))
 }
 
 #[cfg(test)]
@@ -156,6 +174,11 @@ mod tests {
             (b"PRI * HTTP/2.0\r\n", Speech::Http2, Speech::Http2),
             (b"\x16\x03\x01\x02", Speech::Bytes, Speech::Http1),
             (b"GE", Speech::Bytes, Speech::Http1),
+            (b"GET /half", Speech::Http1, Speech::Http1),
+            (b"PROPFIND / HTTP/1.1\r\n", Speech::Http1, Speech::Http1),
+            (b"\r\nget / http/1.1\r\n", Speech::Http1, Speech::Http1),
+            (b"GET key\r\n", Speech::Bytes, Speech::Http1), // Redis, by hand
+            (b"\r\n\r\n", Speech::Bytes, Speech::Http1),
         ] {
             for (protocol, expected) in [(Protocol::Auto, auto), (Protocol::Http, http)] {
                 let (mut ours, mut theirs) = tokio::io::duplex(64);

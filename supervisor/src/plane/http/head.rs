@@ -221,6 +221,9 @@ pub(crate) fn request(
 
 /// What the fields of a request mean together.
 fn judge(fields: &Fields<'_>, method: &str, version: u8, length: usize) -> Result<Asked, Refusal> {
+    if method == "CONNECT" {
+        return Err(Refusal("501 Not Implemented", "there is no CONNECT here\n"));
+    }
     let old = version == 0;
     let body = match (fields.coded, fields.length) {
         (true, _) if old => return Err(Refusal(BAD, "HTTP/1.0 has no transfer codings\n")),

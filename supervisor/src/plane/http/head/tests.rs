@@ -54,6 +54,7 @@ fn what_two_programs_could_read_differently_is_refused() {
         assert!(with(fields).is_err(), "{fields}");
     }
     assert!(asked("GET / HTTP/1.1\r\n\r\n").is_err(), "no host");
+    assert!(asked("CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n").is_err(), "no tunnel");
     assert!(asked("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
 }
 
