@@ -20,8 +20,9 @@ const FIRST_PAUSE: Span = Span::from_ms(100);
 const LONGEST_PAUSE: Span = Span::from_secs(30);
 /// Ready for at least this long (and twice the last pause) counts as recovered.
 const STABLE: Span = Span::from_secs(10);
-/// Ready for less than this counts against the pause: it never really worked.
-const WORKED: Span = Span::from_secs(1);
+/// Ready for less than this counts against the pause: it never really worked. And an update trusts
+/// nothing that no probe can ask before this time has passed.
+pub(crate) const WORKED: Span = Span::from_secs(1);
 /// Restarts remembered when no budget says how many matter.
 const REMEMBERED: usize = 64;
 

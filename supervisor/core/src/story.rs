@@ -116,6 +116,58 @@ fn an_update_goes_slot_by_slot_and_stands_still_when_it_fails() {
 }
 
 #[test]
+fn an_update_waits_a_second_for_what_no_probe_can_ask() {
+    let bare = |revision: &str, order| crate::spec::Service {
+        probes: crate::spec::Probes::default(),
+        revision: revision.into(),
+        order,
+        ..service(2)
+    };
+    let old = || Play::of(&[("web", bare("v1", Order::StartFirst))]);
+    let start = |play: &mut Play, name: &str| {
+        play.launched(name);
+        play.acknowledge();
+    };
+    let mut play = old();
+    ["web.1.1", "web.2.1"].iter().for_each(|name| start(&mut play, name));
+    play.pass(Span::from_secs(10));
+    play.look_away();
+    play.apply(&[("web", bare("v2", Order::StartFirst))]);
+    start(&mut play, "web.1.2");
+    play.exited("web.1.2", ExitCause::Code(1));
+    play.pass(Span::from_secs(1));
+    let stopped = |play: &Play| {
+        let of = |change: &Change| match change {
+            Change::Stopping { instance, .. } => Some(instance.clone()),
+            _ => None,
+        };
+        play.changes.iter().filter_map(of).collect::<std::collections::BTreeSet<_>>().len()
+    };
+    assert_eq!(stopped(&play), 0, "two still serve");
+    assert!(play.launches("web.1.3"));
+    start(&mut play, "web.1.3");
+    play.pass(Span::from_ms(999));
+    assert_eq!(stopped(&play), 0);
+    play.pass(Span::from_ms(1));
+    assert_eq!(stopped(&play), 1, "{:?}", play.changes);
+
+    let mut play = old();
+    ["web.1.1", "web.2.1"].iter().for_each(|name| start(&mut play, name));
+    play.pass(Span::from_secs(10));
+    play.look_away();
+    play.apply(&[("web", bare("v2", Order::StopFirst))]);
+    play.acknowledge();
+    play.pass(Span::from_secs(10));
+    play.exited("web.1.1", ExitCause::Code(0));
+    start(&mut play, "web.1.2");
+    play.pass(Span::from_ms(500));
+    assert_eq!(stopped(&play), 1, "the other stays until this one has shown that it runs");
+    play.exited("web.1.2", ExitCause::Code(1));
+    play.pass(Span::from_secs(5));
+    assert_eq!(stopped(&play), 1);
+}
+
+#[test]
 fn without_room_or_with_a_single_writer_the_old_one_goes_first() {
     let mut tight = service(1);
     tight.reserve.memory_bytes = 600;

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 
 use serde_json::Value;
 
+use super::minisup_keys::File;
 use crate::project::{Project, kill};
 use crate::traffic::Client;
 use crate::world::World;
@@ -20,6 +21,7 @@ pub(super) fn tests() -> Vec<Test> {
         test("a_plan_changes_nothing", a_plan_changes_nothing),
         test("rows_take_any_form", rows_take_any_form),
         test("a_history_is_replayed_elsewhere", a_history_is_replayed_elsewhere),
+        test("waiting_is_for_what_was_asked", waiting_is_for_what_was_asked),
         test("the_api_describes_itself", the_api_describes_itself),
         test("a_unit_starts_the_project", a_unit_starts_the_project),
         test("an_answer_without_room_is_a_failure", an_answer_without_room_is_a_failure),
@@ -206,6 +208,31 @@ fn a_history_is_replayed_elsewhere(world: &World) {
     let cut: Vec<&str> = text.lines().skip(text.lines().count() / 2).collect();
     std::fs::write(&lines, cut.join("\n")).expect("write the events");
     project.minisup(&["replay", lines.to_str().expect("UTF-8")]).fails("is not known");
+}
+
+/// Old instances that are ready are not the new ones.
+fn waiting_is_for_what_was_asked(world: &World) {
+    let text =
+        |more: &str| format!("services: {{web: {{image: ., deploy: {{replicas: 2}}, {more}}}}}\n");
+    let file = File::new(world, "awaited", &text("init: false"));
+    file.up().exits(0);
+    file.write(&text("environment: {WORD: new}"));
+    let said = file.up().exits(0).output;
+    assert!(said.contains("web: 2 of 2 ready\n"), "{said}");
+    let rows = file.0.ok(&["ps"]);
+    let ready = |row: &&str| row.contains("ready for");
+    let new = |row: &str| row.contains("web.1.2 ") || row.contains("web.2.2 ");
+    assert!(rows.lines().filter(ready).all(new), "{rows}");
+    // An update that fails stands still, and whoever waits is told.
+    let before = file.0.pids();
+    file.write(&text("command: [/bin/probe, nonsense]"));
+    let compose = file.0.bundle().join("compose.yaml");
+    let (path, runtime) = (compose.to_str().expect("UTF-8"), programs::minirun());
+    let up = ["up", "--wait", "--wait-timeout", "3s", "--file", path, "--runtime"];
+    let up = [&up[..], &[runtime.to_str().expect("UTF-8")]].concat();
+    file.0.minisup(&up).fails("2 of 2 replicas are not updated after 3s:");
+    assert_eq!(file.0.pids(), before);
+    file.0.down();
 }
 
 fn the_api_describes_itself(world: &World) {

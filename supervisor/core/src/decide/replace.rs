@@ -13,7 +13,8 @@
 //! way at once: it serves nobody. Two limits keep a bad day from becoming worse: an update takes
 //! out `parallelism` slots at a time and stands still while they do not come back, and healing
 //! replaces at most half of a service at a time, so that a shared fault (a database that is away)
-//! does not become a restart storm.
+//! does not become a restart storm. An instance that no probe can ask is ready when it has started;
+//! an update trusts it a second later.
 
 use crate::event::Rule;
 use crate::guard::Guard;
@@ -58,6 +59,7 @@ impl Step<'_> {
             self.begin_stop(&new.id, StopWhy::Unhealthy, Rule::Heal, evidence);
         } else if self.guards.clear(Guard::ReadyBeforeHandover, new.is_ready())
             && self.guards.clear(Guard::StaysWithOwner, !self.state.serves_owner(old, new))
+            && !self.must_wait(old, new)
         {
             let why = if old.condemned { StopWhy::Unhealthy } else { StopWhy::Replaced };
             let evidence = format!("{} is ready in its place", new.id);
@@ -66,6 +68,15 @@ impl Step<'_> {
             let evidence = format!("{} has recovered", old.id);
             self.begin_stop(&new.id, StopWhy::Superfluous, Rule::Handover, &evidence);
         }
+    }
+
+    /// Whether an update waits because nobody can say yet that the new one works. What is broken
+    /// itself is worth no wait.
+    fn must_wait(&self, old: &Instance, new: &Instance) -> bool {
+        self.state.is_superseded(old)
+            && old.is_ready()
+            && !old.condemned
+            && self.state.is_on_trial(new, self.now)
     }
 
     /// One is there: it stays, or its replacement begins.
@@ -102,7 +113,11 @@ impl Step<'_> {
 
     fn update(&mut self, only: &Instance, name: &ServiceName, service: &Service) {
         let slot = &only.id.slot;
-        let in_change = |other: &&Slot| other.wanted && other.id != *slot && is_in_change(other);
+        let on_trial =
+            |slot: &Slot| slot.live().any(|instance| self.state.is_on_trial(instance, self.now));
+        let in_change = |other: &&Slot| {
+            other.wanted && other.id != *slot && (is_in_change(other) || on_trial(other))
+        };
         let changing = self.state.slots_of(name).filter(in_change).count();
         // Whoever has to follow another keeps that one's pace.
         if changing < service.parallelism as usize || self.state.is_misplaced(only) {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::instance::{Instance, Phase, Route};
 use crate::name::{InstanceId, Revision, ServiceName, SlotId};
+use crate::restart::WORKED;
 use crate::slot::{Slot, Standing};
 use crate::spec::{Host, Project, Reserve, Service};
 use crate::time::Mono;
@@ -160,6 +161,25 @@ impl State {
         })
     }
 
+    /// Whether a slot has one instance that stays, and that is ready and what its service wants.
+    pub fn is_as_wanted(&self, slot: &Slot) -> bool {
+        let mut live = slot.live();
+        let first = live.next().filter(|first| first.is_ready() && !self.is_outdated(first));
+        first.is_some() && live.next().is_none()
+    }
+
+    /// When an instance that no probe can ask has run long enough to be trusted by an update.
+    fn trial_ends(&self, instance: &Instance) -> Option<Mono> {
+        let probes = &self.terms(&instance.id)?.probes;
+        let unasked = probes.startup.is_none() && probes.ready.is_none();
+        (unasked && instance.phase == Phase::Ready).then(|| instance.since + WORKED)
+    }
+
+    /// Whether it is too early to trust an instance that is ready by its own word alone.
+    pub(crate) fn is_on_trial(&self, instance: &Instance, now: Mono) -> bool {
+        self.trial_ends(instance).is_some_and(|end| now < end)
+    }
+
     /// The name of the slot's next instance. Serial numbers outlive the slot: a late word about
     /// an instance must never be taken for one about its namesake.
     pub fn next_instance(&self, slot: &SlotId) -> InstanceId {
@@ -194,8 +214,11 @@ impl State {
                 Standing::BackOff { until } => Some(until),
                 _ => None,
             });
+        // Only who is new may be on trial, and most are not.
+        let new = self.instances().filter(|instance| instance.since + WORKED > now);
         self.instances()
             .filter_map(Instance::deadline)
+            .chain(new.filter_map(|instance| self.trial_ends(instance)))
             .chain(pauses)
             .filter(|deadline| *deadline > now)
             .min()

@@ -1,5 +1,7 @@
 //! The last words of `up -d`: what runs, where it answers, and what to type next.
 
+use minisup_core::slot::Slot;
+
 use crate::brain::api::StateView;
 use crate::model::{Protocol, Publish};
 
@@ -12,7 +14,12 @@ pub(super) fn of(project: &str, view: &StateView) -> String {
         let wanted = view.state.replicas(&key);
         let at: Vec<String> = spec.publish.iter().map(address).collect();
         let at = if at.is_empty() { String::new() } else { format!(" at {}", at.join(", ")) };
-        text.push_str(&format!("{name}: {ready} of {wanted} ready{at}\n"));
+        let is_old = |slot: &&Slot| slot.is_ready() && !view.state.is_as_wanted(slot);
+        let old = match view.state.slots_of(&key).filter(is_old).count() {
+            0 => String::new(),
+            count => format!(", {count} to be replaced"),
+        };
+        text.push_str(&format!("{name}: {ready} of {wanted} ready{old}{at}\n"));
     }
     let first = view.stack.services.keys().next().map_or("SERVICE", String::as_str);
     text.push_str(&format!(

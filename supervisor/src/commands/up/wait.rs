@@ -1,4 +1,5 @@
-//! `up --wait`: until every replica is ready, or until it is clear which is not, and why.
+//! `up --wait`: until every replica is ready and what it should be, or until it is clear which is
+//! not, and why.
 
 use std::time::{Duration, Instant};
 
@@ -23,8 +24,8 @@ pub(super) async fn until_ready(client: &Client, limit: Duration) -> Result<()> 
     let begun = Instant::now();
     loop {
         let view = client.state().await?;
-        let waiting: Vec<&Slot> =
-            view.state.slots().filter(|slot| !slot.has_ended() && !slot.is_ready()).collect();
+        let is_late = |slot: &&Slot| !slot.has_ended() && !view.state.is_as_wanted(slot);
+        let waiting: Vec<&Slot> = view.state.slots().filter(is_late).collect();
         let hopeless: Vec<&Slot> = view.state.slots().filter(|slot| slot.is_failed()).collect();
         if !hopeless.is_empty() {
             bail!("{}", complaint(client, &view, &hopeless, "for good").await);
@@ -46,7 +47,8 @@ pub(super) async fn until_ready(client: &Client, limit: Duration) -> Result<()> 
 /// Names the slots and what the history says about each.
 async fn complaint(client: &Client, view: &StateView, slots: &[&Slot], after: &str) -> String {
     let all = view.state.slots().count();
-    let mut text = format!("{} of {all} replicas are not ready {after}:", slots.len());
+    let (count, what) = (slots.len(), shortcoming(slots));
+    let mut text = format!("{count} of {all} replicas are not {what} {after}:");
     for slot in slots.iter().take(10) {
         let events = client.events(0, Some(&slot.id.to_string()), false).await.unwrap_or_default();
         let now = ps::in_words(slot, clock::now());
@@ -63,6 +65,11 @@ async fn complaint(client: &Client, view: &StateView, slots: &[&Slot], after: &s
          `minisup -P {project} down` ends it"
     ));
     text
+}
+
+/// What slots are not. Where an update stands still the old instances are ready.
+fn shortcoming(slots: &[&Slot]) -> &'static str {
+    if slots.iter().all(|slot| slot.is_ready()) { "updated" } else { "ready" }
 }
 
 /// The newest evidence that speaks against a slot.

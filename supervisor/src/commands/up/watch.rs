@@ -111,7 +111,7 @@ fn standing(view: &StateView, rate: Option<f64>) -> String {
         parts.push(format!("{name} {ready}/{}", view.state.replicas(&key)));
     }
     parts.extend(rate.map(|rate| format!("{rate:.0} requests/s")));
-    let late = view.state.slots().find(|slot| !slot.is_ready() && !slot.has_ended());
+    let late = view.state.slots().find(|s| !view.state.is_as_wanted(s) && !s.has_ended());
     if let Some(slot) = late {
         parts.push(format!("{} {}", slot.id, ps::in_words(slot, clock::now())));
     }
