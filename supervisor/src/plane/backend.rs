@@ -195,10 +195,13 @@ impl Backend {
         self.counts.borrow_mut().datagrams_out += 1;
     }
 
-    /// An answer was lost.
-    pub(crate) fn lost(&self, now: Instant) {
+    /// An answer was lost. Applications may close idle connections when they like, so on a stale
+    /// one that is no fault.
+    pub(crate) fn lost(&self, stale: bool, now: Instant) {
         self.counts.borrow_mut().lost += 1;
-        self.misbehaved(Evidence::Refused, now);
+        if !stale {
+            self.misbehaved(Evidence::Refused, now);
+        }
     }
 
     /// It refused a connection: others come first for a moment.

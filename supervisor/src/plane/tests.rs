@@ -138,6 +138,36 @@ async fn what_is_safe_is_repeated_and_nothing_else() {
     .await;
 }
 
+/// Each connection answers once, and closes as the next request comes: the worst moment.
+#[tokio::test]
+#[ignore = "needs root"]
+async fn what_cannot_be_repeated_goes_on_a_fresh_connection() {
+    on_this_thread(async {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let connections = Rc::new(Cell::new(0));
+        let counted = connections.clone();
+        tokio::task::spawn_local(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                counted.set(counted.get() + 1);
+                tokio::task::spawn_local(async move {
+                    let _ = stream.read(&mut [0; 1 << 12]).await;
+                    let _ = stream.write_all(ok("once").as_bytes()).await;
+                    let _ = stream.read(&mut [0; 1 << 12]).await;
+                });
+            }
+        });
+        let stage = Stage::new(port, Protocol::Http, Balance::default()).await;
+        for (request, count) in [(POST, 1), (POST, 2), (GET, 3)] {
+            let answer = stage.say(request).await;
+            assert!(answer.ends_with("once"), "{request}: {answer}");
+            assert_eq!(connections.get(), count, "{request}");
+            tokio::time::sleep(http::FRESH + Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
 /// A killed process keeps its listening socket until the kernel has taken it apart, and takes
 /// connections that nobody will serve.
 #[tokio::test]

@@ -76,7 +76,7 @@ impl<S: Duplex> Client<'_, S> {
                         Lack::Stale => tried.passed(&backend.id),
                         _ => tried.lost(&backend.id, now),
                     }
-                    backend.lost(now);
+                    backend.lost(matches!(lack, Lack::Stale), now);
                     // Its other connections are most likely dead, too.
                     backend.pool.clear();
                     let may = request.losses <= rules.retries
@@ -170,12 +170,12 @@ async fn connect(
 ) -> Result<Server, Lack> {
     let rules = port.service.rules();
     // With the PROXY protocol a connection belongs to its client.
+    // Who cannot be repeated, or was lost before (all replicas may have died together), is worth a
+    // look whether the connection is still there.
+    let careful = request.losses > 0 || !request.is_repeatable(rules.retry_unsafe);
     while rules.send_proxy.is_none()
-        && let Some(stream) = backend.pool.take(port.publish.port)
+        && let Some(stream) = backend.pool.take(port.publish.port, careful)
     {
-        // Who cannot be repeated, or was lost before (all replicas may have died together), is
-        // worth a look whether the connection is still there.
-        let careful = request.losses > 0 || !request.is_repeatable(rules.retry_unsafe);
         if careful && !is_quiet(&stream) {
             continue;
         }

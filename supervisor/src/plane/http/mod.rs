@@ -32,7 +32,7 @@ use super::Port;
 use super::backend::InFlight;
 use super::buffer::Buffer;
 use head::{Origin, Refusal};
-pub(crate) use pool::Pool;
+pub(crate) use pool::{FRESH, Pool};
 
 /// Bodies up to this size are kept at hand, requests to repeat them, answers to complete them.
 const AT_HAND: u64 = 64 << 10;

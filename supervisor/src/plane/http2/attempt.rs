@@ -47,7 +47,7 @@ pub(super) async fn attempt(
 ) -> Result<Response<Answer>, Lack> {
     let begun = Instant::now();
     let (mut sender, pooled) = loop {
-        let (mut sender, pooled) = connect(port, backend).await?;
+        let (mut sender, pooled) = connect(port, backend, !work.repeatable).await?;
         // An idle connection may be closed by the time it is used: hyper says so, and hands the
         // request back unsent; then the next one is tried, at last a new one.
         if sender.ready().await {
@@ -106,9 +106,9 @@ async fn wait(
     }
 }
 
-async fn connect(port: &Port, backend: &Rc<Backend>) -> Result<(Sender, bool), Lack> {
+async fn connect(port: &Port, backend: &Rc<Backend>, fresh: bool) -> Result<(Sender, bool), Lack> {
     let to = port.publish.port;
-    if let Some(sender) = backend.pool2.take(to) {
+    if let Some(sender) = backend.pool2.take(to, fresh) {
         return Ok((sender, true));
     }
     let limit = Duration::from_millis(port.service.rules().connect_ms);

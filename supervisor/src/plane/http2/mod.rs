@@ -174,7 +174,7 @@ async fn find(
                     Lack::Stale => tried.passed(&backend.id),
                     _ => tried.lost(&backend.id, now),
                 }
-                backend.lost(now);
+                backend.lost(matches!(lack, Lack::Stale), now);
                 let may = losses <= rules.retries && work.repeatable;
                 let in_flight = port.service.in_flight();
                 if !may || !port.service.budget.retry(now, rules.retry_budget_permille, in_flight) {

@@ -1,12 +1,14 @@
 //! Connections to an instance that can carry a request.
 
 use std::cell::RefCell;
+use std::time::Instant;
 
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper::{Request, Response};
 
 use super::Payload;
+use crate::plane::http::FRESH;
 
 /// Connections kept per instance.
 const KEPT: usize = 128;
@@ -49,19 +51,30 @@ impl Sender {
 
 /// Connections, the latest used last.
 #[derive(Debug, Default)]
-pub(crate) struct Pool(RefCell<Vec<(u16, Sender)>>);
+pub(crate) struct Pool(RefCell<Vec<Kept>>);
+
+#[derive(Debug)]
+struct Kept {
+    port: u16,
+    sender: Sender,
+    since: Instant,
+}
 
 impl Pool {
-    /// The latest used connection to that port that is not closed.
-    pub(super) fn take(&self, port: u16) -> Option<Sender> {
+    /// The latest used connection to that port that is not closed; with `fresh` none that may be
+    /// closed just now. (With HTTP/2 whoever closes says what was not read.)
+    pub(super) fn take(&self, port: u16, fresh: bool) -> Option<Sender> {
         let mut kept = self.0.borrow_mut();
-        while let Some(place) = kept.iter().rposition(|(to, _)| *to == port) {
-            if let (_, Sender::Two(sender)) = &kept[place]
+        while let Some(place) = kept.iter().rposition(|kept| kept.port == port) {
+            if let Sender::Two(sender) = &kept[place].sender
                 && !sender.is_closed()
             {
                 return Some(Sender::Two(sender.clone()));
             }
-            let (_, sender) = kept.remove(place);
+            let Kept { sender, since, .. } = kept.remove(place);
+            if fresh && since.elapsed() > FRESH && !matches!(sender, Sender::Two(_)) {
+                return None; // a new one takes its place, so there do not get more
+            }
             if !sender.is_closed() {
                 return Some(sender);
             }
@@ -72,9 +85,9 @@ impl Pool {
     /// Keeps a connection whose answer has been read. A shared one is kept once.
     pub(super) fn put(&self, port: u16, sender: Sender) {
         let mut kept = self.0.borrow_mut();
-        let shared = matches!(sender, Sender::Two(_)) && kept.iter().any(|(to, _)| *to == port);
+        let shared = matches!(sender, Sender::Two(_)) && kept.iter().any(|kept| kept.port == port);
         if !sender.is_closed() && kept.len() < KEPT && !shared {
-            kept.push((port, sender));
+            kept.push(Kept { port, sender, since: Instant::now() });
         }
     }
 
