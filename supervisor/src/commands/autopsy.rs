@@ -20,8 +20,9 @@ pub(crate) async fn run(named: Option<&str>, whom: &str) -> Result<()> {
     let client = project(named).await?;
     let instance = match (whom.parse::<InstanceId>(), whom.parse::<SlotId>()) {
         (Ok(instance), _) => instance,
-        (_, Ok(slot)) => latest(&client.layout.logs(), &slot)
-            .with_context(|| format!("no instance of {slot} has died, as far as is kept"))?,
+        (_, Ok(slot)) => {
+            latest(&client.layout.logs(), &slot).with_context(|| nothing_kept(&slot))?
+        }
         _ => bail!("{whom} is neither a slot (web.1) nor an instance (web.1.3)"),
     };
     let file = client.layout.autopsy(&instance.to_string());
@@ -47,6 +48,14 @@ pub(crate) async fn run(named: Option<&str>, whom: &str) -> Result<()> {
     let surplus = lines.len().saturating_sub(LINES);
     lines.iter().skip(surplus).for_each(|line| println!("  {}", line.text));
     Ok(())
+}
+
+/// One that could not be started has not died, and left nothing but a reason.
+fn nothing_kept(slot: &SlotId) -> String {
+    format!(
+        "no instance of {slot} has died, as far as is kept; `minisup explain {slot}` tells what has \
+         happened to it"
+    )
 }
 
 /// What it used, second by second.

@@ -225,7 +225,7 @@ fn waiting_is_for_what_was_asked(world: &World) {
     assert!(rows.lines().filter(ready).all(new), "{rows}");
     // An update that fails stands still, and whoever waits is told.
     let before = file.0.pids();
-    file.write(&text("command: [/bin/probe, nonsense]"));
+    file.write(&text("command: [/bin/absent]"));
     let compose = file.0.bundle().join("compose.yaml");
     let (path, runtime) = (compose.to_str().expect("UTF-8"), programs::minirun());
     let up = ["up", "--wait", "--wait-timeout", "3s", "--file", path, "--runtime"];
