@@ -366,11 +366,16 @@ impl Stack {
 
     /// Checks that no host port is published twice.
     fn check_ports(&self) -> Result<()> {
-        let mut taken: BTreeMap<Door, &str> = BTreeMap::new();
+        let mut taken: BTreeMap<Door, (&str, Publish)> = BTreeMap::new();
         for (name, spec) in &self.services {
-            for publish in spec.publish.iter().filter(|publish| !publish.is_open()) {
-                if let Some(other) = taken.insert(publish.door(), name) {
-                    bail!("{} is published by {other} and by {name}", publish.door());
+            let certain = spec.publish.iter().filter(|publish| !publish.is_open());
+            for publish in certain.flat_map(Publish::families) {
+                let door = publish.door();
+                let this = (name.as_str(), publish);
+                let first = taken.entry(door).or_insert_with(|| this.clone());
+                // The same may be said twice, as by `8080:3000` and `[::]:8080:3000`.
+                if *first != this {
+                    bail!("{door} is published by {} and by {name}", first.0);
                 }
             }
         }

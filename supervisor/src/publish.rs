@@ -1,6 +1,6 @@
 //! Where a service is published: a port of the host, and what is spoken there.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 
 use linux::inet::Transport;
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,9 @@ pub(crate) struct Publish {
     /// the kernel gives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) among: Option<(u16, u16)>,
+    /// The same port of `[::]` leads there as well: nobody has named an address.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) ipv6_too: bool,
     /// The port inside the container.
     pub(crate) port: u16,
     /// What is spoken there.
@@ -54,6 +57,14 @@ impl Publish {
         Door { at: self.host, transport: self.protocol.transport() }
     }
 
+    /// The same, by IPv4 and by IPv6, if it is both.
+    pub(crate) fn families(&self) -> impl Iterator<Item = Publish> {
+        let named = Publish { ipv6_too: false, ..self.clone() };
+        let host = SocketAddr::from((Ipv6Addr::UNSPECIFIED, self.host.port()));
+        let ipv6 = self.ipv6_too.then(|| Publish { host, ..named.clone() });
+        std::iter::once(named).chain(ipv6)
+    }
+
     /// Whether its port has still to be found.
     pub(crate) fn is_open(&self) -> bool {
         self.host.port() == 0
@@ -70,13 +81,23 @@ impl Publish {
 
     /// Where it is published, in words.
     pub(crate) fn outside(&self) -> String {
-        let ip = self.host.ip();
+        let of = match self.ipv6_too {
+            true => String::new(),
+            false => format!(" of {}", self.host.ip()),
+        };
+        let udp = if self.protocol == Protocol::Udp { "/udp" } else { "" };
         match self.among {
-            Some((0, _)) if self.is_open() => format!("a free port of {ip}"),
-            Some((first, last)) if self.is_open() => {
-                format!("a free port of {first}-{last} of {ip}")
-            }
-            _ => self.door().to_string(),
+            Some((0, _)) if self.is_open() => format!("a free port{of}"),
+            Some((first, last)) if self.is_open() => format!("a free port of {first}-{last}{of}"),
+            _ => format!("{}{udp}", self.address()),
+        }
+    }
+
+    /// Address and port, as Swarm writes them.
+    fn address(&self) -> String {
+        match self.ipv6_too {
+            true => format!("*:{}", self.host.port()),
+            false => self.host.to_string(),
         }
     }
 }
@@ -84,7 +105,7 @@ impl Publish {
 impl std::fmt::Display for Publish {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let udp = if self.protocol == Protocol::Udp { "/udp" } else { "" };
-        write!(f, "{}->{}{udp}", self.host, self.port)
+        write!(f, "{}->{}{udp}", self.address(), self.port)
     }
 }
 
@@ -97,6 +118,7 @@ mod tests {
         let named = Publish {
             host: ([0, 0, 0, 0], 8080).into(),
             among: None,
+            ipv6_too: false,
             port: 3000,
             protocol: Protocol::Auto,
         };
@@ -108,5 +130,29 @@ mod tests {
         assert!(!Publish { port: 1, ..found.clone() }.asks_like(&open));
         assert_eq!(open.outside(), "a free port of 8000-8010 of 0.0.0.0");
         assert_eq!(found.outside(), "0.0.0.0:8003");
+    }
+
+    #[test]
+    fn without_an_address_it_is_one_port_of_both_families() {
+        let both = Publish {
+            host: ([0, 0, 0, 0], 53).into(),
+            among: None,
+            ipv6_too: true,
+            port: 5353,
+            protocol: Protocol::Udp,
+        };
+        let doors = |publish: &Publish| -> Vec<String> {
+            publish.families().map(|one| one.door().to_string()).collect()
+        };
+        assert_eq!(doors(&both), ["0.0.0.0:53/udp", "[::]:53/udp"]);
+        assert_eq!(
+            (both.to_string(), both.outside()),
+            ("*:53->5353/udp".into(), "*:53/udp".into())
+        );
+        let one = Publish { ipv6_too: false, ..both.clone() };
+        assert_eq!(doors(&one), ["0.0.0.0:53/udp"]);
+        assert!(!one.asks_like(&both));
+        let free = Publish { among: Some((0, 0)), host: ([0, 0, 0, 0], 0).into(), ..both };
+        assert_eq!(free.outside(), "a free port");
     }
 }

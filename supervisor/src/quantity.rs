@@ -69,6 +69,8 @@ pub(crate) struct Published {
     pub(crate) door: Door,
     /// The first and the last of them; `(0, 0)` is whichever the kernel gives.
     pub(crate) among: Option<(u16, u16)>,
+    /// No address was given: IPv6 as well.
+    pub(crate) ipv6_too: bool,
     /// The port inside the container.
     pub(crate) inside: u16,
 }
@@ -104,9 +106,9 @@ pub(crate) fn publish(text: &str) -> Result<Published, String> {
     let (address, outside) = match rest.rsplit_once(':') {
         Some((address, port)) => {
             let address = address.trim_start_matches('[').trim_end_matches(']');
-            (address.parse().map_err(|_| wrong())?, port)
+            (Some(address.parse().map_err(|_| wrong())?), port)
         }
-        None => (IpAddr::V4(Ipv4Addr::UNSPECIFIED), rest),
+        None => (None, rest),
     };
     let (outside, among) = match outside.split_once('-') {
         _ if outside.is_empty() => (0, Some((0, 0))),
@@ -116,8 +118,10 @@ pub(crate) fn publish(text: &str) -> Result<Published, String> {
         Some(_) => return Err(wrong()),
         None => (port(outside)?, None),
     };
+    let ipv6_too = address.is_none();
+    let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let door = Door { at: SocketAddr::new(address, outside), transport };
-    Ok(Published { door, among, inside: port(inside)? })
+    Ok(Published { door, among, ipv6_too, inside: port(inside)? })
 }
 
 #[cfg(test)]
@@ -156,6 +160,8 @@ mod tests {
         assert_eq!(read("127.0.0.1::3000").as_deref(), Ok("127.0.0.1:0 3000"));
         assert_eq!(publish("8000-8010:3000").map(|read| read.among), Ok(Some((8000, 8010))));
         assert_eq!(publish("3000").map(|read| read.among), Ok(Some((0, 0))));
+        let too = |text| publish(text).map(|read| read.ipv6_too);
+        assert_eq!((too("80:81"), too("0.0.0.0:80:81")), (Ok(true), Ok(false)));
         for bad in
             ["", "0", ":", "9-8:1", "8-:1", "0:1", "a:b", "1:2:3", "8080:3000/sctp", "70000:1"]
         {

@@ -307,7 +307,8 @@ impl Place<'_> {
         };
         let address = port.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let host = SocketAddr::new(address, outside);
-        Ok(Publish { host, among, port: port.target, protocol })
+        let ipv6_too = port.host_ip.is_none();
+        Ok(Publish { host, among, ipv6_too, port: port.target, protocol })
     }
 
     /// The check of the file; what it leaves out comes from that of the image.

@@ -97,8 +97,13 @@ impl<I: Instances + 'static> Discovery<I> {
                 let socket = netns::within(network, || door.open_beside())?;
                 let socket =
                     socket.with_context(|| format!("cannot listen at {door} for {service}"))?;
-                let publish =
-                    Publish { host: door.at, among: None, port: door.at.port(), protocol };
+                let publish = Publish {
+                    host: door.at,
+                    among: None,
+                    ipv6_too: false,
+                    port: door.at.port(),
+                    protocol,
+                };
                 let task = listen(&service, publish, socket)?;
                 place.insert(Opened { of: (service, protocol), task });
             }

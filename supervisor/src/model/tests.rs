@@ -19,6 +19,7 @@ fn spec() -> ServiceSpec {
         publish: vec![Publish {
             host: ([0, 0, 0, 0], 8080).into(),
             among: None,
+            ipv6_too: false,
             port: 3000,
             protocol: Protocol::Auto,
         }],
@@ -82,6 +83,22 @@ fn a_host_port_has_one_owner() {
     let stack = Stack { services: BTreeMap::from(two), ..Stack::default() };
     let error = stack.check_ports().unwrap_err().to_string();
     assert_eq!(error, "0.0.0.0:8080 is published by a and by b");
+    let ipv6 = Publish { host: "[::]:8080".parse().unwrap(), ..spec().publish[0].clone() };
+    let both = Publish { ipv6_too: true, ..spec().publish[0].clone() };
+    let checked = |a: &[&Publish], b: &Publish| {
+        let with = |list: &[&Publish]| {
+            let publish = list.iter().copied().cloned().collect();
+            ServiceSpec { publish, ..spec() }
+        };
+        let services = [("a".to_string(), with(a)), ("b".to_string(), with(&[b]))];
+        let stack = Stack { services: services.into(), ..Stack::default() };
+        stack.check_ports().map_err(|error| error.to_string())
+    };
+    let taken = Err("[::]:8080 is published by a and by b".to_string());
+    assert_eq!(checked(&[&both], &ipv6), taken);
+    let other = Publish { host: ([127, 0, 0, 1], 1).into(), ..both.clone() };
+    let other = Publish { ipv6_too: false, ..other };
+    assert_eq!(checked(&[&both, &ipv6], &other), Ok(()), "what is said twice is one");
 }
 
 #[test]

@@ -47,7 +47,7 @@ impl Stage {
         table.add_endpoint(id.clone(), own, BTreeMap::new());
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let at = listener.local_addr().unwrap();
-        let publish = Publish { host: at, among: None, port, protocol };
+        let publish = Publish { host: at, among: None, ipv6_too: false, port, protocol };
         let (service, term) = (table.service("web"), Rc::<Term>::default());
         let places = places.map(|places| Arc::new(Semaphore::new(places)));
         let port = Port { service, publish, published: true, term: term.clone(), places };

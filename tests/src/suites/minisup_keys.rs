@@ -1,7 +1,8 @@
 //! Keys of Compose files, as the containers see them.
 
 use std::collections::BTreeSet;
-use std::net::{TcpListener, UdpSocket};
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ pub(super) fn tests() -> Vec<Test> {
         test("who_asks_by_tcp_has_few_places", who_asks_by_tcp_has_few_places),
         test("followers_are_replaced_too", followers_are_replaced_too),
         test("free_ports_are_found_and_kept", free_ports_are_found_and_kept),
+        test("ports_of_both_families", both_families),
         test("a_terminal_outlives_the_brain", a_terminal_outlives_the_brain),
         test("a_cgroup_in_another", a_cgroup_in_another),
         test("rotated_logs_are_compressed", rotated_logs_are_compressed),
@@ -275,6 +277,45 @@ fn free_ports_are_found_and_kept(world: &World) {
     assert_eq!(file.0.pids(), before);
     Client::connect(file.0.port).and_then(|mut client| client.get("/")).expect("an answer");
     assert!(Client::connect(found[0]).is_err(), "the old port is closed");
+    file.0.down();
+}
+
+fn both_families(world: &World) {
+    let text = |ports: &str| format!("services: {{web: {{image: ., ports: [{ports}]}}}}\n");
+    let file = File::new(world, "families", "services: {}\n");
+    let port = file.0.port;
+    file.write(&text(&format!("\"{port}:3000\", \"3000\"")));
+    // Somebody has it by IPv6.
+    if let Ok(taken) = TcpListener::bind((Ipv6Addr::LOCALHOST, port)) {
+        let refused = file.up();
+        assert_ne!(refused.status, 0, "{refused:?}");
+        let remedy = format!(
+            "cannot listen at [::]:{port}; to publish by IPv4 alone, write \
+                              0.0.0.0:{port}:3000"
+        );
+        assert!(refused.errors.contains(&remedy), "{refused:?}");
+        drop(taken);
+    }
+    file.up().exits(0);
+    let rows = file.0.ok(&["ls"]);
+    let free = rows.rsplit("*:").next().and_then(|last| last.split_once("->"));
+    let free: u16 = free.and_then(|(port, _)| port.parse().ok()).expect("a free port");
+    assert!(rows.contains(&format!("*:{port}->3000, *:{free}->3000")), "{rows}");
+    let answers = |at: SocketAddr| -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect(at)?;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")?;
+        std::io::read_to_string(stream).map(|text| text.starts_with("HTTP/1.1 200"))
+    };
+    let mut families: Vec<IpAddr> = vec![Ipv4Addr::LOCALHOST.into()];
+    families.extend(TcpListener::bind("[::1]:0").map(|_| IpAddr::from(Ipv6Addr::LOCALHOST)));
+    for (ip, port) in families.iter().flat_map(|ip| [(*ip, port), (*ip, free)]) {
+        assert!(answers((ip, port).into()).expect("an answer"), "{ip} {port}");
+    }
+    // IPv4 alone, and the port by IPv6 is another's again.
+    file.write(&text(&format!("\"0.0.0.0:{port}:3000\"")));
+    file.up().exits(0);
+    assert!(answers((Ipv4Addr::LOCALHOST, port).into()).expect("an answer"));
+    assert!(answers((Ipv6Addr::LOCALHOST, port).into()).is_err());
     file.0.down();
 }
 

@@ -42,7 +42,13 @@ pub(super) fn service(up: &Up, made: Made) -> Result<ServiceSpec> {
     let publish = |wanted: &Published| {
         let udp = wanted.door.transport == Transport::Udp;
         let protocol = if udp { Protocol::Udp } else { protocol };
-        Publish { host: wanted.door.at, among: wanted.among, port: wanted.inside, protocol }
+        Publish {
+            host: wanted.door.at,
+            among: wanted.among,
+            ipv6_too: wanted.ipv6_too,
+            port: wanted.inside,
+            protocol,
+        }
     };
     if let Some(wrong) = up.env.iter().find(|variable| !variable.contains('=')) {
         bail!("--env {wrong}: write NAME=value");

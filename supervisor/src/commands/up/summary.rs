@@ -48,7 +48,8 @@ mod tests {
     fn addresses_are_such_as_a_client_can_use() {
         let at = |host: &str| {
             let host = host.parse().unwrap();
-            address(&Publish { host, among: None, port: 3000, protocol: Protocol::Auto })
+            let (among, ipv6_too, protocol) = (None, false, Protocol::Auto);
+            address(&Publish { host, among, ipv6_too, port: 3000, protocol })
         };
         assert_eq!(at("0.0.0.0:8080"), "localhost:8080");
         assert_eq!(at("127.0.0.1:8080"), "127.0.0.1:8080");
