@@ -1,7 +1,7 @@
 //! minisup and UDP: clients are balanced, answered from where they asked, and survive replicas.
 
 use std::collections::BTreeSet;
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -25,8 +25,12 @@ struct Client(UdpSocket);
 impl Client {
     fn of(project: &Project<'_>) -> Client {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        Client::at(socket, (Ipv4Addr::new(127, 0, 0, 9), project.port).into())
+    }
+
+    fn at(socket: UdpSocket, address: SocketAddr) -> Client {
         // A connected socket takes answers from the address that was asked only.
-        socket.connect(("127.0.0.9", project.port)).expect("an address");
+        socket.connect(address).expect("an address");
         socket.set_read_timeout(Some(Duration::from_secs(2))).expect("not for ever");
         Client(socket)
     }
@@ -99,6 +103,10 @@ fn clients_are_balanced_and_stay(world: &World) {
     // Once they listen, nobody has to ask twice.
     for _ in 0..4 {
         assert!(both.contains(&Client::of(&project).ask_once("new")));
+    }
+    if let Ok(socket) = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)) {
+        let client = Client::at(socket, (Ipv6Addr::LOCALHOST, project.port).into());
+        assert!(both.contains(&client.ask_once("by IPv6")));
     }
     // A second `up` disturbs nobody.
     up(&project, 2, "");
