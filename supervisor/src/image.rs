@@ -11,10 +11,12 @@
 //! each replica has a writable layer of its own. Its directory is named after the digest, so that
 //! another image under the same name is another revision, and an unchanged one is none.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use linux::inet::Transport;
 use serde::Deserialize;
 
 use crate::model::{Health, Probe};
@@ -49,7 +51,12 @@ pub(crate) struct Made {
     pub(crate) entrypoint: Vec<String>,
     pub(crate) stop_signal: Option<String>,
     pub(crate) health: Option<Health>,
+    /// The ports where it says that it listens.
+    pub(crate) exposed: Vec<(u16, Transport)>,
 }
+
+/// The annotation of a bundle in which its image's `EXPOSE` is (image-spec, conversion.md).
+const EXPOSED: &str = "org.opencontainers.image.exposedPorts";
 
 /// What `rootfs-tools inspect` says, as far as it matters here.
 #[derive(Debug, Deserialize)]
@@ -88,7 +95,8 @@ impl Images {
     pub(crate) fn bundle(&self, named: &str, base: &Path, pull: Pull) -> Result<Made> {
         let path = base.join(named);
         if path.join("config.json").is_file() {
-            return Ok(Made { bundle: path.canonicalize()?, ..Made::default() });
+            let exposed = exposed(&path);
+            return Ok(Made { bundle: path.canonicalize()?, exposed, ..Made::default() });
         }
         let image = self.find(named, &path, pull)?;
         let bundle = self.bundles.join(directory(&image.name, &image.digest));
@@ -97,6 +105,7 @@ impl Images {
             self.tools(&["bundle", &image.name, to])?;
         }
         Ok(Made {
+            exposed: exposed(&bundle),
             bundle: bundle.canonicalize()?,
             entrypoint: image.config.entrypoint,
             stop_signal: image.config.stop_signal.filter(|signal| !signal.is_empty()),
@@ -153,6 +162,30 @@ impl Images {
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
+}
+
+/// The ports that a bundle's annotation names; what is none does no harm.
+fn exposed(bundle: &Path) -> Vec<(u16, Transport)> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Config {
+        annotations: BTreeMap<String, String>,
+    }
+    let text = std::fs::read(bundle.join("config.json")).unwrap_or_default();
+    let config: Config = serde_json::from_slice(&text).unwrap_or_default();
+    let named = config.annotations.get(EXPOSED).map_or("", String::as_str);
+    named.split(',').filter_map(one_exposed).collect()
+}
+
+/// `80`, `80/tcp` or `53/udp`.
+fn one_exposed(text: &str) -> Option<(u16, Transport)> {
+    let (port, transport) = match text.trim().split_once('/') {
+        None => (text.trim(), Transport::Tcp),
+        Some((port, "tcp")) => (port, Transport::Tcp),
+        Some((port, "udp")) => (port, Transport::Udp),
+        Some(_) => return None,
+    };
+    Some((port.parse().ok().filter(|port| *port > 0)?, transport))
 }
 
 /// The directory of an image's bundle.
@@ -212,10 +245,14 @@ mod tests {
     fn a_directory_with_a_configuration_is_a_bundle() {
         let dir = std::env::temp_dir().join(format!("minisup-image-{}", std::process::id()));
         std::fs::create_dir_all(dir.join("web")).unwrap();
-        std::fs::write(dir.join("web/config.json"), "{}").unwrap();
+        let config = r#"{"annotations": {"org.opencontainers.image.exposedPorts":
+                         "3306/tcp,53/udp,0/tcp,80/sctp,x,8080"}}"#;
+        std::fs::write(dir.join("web/config.json"), config).unwrap();
         let images = Images { store: None, bundles: dir.join("bundles") };
         let made = images.bundle("web", &dir, Pull::Never).unwrap();
         assert_eq!(made.bundle, dir.join("web").canonicalize().unwrap());
+        let (tcp, udp) = (Transport::Tcp, Transport::Udp);
+        assert_eq!(made.exposed, [(3306, tcp), (53, udp), (8080, tcp)]);
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -227,9 +227,9 @@ impl ServiceSpec {
         Revision::from(hex.as_str())
     }
 
-    /// Whether anybody can send it something.
+    /// Whether anybody can send it something: at ports that are known, or, in a network, directly.
     pub(crate) fn is_reachable(&self) -> bool {
-        !self.publish.is_empty() || !self.expose.is_empty() || !self.expose_udp.is_empty()
+        !self.ports().is_empty() || !self.settings.attached().is_empty()
     }
 
     /// The ports at which other services reach it, and what is spoken there.

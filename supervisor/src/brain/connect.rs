@@ -170,12 +170,13 @@ impl Brain {
         let key = net.key();
         let in_use = self.addresses.in_network(&key).map(|(_, address)| address);
         let fixed: BTreeSet<Ipv4Addr> = fixed.chain(in_use).collect();
-        let reachable = here.iter().filter(|(_, (spec, _))| spec.is_reachable());
-        let addresses = net.of_services(reachable.map(|(name, _)| *name), &fixed);
+        let addresses = net.of_services(here.keys().copied(), &fixed);
         let entry = |(name, address): (&str, Ipv4Addr)| {
             let (spec, one) = here.get(name)?;
             let aliases = one.aliases.union(&spec.settings.aliases).cloned().collect();
-            let (ports, direct) = (spec.ports(), spec.settings.direct);
+            let ports = spec.ports();
+            // Where nobody knows of a port, we cannot listen in its place.
+            let direct = spec.settings.direct || ports.is_empty();
             Some((name.to_string(), Entry { address, ports, aliases, direct }))
         };
         addresses.into_iter().filter_map(entry).collect()

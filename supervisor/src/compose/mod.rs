@@ -16,6 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use linux::inet::Transport;
 use minisup_compose::minisup::LbProtocol;
 use minisup_compose::model::{
     self, Condition, Deploy, Healthcheck, MountKind, NetworkMode, PublishedPort, PullPolicy,
@@ -30,7 +31,6 @@ use crate::discovery::net::Net;
 use crate::image::{Images, Made, Pull};
 use crate::layout::Layout;
 use crate::model::{Health, Named, Probe, Protocol, Publish, ServiceSpec};
-use crate::settings::Network;
 
 /// A project from its files.
 #[derive(Debug)]
@@ -136,15 +136,6 @@ impl File {
             }
             services.insert(key.to_string(), spec);
         }
-        if services.len() > 1 {
-            let is_alone = |spec: &ServiceSpec| {
-                !spec.is_reachable() && spec.settings.network != Network::Joined
-            };
-            let alone = services.iter().filter(|(_, spec)| is_alone(spec));
-            warnings.extend(alone.map(|(name, _)| {
-                format!("other services cannot reach {name}: it has neither `ports` nor `expose`")
-            }));
-        }
         let is_own = |volume: &&model::Volume| !volume.external && volume.driver_opts.is_empty();
         let own = self.project.volumes.values().filter(is_own);
         let volumes = own.map(|volume| volume.name.clone()).collect();
@@ -230,8 +221,8 @@ impl Place<'_> {
             reserved_cpu_millis: reserved.cpus.map_or(0, cpu_millis),
             pids: limits.pids.filter(|pids| *pids > 0),
             publish: publish?,
-            expose: expose(service, model::Protocol::Tcp),
-            expose_udp: expose(service, model::Protocol::Udp),
+            expose: expose(service, &made.exposed, Transport::Tcp),
+            expose_udp: expose(service, &made.exposed, Transport::Udp),
             balance: Balance::from(&service.minisup.lb),
             health: self.health(service.healthcheck.as_ref(), made.health)?,
             stop_signal: service
@@ -323,6 +314,8 @@ impl Place<'_> {
                 Probe::Exec(vec!["/bin/sh".into(), "-c".into(), line.clone()])
             }
             (None, Some(image)) => image.probe.clone(),
+            // `disable: false`, and nothing else: as the image has it.
+            (None, None) if *check == Healthcheck::default() => return Ok(None),
             (None, None) => {
                 let message = "has no test, and neither has the image";
                 return Err(self.refuse("healthcheck", message, "add `test:`"));
@@ -367,10 +360,18 @@ fn command(service: &model::Service, entrypoint: &[String]) -> Option<Vec<String
     }
 }
 
-/// Ports for other services. What is spoken at them is found out by listening.
-fn expose(service: &model::Service, protocol: model::Protocol) -> Vec<u16> {
+/// Ports for other services: those of the file and those of the image. What is spoken at them is
+/// found out by listening.
+fn expose(service: &model::Service, of_image: &[(u16, Transport)], by: Transport) -> Vec<u16> {
+    let protocol = match by {
+        Transport::Tcp => model::Protocol::Tcp,
+        Transport::Udp => model::Protocol::Udp,
+    };
     let ports = service.expose.iter().filter(|port| port.protocol == protocol);
-    ports.flat_map(|port| port.range.first..=port.range.last).collect()
+    let ports = ports.flat_map(|port| port.range.first..=port.range.last);
+    let of_image = of_image.iter().filter(|(_, transport)| *transport == by);
+    let all: BTreeSet<u16> = ports.chain(of_image.map(|(port, _)| *port)).collect();
+    all.into_iter().collect()
 }
 
 fn restart(deploy: &Deploy) -> RestartPolicy {

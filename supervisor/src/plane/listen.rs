@@ -21,8 +21,9 @@ use super::proxy_protocol::{self, Said};
 use super::{Port, http, http2, tcp};
 use crate::model::Protocol;
 
-/// How long the client's first bytes are waited for when they decide what it speaks.
-const FIRST_BYTES: Duration = Duration::from_millis(50);
+/// How long the client's first bytes are waited for when they decide what it speaks, unless it is
+/// known of the port that the server speaks first.
+pub(super) const FIRST_BYTES: Duration = Duration::from_millis(50);
 /// How long a client may take to agree on keys.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long whoever connects may take to say for whom.
@@ -64,7 +65,8 @@ async fn begin(mut stream: TcpStream, mut client: SocketAddr, port: Rc<Port>) {
     if port.service.rules().tls.is_some() && port.published {
         return begin_tls(stream, input, client, port).await;
     }
-    match spoken(&mut stream, &mut input, port.publish.protocol).await {
+    let patience = if port.greets.get() { Duration::ZERO } else { FIRST_BYTES };
+    match spoken(&mut stream, &mut input, port.publish.protocol, patience).await {
         Speech::Http1 => http::serve(stream, input, client, false, &port).await,
         Speech::Http2 => http2::serve(stream, input, client, false, port).await,
         Speech::Bytes => tcp::serve_plain(stream, input, client, &port).await,
@@ -81,7 +83,7 @@ async fn begin_tls(stream: TcpStream, input: Buffer, client: SocketAddr, port: R
     let accepting = TlsAcceptor::from(config).accept(Ahead::new(stream, input));
     let Ok(Ok(mut stream)) = tokio::time::timeout(HANDSHAKE, accepting).await else { return };
     let mut input = Buffer::default();
-    match spoken(&mut stream, &mut input, port.publish.protocol).await {
+    match spoken(&mut stream, &mut input, port.publish.protocol, FIRST_BYTES).await {
         Speech::Http1 => http::serve(stream, input, client, true, &port).await,
         Speech::Http2 => http2::serve(stream, input, client, true, port).await,
         Speech::Bytes => tcp::serve(stream, input, client, &port).await,
@@ -114,8 +116,13 @@ enum Speech {
 }
 
 /// Finds out what a client speaks. One that says nothing waits for the server to speak first,
-/// which no HTTP client does.
-async fn spoken(stream: &mut impl Duplex, input: &mut Buffer, protocol: Protocol) -> Speech {
+/// which no HTTP client does; `patience` is how long it is given.
+async fn spoken(
+    stream: &mut impl Duplex,
+    input: &mut Buffer,
+    protocol: Protocol,
+    patience: Duration,
+) -> Speech {
     let first =
         async { while input.bytes().len() < 4 && matches!(input.fill(stream).await, Ok(1..)) {} };
     match protocol {
@@ -126,7 +133,7 @@ async fn spoken(stream: &mut impl Duplex, input: &mut Buffer, protocol: Protocol
         }
         Protocol::Http => first.await,
         Protocol::Auto => {
-            let _ = tokio::time::timeout(FIRST_BYTES, first).await;
+            let _ = tokio::time::timeout(patience, first).await;
         }
     }
     match begins_with(input.bytes()) {
@@ -185,7 +192,8 @@ mod tests {
                 tokio::io::AsyncWriteExt::write_all(&mut theirs, text).await.unwrap();
                 drop(theirs);
                 let mut input = Buffer::default();
-                assert_eq!(spoken(&mut ours, &mut input, protocol).await, expected, "{text:?}");
+                let heard = spoken(&mut ours, &mut input, protocol, FIRST_BYTES).await;
+                assert_eq!(heard, expected, "{text:?}");
                 assert_eq!(input.bytes(), text, "nothing is lost");
             }
         }

@@ -28,7 +28,7 @@ mod udp;
 
 pub(crate) use http2::Local;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -68,6 +68,8 @@ pub(crate) struct Port {
     pub(crate) term: Rc<Term>,
     /// Places for connections, if there is an end of them.
     pub(crate) places: Option<Arc<Semaphore>>,
+    /// Here the server has spoken first, as databases and mail servers do.
+    pub(crate) greets: Cell<bool>,
 }
 
 /// Runs the data plane of a project, for ever.
@@ -258,7 +260,8 @@ impl Plane {
         let transport = publish.protocol.transport();
         let (service, term) = (self.table.service(service), self.term.clone());
         let places = (!published).then(|| self.places.clone());
-        let port = Rc::new(Port { service, publish, published, term, places });
+        let port =
+            Rc::new(Port { service, publish, published, term, places, greets: Cell::default() });
         let task = match transport {
             Transport::Tcp => {
                 inet::ask_silent_clients(&socket)?;

@@ -11,6 +11,7 @@ use super::backend::InFlight;
 use super::buffer::Buffer;
 use super::http::Duplex;
 use super::{Port, reach, turn};
+use crate::model::Protocol;
 
 /// Gives the client a connection to an instance, whichever accepts one, and carries it.
 pub(crate) async fn serve(
@@ -32,11 +33,24 @@ pub(crate) async fn serve_plain(
     port: &Port,
 ) {
     let Some((mut server, in_flight)) = connect(address, port).await else { return };
+    if input.is_empty() && port.publish.protocol == Protocol::Auto {
+        port.greets.set(greets(&client, &server).await);
+    }
     let ((mut from, mut to), (mut back, mut there)) = (client.split(), server.split());
     let onward = copy(&mut from, &mut there, input);
     let backward = copy(&mut back, &mut to, Buffer::default());
     let _ = tokio::try_join!(onward, backward);
     drop(in_flight);
+}
+
+/// Whether the server is the first to say something.
+async fn greets(client: &TcpStream, server: &TcpStream) -> bool {
+    let mut first = [0];
+    tokio::select! {
+        biased;
+        _ = client.readable() => false,
+        length = server.peek(&mut first) => matches!(length, Ok(1..)),
+    }
 }
 
 async fn connect(address: SocketAddr, port: &Port) -> Option<(TcpStream, InFlight)> {

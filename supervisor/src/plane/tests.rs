@@ -25,6 +25,7 @@ struct Stage {
     at: SocketAddr,
     id: InstanceId,
     term: Rc<Term>,
+    port: Rc<Port>,
 }
 
 impl Stage {
@@ -50,9 +51,11 @@ impl Stage {
         let publish = Publish { host: at, among: None, ipv6_too: false, port, protocol };
         let (service, term) = (table.service("web"), Rc::<Term>::default());
         let places = places.map(|places| Arc::new(Semaphore::new(places)));
-        let port = Port { service, publish, published: true, term: term.clone(), places };
-        tokio::task::spawn_local(listen::accept(listener, Rc::new(port)));
-        let stage = Stage { table, at, id, term };
+        let (published, greets) = (true, Cell::default());
+        let port = Port { service, publish, published, term: term.clone(), places, greets };
+        let port = Rc::new(port);
+        tokio::task::spawn_local(listen::accept(listener, port.clone()));
+        let stage = Stage { table, at, id, term, port };
         stage.route(1, Route::Active);
         stage
     }
@@ -424,6 +427,39 @@ async fn where_places_end_the_next_one_waits() {
         assert!(early.await.is_err(), "there is one place");
         drop(first);
         assert_eq!(second.read(&mut buffer).await.unwrap(), 4, "it is free again");
+    })
+    .await;
+}
+
+/// A database says hello; what is told of a port lasts until a client is the first to speak.
+#[tokio::test]
+#[ignore = "needs root"]
+async fn a_server_that_greets_is_remembered() {
+    on_this_thread(async {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let greets = Rc::new(Cell::new(true));
+        let greeting = greets.clone();
+        tokio::task::spawn_local(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                if !greeting.get() {
+                    stream.read_exact(&mut [0; 4]).await.unwrap();
+                }
+                stream.write_all(b"hello").await.unwrap();
+            }
+        });
+        let stage = Stage::new(port, Protocol::Auto, Balance::default()).await;
+        for known in [false, true] {
+            assert_eq!(stage.port.greets.get(), known);
+            assert_eq!(stage.say("").await, "hello");
+        }
+        greets.set(false);
+        assert_eq!(stage.say("ping").await, "hello");
+        let mut late = TcpStream::connect(stage.at).await.unwrap();
+        tokio::time::sleep(listen::FIRST_BYTES * 2).await;
+        late.write_all(b"ping").await.unwrap();
+        assert_eq!(late.read(&mut [0; 8]).await.unwrap(), 5);
+        assert!(!stage.port.greets.get());
     })
     .await;
 }

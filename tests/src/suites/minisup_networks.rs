@@ -1,6 +1,7 @@
 //! Networks of projects, with real traffic. Every test has a host of its own, and beside it a machine
 //! outside that knows no way to any container.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use crate::call::wait_until;
@@ -21,6 +22,7 @@ pub(super) fn tests() -> Vec<Test> {
         net("a_host_without_a_way", a_host_without_a_way),
         net("two_projects", two_projects),
         net("apart_and_together", apart_and_together),
+        net("ports_of_images", ports_of_images),
         net("addresses_of_the_file", addresses_of_the_file),
         net("a_changed_network", a_changed_network),
         net("everything_is_killed", everything_is_killed),
@@ -323,6 +325,43 @@ fn apart_and_together(host: &mut Host<'_>, world: &World) {
     assert!(!asked.contains("Name:"), "{asked}");
     let seen = file.0.ok(&["inspect"]);
     assert!(seen.contains("the-front") && seen.contains("sales"), "{seen}");
+    file.0.down();
+    assert_eq!(host.traces(), Vec::<String>::new());
+}
+
+const UNNAMED: &str = r#"
+services:
+  web: {image: .}
+  bare: {image: ., deploy: {replicas: 2}}
+  told: {image: ./told, deploy: {replicas: 2}}
+"#;
+
+/// Most files leave ports between services to the images, and the containers.
+fn ports_of_images(host: &mut Host<'_>, world: &World) {
+    let file = File::new(world, host, "unnamed", UNNAMED);
+    let bundle = file.0.bundle();
+    let text = std::fs::read(bundle.join("config.json")).expect("a bundle");
+    let mut config: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+    config["root"]["path"] = bundle.join("rootfs").to_str().expect("UTF-8").into();
+    config["annotations"] =
+        serde_json::json!({"org.opencontainers.image.exposedPorts": "3000/tcp,53/udp"});
+    std::fs::create_dir(bundle.join("told")).expect("make a directory");
+    let text = config.to_string();
+    std::fs::write(bundle.join("told/config.json"), text).expect("write config.json");
+    file.up(&[]).exits(0);
+    // Nobody knows of a port: its name leads to the replicas themselves.
+    let replicas = file.addresses("web", "tasks.bare");
+    let named = file.addresses("web", "bare");
+    assert_eq!(replicas.len(), 2);
+    assert_eq!(BTreeSet::from_iter(named), BTreeSet::from_iter(replicas));
+    assert!(file.asks("web", "bare:3000/").is_some());
+    // The image says where it listens: requests are balanced.
+    let (service, replicas) = (file.one("web", "told"), file.addresses("web", "tasks.told"));
+    assert!(replicas.len() == 2 && !replicas.contains(&service), "{service} {replicas:?}");
+    assert!(file.asks("web", "told:3000/").is_some());
+    // One that goes is not asked for any more.
+    file.0.ok(&["scale", "bare=1"]);
+    file.0.wait_for("one address", || file.addresses("web", "bare").len() == 1);
     file.0.down();
     assert_eq!(host.traces(), Vec::<String>::new());
 }

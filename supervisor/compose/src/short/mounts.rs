@@ -6,6 +6,10 @@ use crate::yaml::{Entry, Node, Value};
 const FORM: &str = "write `[SOURCE:]TARGET[:ro]`, as in `data:/var/lib/data` or \
                     `./conf:/etc/app:ro`; for a path with a colon, use the long form";
 
+/// What is said about `z` and `Z` at volumes, which are ours.
+const UNLABELLED: (&str, &str) =
+    ("`z` and `Z` have no effect: volumes are not relabelled", "remove it");
+
 pub(super) fn expand(item: Node, path: &str, findings: &mut Findings) -> Vec<Node> {
     let Some(scalar) = item.as_scalar().filter(|scalar| !scalar.is_null()) else {
         return vec![item];
@@ -34,13 +38,14 @@ pub(super) fn expand(item: Node, path: &str, findings: &mut Findings) -> Vec<Nod
             "rw" => {}
             "ro" => fields.push(("read_only", "true")),
             "z" | "Z" if bind => of_bind.push(("selinux", option)),
+            "z" | "Z" => findings.warn(item.span, path, UNLABELLED.0, UNLABELLED.1),
             "shared" | "slave" | "private" | "rshared" | "rslave" | "rprivate" if bind => {
                 of_bind.push(("propagation", option));
             }
             "nocopy" if !bind => of_volume.push(("nocopy", "true")),
             "cached" | "consistent" | "delegated" => fields.push(("consistency", option)),
             other => {
-                let remedy = "options are ro, rw; for paths z, Z, [r]shared, [r]slave, [r]private; \
+                let remedy = "options are ro, rw, z, Z; for paths [r]shared, [r]slave, [r]private; \
                               for volumes nocopy";
                 findings.error(item.span, path, format!("`{other}` is not a mount option"), remedy);
             }

@@ -126,7 +126,7 @@ fn service(random: &mut Random, job: bool, needs: BTreeMap<ServiceName, Need>) -
         needs,
         joins: BTreeSet::new(),
         reserve: Reserve { memory_bytes: random.below(4) * 100, cpu_millis: 0 },
-        routed: !job && random.percent(80),
+        routed: random.percent(80),
     }
 }
 

@@ -50,6 +50,13 @@ pub(super) fn service(up: &Up, made: Made) -> Result<ServiceSpec> {
             protocol,
         }
     };
+    let exposed = |by: Transport| -> Vec<u16> {
+        let of_image = made.exposed.iter().filter(|(_, transport)| *transport == by);
+        of_image.map(|(port, _)| *port).collect()
+    };
+    let mut expose = [up.expose.clone(), exposed(Transport::Tcp)].concat();
+    expose.sort_unstable();
+    expose.dedup();
     if let Some(wrong) = up.env.iter().find(|variable| !variable.contains('=')) {
         bail!("--env {wrong}: write NAME=value");
     }
@@ -65,8 +72,8 @@ pub(super) fn service(up: &Up, made: Made) -> Result<ServiceSpec> {
         pids: None,
         needs: BTreeMap::new(),
         publish: up.publish.iter().map(publish).collect(),
-        expose: up.expose.clone(),
-        expose_udp: Vec::new(),
+        expose,
+        expose_udp: exposed(Transport::Udp),
         balance: Balance::default(),
         health: health(up)?.or(made.health),
         stop_signal: up.stop_signal.clone().or(made.stop_signal).unwrap_or_else(|| "TERM".into()),
