@@ -29,6 +29,8 @@ pub enum Protocol {
     Route,
     /// nf_tables and connection tracking.
     Netfilter,
+    /// Who has which sockets, sock_diag(7).
+    SocketDiag,
 }
 
 /// A connection to the kernel, bound to the network namespace that it was opened in: it keeps
@@ -48,6 +50,7 @@ impl Netlink {
         let (number, name) = match protocol {
             Protocol::Route => (SockProtocol::NetlinkRoute, "NETLINK_ROUTE"),
             Protocol::Netfilter => (SockProtocol::NetlinkNetFilter, "NETLINK_NETFILTER"),
+            Protocol::SocketDiag => (SockProtocol::NetlinkSockDiag, "NETLINK_SOCK_DIAG"),
         };
         let flags = SockFlag::SOCK_CLOEXEC;
         let made = socket(AddressFamily::Netlink, SockType::Raw, flags, number);

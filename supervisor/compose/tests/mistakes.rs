@@ -344,6 +344,8 @@ services:
     logging: {driver: local, options: {tag: x}}
     x-minsup: {}
     image: ${MISSING}i
+    volumes: ['data:/data:ro,Z']
+volumes: {data: }
 ";
     let found = warnings(text);
     let parts = [
@@ -357,6 +359,7 @@ services:
         "lines carry no extra fields",
         "did you mean `x-minisup`?",
         "`MISSING` is not set",
+        "volumes are not relabelled",
     ];
     assert_eq!(found.len(), parts.len(), "{found:#?}");
     for part in parts {

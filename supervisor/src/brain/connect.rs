@@ -174,9 +174,7 @@ impl Brain {
         let entry = |(name, address): (&str, Ipv4Addr)| {
             let (spec, one) = here.get(name)?;
             let aliases = one.aliases.union(&spec.settings.aliases).cloned().collect();
-            let ports = spec.ports();
-            // Where nobody knows of a port, we cannot listen in its place.
-            let direct = spec.settings.direct || ports.is_empty();
+            let (ports, direct) = (spec.ports(), spec.settings.direct);
             Some((name.to_string(), Entry { address, ports, aliases, direct }))
         };
         addresses.into_iter().filter_map(entry).collect()

@@ -11,14 +11,16 @@
 //! has no way from one to the other, so networks are kept apart by the kernel and not by rules; the
 //! host sees only the cable by which a network that is not internal leads out ([`uplink`]). A
 //! service's address is one of the bridge's; the data plane listens there,
-//! on the ports that the service publishes or exposes, so that requests between services are
-//! balanced, repeated and parked like those from outside.
+//! on the ports that the service publishes or exposes, or turns out to listen on ([`doors`]), so that
+//! requests between services are balanced, repeated and parked like those from outside.
 //!
 //! Why not listen inside each container, at a loopback address? An application that listens at
 //! `0.0.0.0:8080` listens at every address of its namespace: the data plane could not have port
 //! 8080 there for *another* service, and its clients would reach the wrong one.
 
+pub(crate) mod doors;
 mod forward;
+pub(crate) mod listening;
 pub(crate) mod names;
 pub(crate) mod net;
 pub(crate) mod server;

@@ -3,6 +3,7 @@
 //! | name                   | record | answer                                    | TTL |
 //! |------------------------|--------|-------------------------------------------|-----|
 //! | `web`                  | A      | the service's address: the data plane     | 5   |
+//! | `web`, if it listens nowhere | A | every ready replica                       | 0   |
 //! | `tasks.web`            | A      | every ready replica                       | 0   |
 //! | `2.web`                | A      | the replica in slot 2                     | 0   |
 //! | `_3000._tcp.web`, `_53._udp.web` | SRV | port and name of the service       | 5   |
@@ -30,6 +31,8 @@ const FLEETING: u32 = 0;
 pub(crate) trait Instances {
     /// The slots of a service that get requests, with their addresses in the network of that key.
     fn ready(&self, service: &str, network: &str) -> Vec<(u32, Ipv4Addr)>;
+    /// Whether anything is carried from a service's own address in the network of that key.
+    fn carries(&self, service: &str, network: &str, entry: &Entry) -> bool;
 }
 
 /// What an asker can see: its networks, by their keys, in its order.
@@ -148,9 +151,11 @@ fn find(name: &str, view: &View<'_>, instances: &dyn Instances) -> Found {
         instances.ready(service, key).into_iter().map(|(_, address)| address).collect()
     };
     let found = match labels[..] {
-        [name] => view.find(name).map(|(key, service, entry)| match entry.direct {
-            true => Found::Addresses(all(key, service), FLEETING),
-            false => Found::Addresses(vec![entry.address], STEADY),
+        [name] => view.find(name).map(|(key, service, entry)| {
+            match !entry.direct && instances.carries(service, key, entry) {
+                true => Found::Addresses(vec![entry.address], STEADY),
+                false => Found::Addresses(all(key, service), FLEETING),
+            }
         }),
         ["tasks", name] => {
             view.find(name).map(|(key, service, _)| Found::Addresses(all(key, service), FLEETING))

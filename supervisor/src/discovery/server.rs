@@ -2,9 +2,8 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +16,10 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
-use super::names::{self, Instances, View};
+use super::doors::{Doors, Open, Replicas};
+use super::names::{self, View};
 use super::{Directory, forward};
 use crate::door::Door;
-use crate::model::{Protocol, Publish};
 use crate::netns;
 use crate::settings::Resolver as Resolution;
 
@@ -42,73 +41,46 @@ const MIGRATE: &str = "/proc/sys/net/ipv4/tcp_migrate_req";
 type Known = Rc<RefCell<BTreeMap<String, Directory>>>;
 
 /// What has been opened in the project's networks.
-pub(crate) struct Discovery<I> {
+pub(crate) struct Discovery<R> {
     known: Known,
-    instances: Rc<I>,
+    doors: Rc<Doors<R>>,
     passed_on: Rc<Semaphore>,
     /// Who offers names, by the keys of networks.
     resolvers: RefCell<BTreeMap<String, [AbortHandle; 2]>>,
-    opened: RefCell<BTreeMap<(String, Door), Opened>>,
 }
 
-/// A port of a service in a network.
-struct Opened {
-    of: (String, Protocol),
-    task: AbortHandle,
-}
-
-impl<I: Instances + 'static> Discovery<I> {
-    pub(crate) fn new(instances: Rc<I>) -> Discovery<I> {
+impl<R: Replicas + 'static> Discovery<R> {
+    /// `open` takes a listening socket for a service's port over.
+    pub(crate) fn new(replicas: Rc<R>, open: Open) -> Discovery<R> {
         Discovery {
             known: Rc::default(),
-            instances,
+            doors: Rc::new(Doors::new(replicas, open)),
             passed_on: Rc::new(Semaphore::new(PASSED_ON)),
             resolvers: RefCell::default(),
-            opened: RefCell::default(),
         }
     }
 
-    /// Follows a new directory of a network. `listen` takes a listening socket for a service's port
-    /// over.
-    pub(crate) fn follow(
-        &self,
-        directory: Directory,
-        network: BorrowedFd<'_>,
-        listen: impl Fn(&str, Publish, OwnedFd) -> Result<AbortHandle>,
-    ) -> Result<()> {
+    /// Follows a new directory of a network.
+    pub(crate) fn follow(&self, directory: Directory, network: OwnedFd) -> Result<()> {
         let key = directory.net.key();
         if !self.resolvers.borrow().contains_key(&key) {
-            let made = self.offer_names(&key, directory.net.gateway, network);
+            let made = self.offer_names(&key, directory.net.gateway, network.as_fd());
             let made = made.with_context(|| format!("cannot offer DNS in {key}"))?;
             self.resolvers.borrow_mut().insert(key.clone(), made);
         }
-        let mut wanted = BTreeMap::new();
-        for (name, entry) in &directory.services {
-            for (port, protocol) in &entry.ports {
-                let at = SocketAddr::from((entry.address, *port));
-                let door = Door { at, transport: protocol.transport() };
-                wanted.insert(door, (name.clone(), *protocol));
+        let followed = self.doors.follow(&directory, network);
+        self.known.borrow_mut().insert(key, directory);
+        followed
+    }
+
+    /// Routes have changed: looks where services listen at which nobody has looked yet. A client
+    /// may have been told of their ports by a data plane before this one.
+    pub(crate) fn look(&self) {
+        for (key, directory) in self.known.borrow().iter() {
+            for (name, entry) in directory.services.iter().filter(|(_, entry)| !entry.direct) {
+                self.doors.look_first(key, name, entry);
             }
         }
-        self.known.borrow_mut().insert(key.clone(), directory);
-        self.close(&key, |door, opened| wanted.get(door) == Some(&opened.of));
-        for (door, (service, protocol)) in wanted {
-            if let Entry::Vacant(place) = self.opened.borrow_mut().entry((key.clone(), door)) {
-                let socket = netns::within(network, || door.open_beside())?;
-                let socket =
-                    socket.with_context(|| format!("cannot listen at {door} for {service}"))?;
-                let publish = Publish {
-                    host: door.at,
-                    among: None,
-                    ipv6_too: false,
-                    port: door.at.port(),
-                    protocol,
-                };
-                let task = listen(&service, publish, socket)?;
-                place.insert(Opened { of: (service, protocol), task });
-            }
-        }
-        Ok(())
     }
 
     /// Another data plane does all this from now on.
@@ -120,20 +92,9 @@ impl<I: Instances + 'static> Discovery<I> {
     /// A network is gone.
     pub(crate) fn forget(&self, key: &str) {
         self.known.borrow_mut().remove(key);
-        self.close(key, |_, _| false);
+        self.doors.forget(key);
         let tasks = self.resolvers.borrow_mut().remove(key);
         tasks.into_iter().flatten().for_each(|task| task.abort());
-    }
-
-    /// Closes what does not stay in a network.
-    fn close(&self, key: &str, stays: impl Fn(&Door, &Opened) -> bool) {
-        self.opened.borrow_mut().retain(|(of, door), opened| {
-            let stays = of != key || stays(door, opened);
-            if !stays {
-                opened.task.abort();
-            }
-            stays
-        });
     }
 
     fn offer_names(
@@ -154,7 +115,7 @@ impl<I: Instances + 'static> Discovery<I> {
         let resolver = Rc::new(Resolver {
             key: key.to_string(),
             known: self.known.clone(),
-            instances: self.instances.clone(),
+            doors: self.doors.clone(),
             passed_on: self.passed_on.clone(),
         });
         let datagrams = tokio::task::spawn_local(datagrams(Rc::new(socket), resolver.clone()));
@@ -164,14 +125,14 @@ impl<I: Instances + 'static> Discovery<I> {
 }
 
 /// Answers in one network.
-struct Resolver<I> {
+struct Resolver<R> {
     key: String,
     known: Known,
-    instances: Rc<I>,
+    doors: Rc<Doors<R>>,
     passed_on: Rc<Semaphore>,
 }
 
-impl<I: Instances> Resolver<I> {
+impl<R: Replicas> Resolver<R> {
     /// What a client can see: all of its networks, or only this one if nobody knows it.
     fn seen<T>(&self, client: IpAddr, look: impl FnOnce(&View<'_>) -> T) -> T {
         let known = self.known.borrow();
@@ -187,7 +148,7 @@ impl<I: Instances> Resolver<I> {
 
     /// An answer that is known here.
     fn known(&self, question: &[u8], client: IpAddr) -> Option<Vec<u8>> {
-        self.seen(client, |view| names::answer(question, view, &*self.instances))
+        self.seen(client, |view| names::answer(question, view, &*self.doors))
     }
 
     /// The answer of somebody else; who is asked too much at a time says that it failed.
@@ -208,7 +169,7 @@ impl<I: Instances> Resolver<I> {
     }
 }
 
-async fn datagrams<I: Instances + 'static>(socket: Rc<UdpSocket>, resolver: Rc<Resolver<I>>) {
+async fn datagrams<R: Replicas + 'static>(socket: Rc<UdpSocket>, resolver: Rc<Resolver<R>>) {
     let mut buffer = [0; QUESTION];
     loop {
         // An error is about a datagram sent before, to somebody who is gone.
@@ -230,7 +191,7 @@ async fn datagrams<I: Instances + 'static>(socket: Rc<UdpSocket>, resolver: Rc<R
     }
 }
 
-async fn streams<I: Instances + 'static>(listener: TcpListener, resolver: Rc<Resolver<I>>) {
+async fn streams<R: Replicas + 'static>(listener: TcpListener, resolver: Rc<Resolver<R>>) {
     let places = Arc::new(Semaphore::new(STREAMS));
     loop {
         let Ok((stream, client)) = listener.accept().await else {
@@ -247,10 +208,10 @@ async fn streams<I: Instances + 'static>(listener: TcpListener, resolver: Rc<Res
     }
 }
 
-async fn serve<I: Instances>(
+async fn serve<R: Replicas>(
     mut stream: TcpStream,
     client: IpAddr,
-    resolver: &Resolver<I>,
+    resolver: &Resolver<R>,
 ) -> std::io::Result<()> {
     loop {
         let Some(question) = tokio::time::timeout(SILENCE, question(&mut stream)).await?? else {

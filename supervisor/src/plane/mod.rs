@@ -87,6 +87,14 @@ struct Plane {
     listeners: RefCell<BTreeMap<Door, Listener>>,
     discovery: Discovery<Table>,
     term: Rc<Term>,
+    opener: Opener,
+}
+
+/// What sockets are given to.
+#[derive(Clone)]
+struct Opener {
+    table: Rc<Table>,
+    term: Rc<Term>,
     /// For connections between services.
     places: Arc<Semaphore>,
 }
@@ -115,15 +123,14 @@ async fn serve(layout: &Layout, files: u64) -> Result<()> {
     linux::fd::set_nonblocking(listener.as_fd())?;
     let (reports, mut outbox) = mpsc::unbounded_channel();
     let table = Rc::new(Table::new(reports, layout.logs()));
-    let discovery = Discovery::new(table.clone());
     let places = usize::try_from(files)?.min(Semaphore::MAX_PERMITS) / FILES_FOR_EACH_OTHER;
-    let plane = Plane {
-        table,
-        listeners: RefCell::default(),
-        discovery,
-        term: Rc::default(),
-        places: Arc::new(Semaphore::new(places)),
-    };
+    let term = Rc::<Term>::default();
+    let places = Arc::new(Semaphore::new(places));
+    let opener = Opener { table: table.clone(), term: term.clone(), places };
+    let inside = opener.clone();
+    let open = move |service: &str, publish, socket| inside.listen(service, publish, socket, false);
+    let discovery = Discovery::new(table.clone(), Box::new(open));
+    let plane = Plane { table, listeners: RefCell::default(), discovery, term, opener };
     let door = crate::ready::readable(listener)?;
     tokio::task::spawn_local(end_with(layout.clone(), layout.place()));
     loop {
@@ -200,7 +207,7 @@ impl Plane {
                 if self.listeners.borrow().get(&door).is_some_and(|known| known.told == told) {
                     return Ok(());
                 }
-                let task = self.listen(&told.0, told.1.clone(), socket, true)?;
+                let task = self.opener.listen(&told.0, told.1.clone(), socket, true)?;
                 let new = Listener { told, task };
                 if let Some(old) = self.listeners.borrow_mut().insert(door, new) {
                     old.task.abort();
@@ -215,14 +222,15 @@ impl Plane {
                 let namespace = fd.context("an endpoint without a namespace")?;
                 self.table.add_endpoint(instance, namespace, addresses);
             }
-            Order::Routes(routes) => self.table.follow(&routes),
+            Order::Routes(routes) => {
+                self.table.follow(&routes);
+                self.discovery.look();
+            }
             Order::Rules { service, rules } => self.table.rule(&service, *rules),
             Order::Directory(directory) => {
                 let network = fd.context("a directory without a network")?;
-                let listen =
-                    |service: &str, publish, socket| self.listen(service, publish, socket, false);
                 // Requests from outside do not depend on names.
-                if let Err(error) = self.discovery.follow(directory, network.as_fd(), listen) {
+                if let Err(error) = self.discovery.follow(directory, network) {
                     eprintln!("minisup plane: services cannot find each other: {error:#}");
                 }
             }
@@ -247,7 +255,9 @@ impl Plane {
         self.table.wake_all();
         self.term.everybody_left().await;
     }
+}
 
+impl Opener {
     /// Takes connections, or datagrams, for a service from a socket.
     fn listen(
         &self,

@@ -1,9 +1,9 @@
 //! Which services there are, by what rules, and with which instances.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,7 +23,8 @@ use super::choice::{self, Dice};
 use super::protocol::{Report, Traffic};
 use super::tls;
 use crate::balance::Balance;
-use crate::discovery::names::Instances;
+use crate::discovery::doors::Replicas;
+use crate::discovery::listening;
 
 /// Instances in one report, so that it fits a message.
 const REPORTED: usize = 32;
@@ -115,10 +116,18 @@ impl Service {
     }
 }
 
-impl Instances for Table {
+impl Replicas for Table {
     fn ready(&self, service: &str, network: &str) -> Vec<(u32, Ipv4Addr)> {
         let service = self.services.borrow().get(service).cloned();
         service.map_or_else(Vec::new, |service| service.ready(network))
+    }
+
+    fn listening(&self, service: &str) -> BTreeSet<u16> {
+        let service = self.services.borrow().get(service).cloned();
+        let backends = service.iter().flat_map(|service| service.backends.borrow().clone());
+        let one = backends.min_by_key(|backend| backend.route.get() != Route::Active);
+        let ports = one.and_then(|backend| listening::ports(backend.namespace.as_fd()).ok());
+        ports.unwrap_or_default()
     }
 }
 

@@ -331,37 +331,48 @@ fn apart_and_together(host: &mut Host<'_>, world: &World) {
 
 const UNNAMED: &str = r#"
 services:
-  web: {image: .}
+  web: {image: ., healthcheck: {disable: false}}
   bare: {image: ., deploy: {replicas: 2}}
   told: {image: ./told, deploy: {replicas: 2}}
+  mute: {image: ., command: [/bin/probe, echo, "5"], stop_signal: KILL, deploy: {replicas: 2}}
 "#;
 
 /// Most files leave ports between services to the images, and the containers.
 fn ports_of_images(host: &mut Host<'_>, world: &World) {
     let file = File::new(world, host, "unnamed", UNNAMED);
     let bundle = file.0.bundle();
-    let text = std::fs::read(bundle.join("config.json")).expect("a bundle");
-    let mut config: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+    let config = std::fs::read(bundle.join("config.json")).expect("a bundle");
+    let mut config: serde_json::Value = serde_json::from_slice(&config).expect("JSON");
     config["root"]["path"] = bundle.join("rootfs").to_str().expect("UTF-8").into();
     config["annotations"] =
-        serde_json::json!({"org.opencontainers.image.exposedPorts": "3000/tcp,53/udp"});
+        serde_json::json!({"org.opencontainers.image.exposedPorts": "9/tcp,53/udp"});
     std::fs::create_dir(bundle.join("told")).expect("make a directory");
-    let text = config.to_string();
-    std::fs::write(bundle.join("told/config.json"), text).expect("write config.json");
+    std::fs::write(bundle.join("told/config.json"), config.to_string()).expect("write it");
     file.up(&[]).exits(0);
-    // Nobody knows of a port: its name leads to the replicas themselves.
-    let replicas = file.addresses("web", "tasks.bare");
-    let named = file.addresses("web", "bare");
-    assert_eq!(replicas.len(), 2);
-    assert_eq!(BTreeSet::from_iter(named), BTreeSet::from_iter(replicas));
-    assert!(file.asks("web", "bare:3000/").is_some());
-    // The image says where it listens: requests are balanced.
-    let (service, replicas) = (file.one("web", "told"), file.addresses("web", "tasks.told"));
-    assert!(replicas.len() == 2 && !replicas.contains(&service), "{service} {replicas:?}");
-    assert!(file.asks("web", "told:3000/").is_some());
-    // One that goes is not asked for any more.
-    file.0.ok(&["scale", "bare=1"]);
-    file.0.wait_for("one address", || file.addresses("web", "bare").len() == 1);
+    // Nobody knows of a port, and none is listened on: its name leads to the replicas themselves.
+    let addresses = |name: &str| BTreeSet::from_iter(file.addresses("web", name));
+    assert_eq!((addresses("mute"), addresses("mute").len()), (addresses("tasks.mute"), 2));
+    // Where nobody has said it the containers show it, also beside what the image says.
+    for name in ["bare", "told"] {
+        let replicas = file.addresses("web", &format!("tasks.{name}"));
+        file.0.wait_for(name, || {
+            let named = file.addresses("web", name);
+            named.iter().all(|address| !replicas.contains(address))
+                && file.asks("web", &format!("{name}:3000/")).is_some()
+        });
+    }
+    // So its requests are balanced, and none is lost with a replica.
+    kill("-KILL", &file.0.pids()[0]);
+    for _ in 0..10 {
+        assert!(file.asks("web", "bare:3000/").is_some());
+    }
+    // What was found stays when the project changes, and another data plane finds it again.
+    let bare = format!("{}:3000/", file.one("web", "bare"));
+    file.0.ok(&["scale", "bare=1", "mute=1"]);
+    file.0.wait_for("one address", || file.addresses("web", "mute").len() == 1);
+    assert!(file.asks("web", &bare).is_some());
+    kill("-KILL", &file.0.role("plane").expect("a data plane"));
+    file.0.wait_for("another data plane", || file.asks("web", &bare).is_some());
     file.0.down();
     assert_eq!(host.traces(), Vec::<String>::new());
 }

@@ -11,6 +11,10 @@ impl Instances for Two {
         let here = |n| (u32::from(n), Ipv4Addr::new(10, block, 99, n));
         if service == "web" { vec![here(1), here(2)] } else { Vec::new() }
     }
+
+    fn carries(&self, _: &str, _: &str, entry: &Entry) -> bool {
+        !entry.ports.is_empty()
+    }
 }
 
 fn entry(last: u8, port: u16) -> Entry {
