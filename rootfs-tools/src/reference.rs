@@ -2,7 +2,8 @@
 //!
 //! A name without a tag means `latest`, as everywhere, and the store always has the full form. No
 //! registry is ever made up: `debian` is an image of that name here, and only a name that begins
-//! with a host (it contains a `.` or a `:`, or is `localhost`) can be pulled or pushed.
+//! with a host (it contains a `.` or a `:`, or is `localhost`) can be pulled or pushed, unless
+//! somebody says which registry is meant.
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -12,6 +13,9 @@ use std::str::FromStr;
 /// The longest name, as in the distribution specification.
 const LONGEST: usize = 255;
 const LONGEST_TAG: usize = 128;
+
+/// Docker's own registry. Its images of one word are in the repository `library`.
+pub const DOCKER: &str = "docker.io";
 
 /// The name of an image, checked and in full.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,6 +28,22 @@ pub struct Reference {
     pub tag: Option<String>,
     /// The digest of the manifest, when the name pins it.
     pub digest: Option<Digest>,
+}
+
+impl Reference {
+    /// What a name without a registry means where that one is meant; in Docker's, `debian` is
+    /// `library/debian`.
+    #[must_use]
+    pub fn at(&self, host: &str) -> Self {
+        let named = Self { host: Some(host.to_owned()), ..self.clone() };
+        Self { path: named.repository(), ..named }
+    }
+
+    /// Its path at its registry, and at mirrors of that.
+    pub fn repository(&self) -> String {
+        let is_official = self.host.as_deref() == Some(DOCKER) && !self.path.contains('/');
+        if is_official { format!("library/{}", self.path) } else { self.path.clone() }
+    }
 }
 
 impl FromStr for Reference {
@@ -144,6 +164,18 @@ mod tests {
         assert_eq!(host("localhost/web").as_deref(), Some("localhost"));
         assert_eq!(host("10.0.0.1:5000/a/b").as_deref(), Some("10.0.0.1:5000"));
         assert_eq!(host("[::1]:5000/web").as_deref(), Some("[::1]:5000"));
+    }
+
+    #[test]
+    fn dockers_own_images_are_in_its_library() {
+        let at = |text: &str, host| text.parse::<Reference>().unwrap().at(host).to_string();
+        assert_eq!(at("redis:7", DOCKER), "docker.io/library/redis:7");
+        assert_eq!(at("team/web", DOCKER), "docker.io/team/web:latest");
+        assert_eq!(at("redis", "r.example:5000"), "r.example:5000/redis:latest");
+        let repository = |text: &str| text.parse::<Reference>().unwrap().repository();
+        assert_eq!(repository("docker.io/redis"), "library/redis");
+        assert_eq!(repository("docker.io/library/redis"), "library/redis");
+        assert_eq!(repository("r.example/redis"), "redis");
     }
 
     #[test]

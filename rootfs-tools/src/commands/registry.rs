@@ -29,6 +29,9 @@ pub(crate) struct Pull {
     image: Reference,
     /// The name in the store [default: the same]
     name: Option<Reference>,
+    /// The registry of names that have none [default: that in the environment's MINIRUN_REGISTRY]
+    #[arg(long = "registry", value_name = "HOST[:PORT]")]
+    usual: Option<String>,
     /// What the image shall run on [default: this machine]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<Platform>,
@@ -52,7 +55,13 @@ impl Pull {
             mirrors: self.mirrors.clone(),
         };
         let platform = self.platform.clone().unwrap_or_else(Platform::host);
-        let source = pull::find(store, &self.image, &platform, &options).context(step)?;
+        let usual = self.usual.clone().or_else(|| std::env::var("MINIRUN_REGISTRY").ok());
+        let usual = usual.filter(|host| !host.is_empty());
+        let meant = match (&self.image.host, usual) {
+            (None, Some(host)) => self.image.at(&host),
+            _ => self.image.clone(),
+        };
+        let source = pull::find(store, &meant, &platform, &options).context(step)?;
         let name = self.name.as_ref().unwrap_or(&self.image);
         let progress = output.progress();
         let how = How { limits: self.limits.limits(), progress: &*progress };

@@ -3,7 +3,7 @@
 use super::auth::{Challenge, basic};
 use super::credentials::{self, Credentials};
 use crate::error::{Context, Error, Result};
-use crate::reference::Reference;
+use crate::reference::{DOCKER, Reference};
 use serde::Deserialize;
 use std::fs;
 use std::io::Read;
@@ -63,9 +63,9 @@ impl Client {
         let scheme = if options.insecure { "http" } else { "https" };
         Ok(Self {
             agent: agent(options)?,
-            base: format!("{scheme}://{host}"),
-            path: image.path.clone(),
-            credentials: credentials::find(host, &image.path)?,
+            base: format!("{scheme}://{}", server(host)),
+            path: image.repository(),
+            credentials: credentials::find(host, &image.repository())?,
             authorization: Mutex::default(),
         })
     }
@@ -280,6 +280,11 @@ fn certificates(options: &Options) -> Result<Vec<Certificate<'static>>> {
         ));
     }
     Ok(found)
+}
+
+/// The server of a registry. Docker's has two names: one for people and one for programs.
+fn server(host: &str) -> &str {
+    if host == DOCKER { "registry-1.docker.io" } else { host }
 }
 
 fn is_loopback(host: &str) -> bool {

@@ -5,6 +5,7 @@
 //! answers in JSON (docker/docker-credential-helpers, "Development").
 
 use crate::error::{Context, Error, Result};
+use crate::reference::DOCKER;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs;
@@ -39,6 +40,9 @@ struct File {
     #[serde(default)]
     creds_store: String,
 }
+
+/// What `docker login` calls Docker's own registry.
+const DOCKER_LOGIN: &str = "https://index.docker.io/v1/";
 
 #[derive(Debug, Default, Deserialize)]
 struct Entry {
@@ -105,7 +109,10 @@ fn find_in(file: &[u8], host: &str, path: &str) -> Result<Option<Credentials>> {
         }
         match key.rfind('/') {
             Some(slash) => key.truncate(slash),
+            // Where `docker login` puts the password of its own registry.
+            None if key == DOCKER => key = DOCKER_LOGIN.into(),
             None if file.creds_store.is_empty() => return Ok(None),
+            None if host == DOCKER => return ask(&file.creds_store, DOCKER_LOGIN),
             None => return ask(&file.creds_store, host),
         }
     }
@@ -171,7 +178,8 @@ mod tests {
             "r.example/team": {"auth": "Yzpk"},
             "https://old.example": {"auth": "ZTpm"},
             "bad.example": {"auth": "!"},
-            "empty.example": {}
+            "empty.example": {},
+            "https://index.docker.io/v1/": {"auth": "ZzpoCg=="}
         },
         "credHelpers": {"helped.example": "of-nobody", "odd.example": "../x"}
     }"#;
@@ -187,6 +195,7 @@ mod tests {
         assert_eq!(user("old.example", "web").unwrap().as_deref(), Some("e:f"));
         assert_eq!(user("empty.example", "web").unwrap(), None);
         assert_eq!(user("none.example", "web").unwrap(), None);
+        assert_eq!(user("docker.io", "library/web").unwrap().as_deref(), Some("g:h\n"));
         assert!(user("bad.example", "web").is_err());
         assert!(user("odd.example", "web").unwrap_err().to_string().contains("not the name"));
         // The program is not there; that it was asked is what the error says.

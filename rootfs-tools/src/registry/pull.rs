@@ -9,7 +9,7 @@ use crate::image::document::{
     self, DOCKER_INDEX, DOCKER_MANIFEST, Descriptor, INDEX, Index, MANIFEST, Manifest,
 };
 use crate::image::platform::{Platform, choose};
-use crate::reference::Reference;
+use crate::reference::{DOCKER, Reference};
 use crate::source::{Configuration, SourceImage, SourceLayer};
 use crate::store::Store;
 use crate::store::blobs::read_document;
@@ -29,7 +29,9 @@ pub fn find(
 ) -> Result<SourceImage> {
     let Some(host) = &name.host else {
         return Err(Error::Invalid(format!(
-            "`{name}` names no registry; write it out: registry.example/{name}"
+            "`{name}` names no registry; write it out, as in {} (what Docker means by it), or say \
+             which registry such names are of: MINIRUN_REGISTRY={DOCKER}",
+            name.at(DOCKER)
         )));
     };
     let mut refusals = Vec::new();

@@ -6,7 +6,7 @@ use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::image::config::{ImageConfig, chain_ids};
 use crate::image::document::{self, Descriptor, Index, Manifest, REF_NAME};
-use crate::reference::Reference;
+use crate::reference::{DOCKER, Reference};
 use std::fs;
 use std::io::ErrorKind;
 
@@ -99,7 +99,11 @@ impl Store {
             }
             _ => descriptor.ref_name() == Some(&text),
         });
-        let descriptor = found.ok_or_else(|| self.no_such_image(&text))?;
+        let Some(descriptor) = found else {
+            // What Docker saved has its registry in the name, whether or not anybody wrote it.
+            let at_docker = name.host.is_none().then(|| self.image(&name.at(DOCKER)).ok());
+            return at_docker.flatten().ok_or_else(|| self.no_such_image(&text));
+        };
         self.read_image(descriptor.clone()).context(|| format!("image `{text}`"))
     }
 

@@ -80,11 +80,18 @@ fn what_is_pushed_is_pulled() {
     assert!(other.ok(&["pull", &target, "--insecure"]).contains("2 layers"));
     assert_eq!(digest(&other, &target), digest(&place, "web"));
     assert_eq!(other.ok(&["verify"]), format!("{target}: as it was\n"));
+    other.ok(&["tag", &target, "docker.io/team/saved"]);
+    assert_eq!(digest(&other, "team/saved"), digest(&place, "web"));
     assert!(other.ok(&["pull", &target, "again", "--insecure"]).contains("2 of them shared"));
     assert_eq!(fs::read_dir(other.path("store/partial/sha256")).unwrap().count(), 0);
     let pinned = format!("{}@{}", registry.image("team/web"), digest(&place, "web"));
     other.ok(&["pull", &pinned, "pinned", "--insecure"]);
 
+    let usual = format!("127.0.0.1:{}", registry.port);
+    let short = other.ok(&["pull", "team/web:v1", "--registry", &usual, "--insecure"]);
+    assert!(short.starts_with("team/web:v1:"), "{short}");
+    let unsaid = other.fails(&["pull", "web:v1"]);
+    assert!(unsaid.contains("as in docker.io/library/web:v1"), "{unsaid}");
     let absent = other.fails(&["pull", &registry.image("team/web:v9"), "--insecure"]);
     assert!(absent.contains("MANIFEST_UNKNOWN"), "{absent}");
     let mirrored = other.ok(&[
