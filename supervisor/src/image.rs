@@ -5,6 +5,7 @@
 //!   a name in the image store           rootfs-tools bundle NAME …
 //!   an archive or an OCI layout         rootfs-tools import FILE, then the same
 //!   any other name                      rootfs-tools pull NAME, then the same
+//!   a service with `build:`             rootfs-tools build, unless the store has it
 //! ```
 //!
 //! One bundle serves all replicas: it only refers to the layers, which all containers share, and
@@ -12,11 +13,13 @@
 //! another image under the same name is another revision, and an unchanged one is none.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use linux::inet::Transport;
+use minisup_compose::model::{Build, BuildNetwork};
 use serde::Deserialize;
 
 use crate::model::{Health, Probe};
@@ -29,6 +32,8 @@ pub(crate) struct Images {
     pub(crate) store: Option<PathBuf>,
     /// The directory of the bundles.
     pub(crate) bundles: PathBuf,
+    /// What can be built is built, whether or not the store has it.
+    pub(crate) build: bool,
 }
 
 /// Whether a registry is asked.
@@ -40,6 +45,8 @@ pub(crate) enum Pull {
     Always,
     /// Never.
     Never,
+    /// It is built each time, where it is known how.
+    Build,
 }
 
 /// A bundle, and what its image says about running it.
@@ -98,7 +105,29 @@ impl Images {
             let exposed = exposed(&path);
             return Ok(Made { bundle: path.canonicalize()?, exposed, ..Made::default() });
         }
-        let image = self.find(named, &path, pull)?;
+        self.made(self.find(named, &path, pull)?)
+    }
+
+    /// The bundle of an image that is built when the store does not have it.
+    ///
+    /// # Errors
+    /// It cannot be built.
+    pub(crate) fn built(&self, named: &str, build: &Build, pull: Pull) -> Result<Made> {
+        if pull == Pull::Always {
+            self.tools(&["pull", named])?;
+        }
+        if !self.build
+            && pull != Pull::Build
+            && let Ok(image) = self.inspect(named)
+        {
+            return self.made(image);
+        }
+        self.build(named, build)?;
+        self.made(self.inspect(named)?)
+    }
+
+    /// The bundle of an image of the store.
+    fn made(&self, image: Inspected) -> Result<Made> {
         let bundle = self.bundles.join(directory(&image.name, &image.digest));
         if !bundle.join("config.json").is_file() {
             let to = bundle.to_str().context("the state directory's name is not UTF-8")?;
@@ -141,13 +170,41 @@ impl Images {
         self.inspect(named)
     }
 
+    /// Builds an image, and shows what is done meanwhile: it may take long.
+    fn build(&self, named: &str, build: &Build) -> Result<()> {
+        let mut command = self.program()?;
+        command.args(["build", "--tag", named]);
+        if let Some(file) = &build.dockerfile {
+            command.arg("--file").arg(build.context.join(file));
+        }
+        for (name, value) in &build.args {
+            command.arg("--build-arg").arg(format!("{name}={value}"));
+        }
+        if let Some(target) = &build.target {
+            command.args(["--target", target]);
+        }
+        if build.network == Some(BuildNetwork::None) {
+            command.args(["--network", "none"]);
+        }
+        if build.no_cache {
+            command.arg("--no-cache");
+        }
+        // What we print is ours.
+        let shown = std::io::stderr().as_fd().try_clone_to_owned()?;
+        command.arg(&build.context).stdin(Stdio::null()).stdout(shown);
+        if !command.status().context("cannot run rootfs-tools")?.success() {
+            bail!("{named} cannot be built from {}", build.context.display());
+        }
+        Ok(())
+    }
+
     fn inspect(&self, name: &str) -> Result<Inspected> {
         let said = self.tools(&["inspect", name])?;
         serde_json::from_str(&said).context("rootfs-tools inspect cannot be understood")
     }
 
-    /// Runs rootfs-tools; what it prints.
-    fn tools(&self, arguments: &[&str]) -> Result<String> {
+    /// The program rootfs-tools, told of the store.
+    fn program(&self) -> Result<Command> {
         let program = programs::beside("rootfs-tools").context(
             "images need the program rootfs-tools, which is neither beside minisup nor in PATH; \
              install it, or name a bundle directory",
@@ -156,7 +213,12 @@ impl Images {
         if let Some(store) = &self.store {
             command.arg("--store").arg(store);
         }
-        let output = command.args(arguments).output().context("cannot run rootfs-tools")?;
+        Ok(command)
+    }
+
+    /// Runs rootfs-tools; what it prints.
+    fn tools(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.program()?.args(arguments).output().context("cannot run rootfs-tools")?;
         if !output.status.success() {
             bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
         }
@@ -248,7 +310,7 @@ mod tests {
         let config = r#"{"annotations": {"org.opencontainers.image.exposedPorts":
                          "3306/tcp,53/udp,0/tcp,80/sctp,x,8080"}}"#;
         std::fs::write(dir.join("web/config.json"), config).unwrap();
-        let images = Images { store: None, bundles: dir.join("bundles") };
+        let images = Images { store: None, bundles: dir.join("bundles"), build: false };
         let made = images.bundle("web", &dir, Pull::Never).unwrap();
         assert_eq!(made.bundle, dir.join("web").canonicalize().unwrap());
         let (tcp, udp) = (Transport::Tcp, Transport::Udp);

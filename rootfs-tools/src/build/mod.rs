@@ -49,7 +49,19 @@ pub struct Plan {
     pub epoch: Option<i64>,
 }
 
-/// Builds an image and gives it a name. `tell` hears of each step before it is done.
+/// What happens on the way.
+pub trait Course {
+    /// A step is about to be done.
+    fn tell(&mut self, step: &str);
+
+    /// Brings an image into the store that FROM names and the store lacks.
+    ///
+    /// # Errors
+    /// It cannot be had; or [`Error::NoSuchImage`] if nobody is to be asked.
+    fn fetch(&mut self, image: &Reference) -> Result<()>;
+}
+
+/// Builds an image and gives it a name.
 ///
 /// # Errors
 /// With the line of the Containerfile that it is about.
@@ -57,7 +69,7 @@ pub fn build(
     store: &Store,
     plan: &Plan,
     name: &Reference,
-    tell: &mut dyn FnMut(&str),
+    course: &mut dyn Course,
 ) -> Result<Imported> {
     let steps = parse::parse(&plan.text)?;
     let context = context::Context::open(&plan.context)?;
@@ -69,8 +81,8 @@ pub fn build(
         if done.is_some() && matches!(step.instruction, Instruction::From { .. }) {
             break;
         }
-        tell(&format!("[{}/{}] {}", at + 1, steps.len(), step.text));
-        do_step(store, plan, &context, step, &mut global, &mut stages, tell)
+        course.tell(&format!("[{}/{}] {}", at + 1, steps.len(), step.text));
+        do_step(store, plan, &context, step, &mut global, &mut stages, course)
             .context(|| format!("line {}: {}", step.line, step.text))?;
     }
     let last =
@@ -90,7 +102,7 @@ fn do_step(
     step: &Step,
     global: &mut BTreeMap<String, String>,
     stages: &mut Vec<Stage>,
-    tell: &mut dyn FnMut(&str),
+    course: &mut dyn Course,
 ) -> Result<()> {
     let height = stages.last().map_or(0, Stage::height);
     match (&step.instruction, stages.last_mut()) {
@@ -101,7 +113,7 @@ fn do_step(
         }
         (Instruction::From { image, name }, _) => {
             let image = words::expand(image, global)?;
-            let stage = Stage::begin(store, &image, name.clone(), stages, global.clone())?;
+            let stage = Stage::begin(store, &image, name.clone(), stages, global.clone(), course)?;
             stages.push(stage);
             return Ok(());
         }
@@ -113,7 +125,7 @@ fn do_step(
             stages.push(stage);
             result?;
         }
-        (instruction, Some(stage)) => stage.apply(store, plan, instruction, tell)?,
+        (instruction, Some(stage)) => stage.apply(store, plan, instruction, course)?,
     }
     if let Some(stage) = stages.last_mut() {
         let empty_layer = stage.height() == height;

@@ -6,7 +6,7 @@ use super::copy::{self, Changes, Item, Source, Target};
 use super::ignore::Ignore;
 use super::parse::{Command, Copy, Instruction};
 use super::words::expand;
-use super::{Plan, add, health, run};
+use super::{Course, Plan, add, health, run};
 use crate::bundle::user;
 use crate::container::on_top_of;
 use crate::digest::Digest;
@@ -43,7 +43,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// FROM: an image of the store, another stage, or nothing.
+    /// FROM: an image of the store or of a registry, another stage, or nothing.
     ///
     /// # Errors
     /// When there is no such image.
@@ -53,12 +53,20 @@ impl Stage {
         name: Option<String>,
         stages: &[Stage],
         global: BTreeMap<String, String>,
+        course: &mut dyn Course,
     ) -> Result<Self> {
         let (layers, config) = match stages.iter().find(|stage| stage.is_called(image)) {
             Some(stage) => (stage.layers.clone(), stage.config.clone()),
             None if image == "scratch" => (Vec::new(), empty_config()),
             None => {
-                let image = store.image(&image.parse()?)?;
+                let name = image.parse()?;
+                let image = match store.image(&name) {
+                    Err(Error::NoSuchImage { .. }) => {
+                        course.fetch(&name)?;
+                        store.image(&name)
+                    }
+                    found => found,
+                }?;
                 let diff_ids = image.config.rootfs.diff_ids.iter().copied();
                 (image.manifest.layers.into_iter().zip(diff_ids).collect(), image.config)
             }
@@ -82,10 +90,10 @@ impl Stage {
         store: &Store,
         plan: &Plan,
         instruction: &Instruction,
-        tell: &mut dyn FnMut(&str),
+        course: &mut dyn Course,
     ) -> Result<()> {
         match instruction {
-            Instruction::Run(command) => return self.run(store, plan, command, tell),
+            Instruction::Run(command) => return self.run(store, plan, command, course),
             Instruction::Workdir(directory) => self.workdir(store, plan, directory)?,
             Instruction::Arg { name, value } => {
                 let given = plan.arguments.get(name).or(value.as_ref()).or(self.global.get(name));
@@ -244,7 +252,7 @@ impl Stage {
         store: &Store,
         plan: &Plan,
         command: &Command,
-        tell: &mut dyn FnMut(&str),
+        course: &mut dyn Course,
     ) -> Result<()> {
         let mut config = self.config.clone();
         config.config.entrypoint.clear();
@@ -262,7 +270,7 @@ impl Stage {
         )?;
         let key = Digest::of(&key);
         if let Some(known) = cache::find(store, &key).filter(|_| !plan.no_cache) {
-            tell("  as before");
+            course.tell("  as before");
             let path = store.blob_path(&known.blob.digest);
             let (blob, diff_id) = (Some(known.blob), Some(known.diff_id));
             let open: crate::source::Opener = Box::new(move || Ok(Box::new(File::open(&path)?)));

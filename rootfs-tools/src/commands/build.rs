@@ -1,10 +1,14 @@
 //! `build`: an image from a Containerfile.
 
-use super::import;
 use super::output::Output;
+use super::registry::{self, RegistryArgs};
 use super::sync::Wait;
+use super::{LimitArgs, import};
 use clap::Args;
 use rootfs_tools::build::{self, Plan};
+use rootfs_tools::image::platform::Platform;
+use rootfs_tools::import::How;
+use rootfs_tools::registry::Options;
 use rootfs_tools::{Context, Error, Reference, Result, Store};
 use std::fs;
 use std::path::PathBuf;
@@ -34,6 +38,8 @@ pub(crate) struct Build {
     #[arg(long, value_name = "NETWORK", default_value = "host", value_parser = ["host", "none"])]
     network: String,
     #[command(flatten)]
+    registry: RegistryArgs,
+    #[command(flatten)]
     wait: Wait,
 }
 
@@ -60,10 +66,35 @@ impl Build {
             network: self.network == "host",
             epoch: epoch()?,
         };
-        let mut tell = |line: &str| output.tell(line);
-        let imported = build::build(store, &plan, &self.tag, &mut tell).context(step)?;
+        let mut course = Course { store, options: self.registry.options(&[]), output };
+        let imported = build::build(store, &plan, &self.tag, &mut course).context(step)?;
         self.wait.wait(store).context(step)?;
         import::report(&self.tag, &imported, output)
+    }
+}
+
+/// Shows the steps, and pulls what FROM names.
+struct Course<'a> {
+    store: &'a Store,
+    options: Options,
+    output: Output,
+}
+
+impl build::Course for Course<'_> {
+    fn tell(&mut self, step: &str) {
+        self.output.tell(step);
+    }
+
+    fn fetch(&mut self, image: &Reference) -> Result<()> {
+        let usual = registry::usual();
+        if image.host.is_none() && usual.is_none() {
+            return self.store.image(image).map(drop); // which says that there is none
+        }
+        let at = Platform::host();
+        let progress = self.output.progress();
+        let how = How { limits: LimitArgs::default().limits(), progress: &*progress };
+        registry::fetch(self.store, image, image, usual.as_deref(), &at, &self.options, how)
+            .map(drop)
     }
 }
 

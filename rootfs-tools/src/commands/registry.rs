@@ -5,7 +5,7 @@ use super::sync::Wait;
 use super::{LimitArgs, import, text};
 use clap::Args;
 use rootfs_tools::image::platform::Platform;
-use rootfs_tools::import::How;
+use rootfs_tools::import::{How, Imported};
 use rootfs_tools::registry::{Options, pull, push};
 use rootfs_tools::{Context, Reference, Result, Store};
 use serde_json::json;
@@ -13,13 +13,43 @@ use std::path::PathBuf;
 
 /// How a registry is reached.
 #[derive(Debug, Args)]
-struct RegistryArgs {
+pub(super) struct RegistryArgs {
     /// Speaks HTTP without TLS, to a registry on this machine only
     #[arg(long)]
     insecure: bool,
     /// A file with certificates (PEM) to trust besides those of the system
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+}
+
+/// The registry of names that have none, if there is one.
+pub(super) fn usual() -> Option<String> {
+    std::env::var("MINIRUN_REGISTRY").ok().filter(|host| !host.is_empty())
+}
+
+/// Brings an image into the store, under `name`.
+pub(super) fn fetch(
+    store: &Store,
+    image: &Reference,
+    name: &Reference,
+    usual: Option<&str>,
+    platform: &Platform,
+    options: &Options,
+    how: How<'_>,
+) -> Result<Imported> {
+    let meant = match (&image.host, usual) {
+        (None, Some(host)) => image.at(host),
+        _ => image.clone(),
+    };
+    let source = pull::find(store, &meant, platform, options)?;
+    rootfs_tools::import::import(store, &source, name, how)
+}
+
+impl RegistryArgs {
+    /// As options, with registries to ask first.
+    pub(super) fn options(&self, mirrors: &[String]) -> Options {
+        Options { insecure: self.insecure, ca: self.ca.clone(), mirrors: mirrors.to_vec() }
+    }
 }
 
 /// Pulls an image from a registry
@@ -49,23 +79,14 @@ pub(crate) struct Pull {
 impl Pull {
     pub(crate) fn run(&self, store: &Store, output: Output) -> Result<()> {
         let step = || format!("pull {}", self.image);
-        let options = Options {
-            insecure: self.registry.insecure,
-            ca: self.registry.ca.clone(),
-            mirrors: self.mirrors.clone(),
-        };
+        let options = self.registry.options(&self.mirrors);
         let platform = self.platform.clone().unwrap_or_else(Platform::host);
-        let usual = self.usual.clone().or_else(|| std::env::var("MINIRUN_REGISTRY").ok());
-        let usual = usual.filter(|host| !host.is_empty());
-        let meant = match (&self.image.host, usual) {
-            (None, Some(host)) => self.image.at(&host),
-            _ => self.image.clone(),
-        };
-        let source = pull::find(store, &meant, &platform, &options).context(step)?;
+        let usual = self.usual.clone().or_else(usual);
         let name = self.name.as_ref().unwrap_or(&self.image);
         let progress = output.progress();
         let how = How { limits: self.limits.limits(), progress: &*progress };
-        let imported = rootfs_tools::import::import(store, &source, name, how).context(step)?;
+        let imported = fetch(store, &self.image, name, usual.as_deref(), &platform, &options, how)
+            .context(step)?;
         self.wait.wait(store).context(step)?;
         import::report(name, &imported, output)
     }
@@ -85,11 +106,7 @@ pub(crate) struct Push {
 impl Push {
     pub(crate) fn run(&self, store: &Store, output: Output) -> Result<()> {
         let target = self.target.as_ref().unwrap_or(&self.image);
-        let options = Options {
-            insecure: self.registry.insecure,
-            ca: self.registry.ca.clone(),
-            mirrors: Vec::new(),
-        };
+        let options = self.registry.options(&[]);
         let progress = output.progress();
         let pushed = push::push(store, &self.image, target, &options, &*progress)
             .context(|| format!("push {} to {target}", self.image))?;

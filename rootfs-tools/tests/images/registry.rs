@@ -90,6 +90,14 @@ fn what_is_pushed_is_pulled() {
     let usual = format!("127.0.0.1:{}", registry.port);
     let short = other.ok(&["pull", "team/web:v1", "--registry", &usual, "--insecure"]);
     assert!(short.starts_with("team/web:v1:"), "{short}");
+    other.write(
+        "Containerfile",
+        format!("FROM {}\nENV A=b\n", registry.image("team/web:v1")).as_bytes(),
+    );
+    other.ok(&["rm", &target]);
+    other.ok(&["build", "--insecure", "-t", "built", other.path("").to_str().unwrap()]);
+    assert!(other.ok(&["inspect", "built"]).contains("A=b"));
+    other.ok(&["inspect", &target]);
     let unsaid = other.fails(&["pull", "web:v1"]);
     assert!(unsaid.contains("as in docker.io/library/web:v1"), "{unsaid}");
     let absent = other.fails(&["pull", &registry.image("team/web:v9"), "--insecure"]);

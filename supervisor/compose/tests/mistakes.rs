@@ -337,7 +337,7 @@ fn what_has_no_effect_is_said() {
     let text = "version: '3.9'
 services:
   a:
-    build: .
+    build: {context: ., tags: [x]}
     privileged: yes
     deploy: {mode: global, placement: {preferences: [{spread: node.labels.zone}]}}
     pull_policy: daily
@@ -350,7 +350,7 @@ volumes: {data: }
     let found = warnings(text);
     let parts = [
         "version",
-        "build",
+        "the image is built with its one name",
         "`yes` is read as true",
         "there is one host",
         "preferences",

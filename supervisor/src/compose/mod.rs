@@ -271,10 +271,21 @@ impl Place<'_> {
             PullPolicy::Missing => Pull::Missing,
             PullPolicy::Always => Pull::Always,
             PullPolicy::Never => Pull::Never,
+            PullPolicy::Build => Pull::Build,
         };
-        images.bundle(&service.image, directory, pull).map_err(|error| {
-            let remedy = "name a bundle directory, an archive, or an image of `rootfs-tools ls`";
-            self.refuse("image", &format!("{error:#}"), remedy)
+        let built = match &service.build {
+            Some(build) => images.built(&service.image, build, pull),
+            None => images.bundle(&service.image, directory, pull),
+        };
+        built.map_err(|error| {
+            let (key, remedy) = match service.build {
+                Some(_) => ("build", "`rootfs-tools build` is what does it"),
+                None => (
+                    "image",
+                    "name a bundle directory, an archive, or an image of `rootfs-tools ls`",
+                ),
+            };
+            self.refuse(key, &format!("{error:#}"), remedy)
         })
     }
 

@@ -8,10 +8,11 @@ use minisup_compose::model::{self, Deploy, IpcMode, Mode, NetworkMode, PortMode,
 use super::Place;
 
 /// The keys of a service that have an effect here, or need none.
-const KEYS: [&str; 65] = [
+const KEYS: [&str; 66] = [
     "annotations",
     "attach",
     "blkio_config",
+    "build",
     "cap_add",
     "cap_drop",
     "cgroup",

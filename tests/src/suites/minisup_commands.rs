@@ -22,6 +22,7 @@ pub(super) fn tests() -> Vec<Test> {
         test("rows_take_any_form", rows_take_any_form),
         test("a_history_is_replayed_elsewhere", a_history_is_replayed_elsewhere),
         test("waiting_is_for_what_was_asked", waiting_is_for_what_was_asked),
+        test("what_is_built_runs", what_is_built_runs),
         test("the_api_describes_itself", the_api_describes_itself),
         test("a_unit_starts_the_project", a_unit_starts_the_project),
         test("an_answer_without_room_is_a_failure", an_answer_without_room_is_a_failure),
@@ -250,6 +251,58 @@ fn the_api_describes_itself(world: &World) {
     assert!(doctor.output.contains("the supervisor answers"), "{}", doctor.output);
     assert!(doctor.output.contains("the data plane follows"), "{}", doctor.output);
     project.down();
+}
+
+const CONTAINERFILE: &str = r#"
+FROM scratch AS base
+ARG WHO=nobody
+COPY rootfs/bin /bin
+RUN mkdir /tmp && test "$WHO" != wrong
+ENV VERSION=$WHO
+EXPOSE 3000
+ENTRYPOINT ["/bin/web"]
+FROM base AS other
+ENV VERSION=other
+"#;
+
+fn what_is_built_runs(world: &World) {
+    let file = File::new(world, "build", "services: {}\n");
+    let (bundle, port) = (file.0.bundle(), file.0.port);
+    std::fs::write(bundle.join("app.Dockerfile"), CONTAINERFILE).expect("write a file");
+    let write = |who: &str| {
+        let build =
+            format!("{{context: ., dockerfile: app.Dockerfile, target: base, args: [WHO={who}]}}");
+        let ports = format!("[\"127.0.0.1:{port}:3000\"]");
+        file.write(&format!(
+            "services: {{web: {{build: {build}, stop_signal: KILL, ports: {ports}}}}}\n"
+        ));
+    };
+    let (store, runtime) = (world.path("images"), programs::minirun());
+    let compose = bundle.join("compose.yaml");
+    let [store, runtime, compose] =
+        [&store, &runtime, &compose].map(|path| path.to_str().expect("UTF-8"));
+    let up = |more: &[&str]| {
+        let fixed = ["up", "-d", "--wait", "--store", store, "--runtime", runtime, "-f", compose];
+        file.0.minisup(&[&fixed[..], more].concat())
+    };
+    let answer = || Client::connect(port).and_then(|mut client| client.get("/")).expect("one");
+    write("one");
+    let first = up(&[]).exits(0);
+    assert!(first.errors.contains("COPY rootfs/bin /bin"), "{first:?}");
+    assert!(answer().contains("web one on web.1"), "{}", answer());
+    // What the store has is not built again, unless that is wanted.
+    write("two");
+    let pids = file.0.pids();
+    assert_eq!(up(&[]).exits(0).errors, "");
+    assert_eq!(file.0.pids(), pids);
+    up(&["--build"]).exits(0);
+    assert!(answer().contains("web two on web.1"), "{}", answer());
+    write("wrong");
+    let refused = up(&["--build"]);
+    assert_ne!(refused.status, 0);
+    assert!(refused.errors.contains("services.web.build: "), "{refused:?}");
+    assert!(answer().contains("web two on web.1"), "{}", answer());
+    file.0.down();
 }
 
 /// The body of an answer of the project's API.

@@ -23,10 +23,28 @@ const fn refused(
 pub(super) const WARNED: &[Group] = &[
     warned("", "version", "has no effect: the format has no versions any more", "remove it"),
     warned(
-        "services.*",
-        "build",
-        "nothing is built here: the image must exist",
-        "build it before with `rootfs-tools build`, and name it with `image:`",
+        "services.*.build",
+        "cache_from cache_to",
+        "has no effect: the results of steps are kept in the image store",
+        "remove it",
+    ),
+    warned(
+        "services.*.build",
+        "labels tags",
+        "has no effect: the image is built with its one name",
+        "write LABEL in the Containerfile; give more names with `rootfs-tools tag`",
+    ),
+    warned(
+        "services.*.build",
+        "pull platforms",
+        "has no effect: it is built for this machine, from the images of the store",
+        "remove it; pull the image that it begins with",
+    ),
+    warned(
+        "services.*.build",
+        "isolation shm_size ulimits extra_hosts",
+        "has no effect: RUN has the limits and names of this machine",
+        "remove it",
     ),
     warned(
         "services.*",
@@ -127,6 +145,12 @@ pub(super) const WARNED: &[Group] = &[
 ];
 
 pub(super) const REFUSED: &[Group] = &[
+    refused(
+        "services.*.build",
+        "additional_contexts dockerfile_inline entitlements privileged secrets ssh",
+        "is not supported",
+        "build the image with another tool, import it, and name it with `image:`",
+    ),
     refused(
         "",
         "models",

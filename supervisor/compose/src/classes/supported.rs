@@ -21,7 +21,7 @@ pub(super) const GROUPS: &[Group] = &[
     ),
     expected(
         "services.*",
-        "annotations attach blkio_config cap_add cap_drop cgroup cgroup_parent configs \
+        "annotations attach blkio_config build cap_add cap_drop cgroup cgroup_parent configs \
          container_name cpu_shares cpu_quota cpu_period cpuset depends_on device_cgroup_rules \
          devices dns dns_opt dns_search domainname env_file label_file expose extends extra_hosts \
          group_add hostname init ipc logging mem_reservation mem_swappiness memswap_limit \
@@ -61,6 +61,7 @@ pub(super) const GROUPS: &[Group] = &[
     expected("services.*.blkio_config.device_write_bps[]", "path rate"),
     expected("services.*.blkio_config.device_write_iops[]", "path rate"),
     expected("services.*.blkio_config.weight_device[]", "path weight"),
+    expected("services.*.build", "context dockerfile args target network no_cache"),
     expected("services.*.configs[]", "source target uid gid mode"),
     expected("services.*.secrets[]", "source target uid gid mode"),
     expected("services.*.depends_on.*", "restart required condition"),

@@ -4,6 +4,7 @@
 //! Compose file again. Where Compose has two keys for one thing (`mem_limit` and
 //! `deploy.resources.limits.memory`), the model has one.
 
+mod build;
 mod deploy;
 mod health;
 mod logging;
@@ -18,6 +19,7 @@ mod service;
 mod service_keys;
 mod storage;
 
+pub use build::{Build, BuildNetwork};
 pub use deploy::{
     Constraint, Deploy, EndpointMode, FailureAction, Limits, Mode, Order, Placement, Reservations,
     Resources, RestartCondition, RestartPolicy, Rollout,

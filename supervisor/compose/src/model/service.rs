@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use super::{
-    Attachment, BlkioConfig, CgroupMode, Deploy, Device, DeviceRule, ExposedPort, Grant,
+    Attachment, BlkioConfig, Build, CgroupMode, Deploy, Device, DeviceRule, ExposedPort, Grant,
     Healthcheck, Hook, HostAddress, IpcMode, Logging, Mount, NetworkMode, PidMode, PublishedPort,
     SecurityOption, Swap, Tmpfs, Ulimit, unset,
 };
@@ -19,6 +19,9 @@ pub struct Service {
     /// An image of the store, an archive or a bundle directory. With `build` and no `image` it is
     /// `PROJECT-SERVICE`, as other tools name what they build.
     pub image: String,
+    /// How the image is made when the store has none.
+    #[serde(skip_serializing_if = "unset")]
+    pub build: Option<Build>,
     /// Replaces the command of the image; `None` is that of the image, empty is none.
     #[serde(skip_serializing_if = "unset")]
     pub command: Option<Vec<String>>,
@@ -260,4 +263,6 @@ pub enum PullPolicy {
     Always,
     /// Not at all.
     Never,
+    /// It is built each time; steps whose result is known are not done again.
+    Build,
 }

@@ -8,8 +8,8 @@ use super::port::read_ip;
 use super::process::{read_hosts, read_signal, read_ulimits};
 use super::security::read_capabilities;
 use super::{
-    BlkioConfig, CgroupMode, Condition, Dependency, Deploy, Device, DeviceRule, ExposedPort, Grant,
-    Healthcheck, Hook, IpcMode, Logging, Mode, Mount, NetworkMode, PidMode, PublishedPort,
+    BlkioConfig, Build, CgroupMode, Condition, Dependency, Deploy, Device, DeviceRule, ExposedPort,
+    Grant, Healthcheck, Hook, IpcMode, Logging, Mode, Mount, NetworkMode, PidMode, PublishedPort,
     PullPolicy, RestartCondition, SecurityOption, Service, Swap, Tmpfs,
 };
 use crate::field::{Field, Fields};
@@ -32,6 +32,7 @@ impl Service {
         service.read_resources(&mut f, cx);
         service.read_deploy(&mut f, cx);
         let image = f.get("image", cx, Field::word);
+        service.build = f.get("build", cx, Build::read);
         let built = f.map_keys(&["build"]).is_some();
         if image.is_none() && f.map_keys(&["image"]).is_none() && !built {
             let remedy = "add `image:` with a name of the store, an archive or a bundle directory";
@@ -267,14 +268,14 @@ fn read_pull_policy(field: &Field<'_>, cx: &mut Findings) -> PullPolicy {
         "always" => return PullPolicy::Always,
         "never" => return PullPolicy::Never,
         "missing" | "if_not_present" => {}
-        "build" => field.warn(cx, "nothing is built here: the image must exist", "write `missing`"),
+        "build" => return PullPolicy::Build,
         _ if every => {
             let remedy = "write `missing`, or pull the image by a timer of your own";
             field.warn(cx, "images are not refreshed by age: read as `missing`", remedy);
         }
         _ => {
             let message = format!("`{text}` is not a pull policy");
-            field.error(cx, message, "write `missing`, `always` or `never`");
+            field.error(cx, message, "write `missing`, `always`, `never` or `build`");
         }
     }
     PullPolicy::Missing

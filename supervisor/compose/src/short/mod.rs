@@ -65,7 +65,12 @@ fn expand_service(service: &mut Map, path: &str, findings: &mut Findings) {
             "networks" => pairs::names(node, &path, findings, |item| item.null_here()),
             "command" | "entrypoint" => words(node, &path, findings),
             "extends" => replace(node, |item| wrap(item, "service")),
-            "build" => replace(node, |item| wrap(item, "context")),
+            "build" => {
+                replace(node, |item| wrap(item, "context"));
+                inside(node, "args", |args| {
+                    pairs::expand(args, &format!("{path}.args"), findings);
+                });
+            }
             "healthcheck" => inside(node, "test", |test| replace(test, shell_test)),
             "deploy" => inside(node, "labels", |labels| {
                 pairs::expand(labels, &format!("{path}.labels"), findings);

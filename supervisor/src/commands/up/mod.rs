@@ -42,6 +42,9 @@ pub(crate) struct Up {
     /// A file of variables for the Compose file, instead of .env
     #[arg(long, conflicts_with = "name")]
     env_file: Vec<PathBuf>,
+    /// Build what has `build:` in the Compose file, also where the store has its image
+    #[arg(long, conflicts_with = "name")]
+    build: bool,
     /// The service's name [the bundle directory's]
     #[arg(requires = "bundle", conflicts_with = "file", long)]
     name: Option<String>,
@@ -187,7 +190,10 @@ impl Wanted {
     fn read(named: Option<&str>, up: &Up) -> Result<Wanted> {
         let runtime = programs::runtime(up.runtime.as_deref())?;
         let no_way_out = up.way_out == "no";
-        let images = |layout: &Layout| Images { store: up.store.clone(), bundles: layout.images() };
+        let images = |layout: &Layout| {
+            let (store, bundles) = (up.store.clone(), layout.images());
+            Images { store, bundles, build: up.build }
+        };
         let Some(source) = up.bundle.as_ref().filter(|_| up.file.is_empty()) else {
             let words = up.bundle.iter().chain(&up.command).cloned().collect();
             let choice = compose::Choice {
