@@ -54,8 +54,11 @@ const DEMANDING: [(&str, &str, &str, &str); 3] = [
     ("vm", "--test", "vagrant", ""),
 ];
 /// The same, of those that need root besides.
-const PRIVILEGED: [(&str, &str, &str, &str); 2] =
-    [("minisup", "--lib", "", "plane::"), ("minisup", "--test", "names", "")];
+const PRIVILEGED: [(&str, &str, &str, &str); 3] = [
+    ("minisup", "--lib", "", "discovery::"),
+    ("minisup", "--lib", "", "plane::"),
+    ("minisup", "--test", "names", ""),
+];
 
 pub(crate) fn run() -> Result<()> {
     let mut sum = Sum::default();

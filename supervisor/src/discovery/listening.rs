@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use linux::Errno;
 use linux::netlink::{Netlink, Protocol};
 
@@ -77,12 +77,15 @@ fn read(mut bytes: &[u8], ports: &mut BTreeSet<u16>) -> Result<Read> {
     while let Some((header, rest)) = bytes.split_first_chunk::<HEADER>() {
         let [a, b, c, d, e, f, ..] = *header;
         let length = u32::from_ne_bytes([a, b, c, d]) as usize;
-        let body = rest.get(..length.saturating_sub(HEADER)).unwrap_or(rest);
+        if length < HEADER {
+            bail!("cannot ask who listens: a message of {length} bytes");
+        }
+        let body = rest.get(..length - HEADER).unwrap_or(rest);
         match u16::from_ne_bytes([e, f]) {
             DONE => return Ok(Read::Done),
             ERROR => {
                 let code = body.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
-                return Err(Errno::from_raw(-code)).context("cannot ask who listens");
+                return Err(Errno::from_raw(code.wrapping_neg())).context("cannot ask who listens");
             }
             _ => ports.extend(port(body)),
         }
@@ -126,6 +129,7 @@ mod tests {
         assert_eq!(read(&message(DONE, &[0; 4]), &mut ports).unwrap(), Read::Done);
         let refused = message(ERROR, &(-2i32).to_ne_bytes());
         assert!(format!("{:#}", read(&refused, &mut ports).unwrap_err()).contains("ENOENT"));
+        assert!(read(&[0; HEADER], &mut ports).is_err(), "no message is empty");
         for end in 0..some.len() {
             let _ = read(&some[..end], &mut ports); // whatever it is, it is no panic
         }

@@ -301,6 +301,7 @@ fn what_is_built_runs(world: &World) {
     let refused = up(&["--build"]);
     assert_ne!(refused.status, 0);
     assert!(refused.errors.contains("services.web.build: "), "{refused:?}");
+    file.0.minisup(&["up", "-d", "--build", "web"]).fails("are for Compose files");
     assert!(answer().contains("web two on web.1"), "{}", answer());
     file.0.down();
 }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use minisup_core::input::Command;
 
@@ -219,6 +219,12 @@ impl Wanted {
                 warnings,
             });
         };
+        if up.build || !up.profile.is_empty() || !up.env_file.is_empty() {
+            bail!(
+                "--build, --profile and --env-file are for Compose files, and {source} is taken for \
+                 a bundle or an image; if it is a service, name the file as well: --file compose.yaml"
+            );
+        }
         let name = up.name.clone().map_or_else(|| service::name(source), Ok)?;
         let layout = Layout::of(named.unwrap_or(&name))?;
         let pull = match up.pull.as_str() {

@@ -169,10 +169,10 @@ async fn connect(
     request: &Request,
 ) -> Result<Server, Lack> {
     let rules = port.service.rules();
-    // With the PROXY protocol a connection belongs to its client.
     // Who cannot be repeated, or was lost before (all replicas may have died together), is worth a
     // look whether the connection is still there.
     let careful = request.losses > 0 || !request.is_repeatable(rules.retry_unsafe);
+    // With the PROXY protocol a connection belongs to its client.
     while rules.send_proxy.is_none()
         && let Some(stream) = backend.pool.take(port.publish.port, careful)
     {
