@@ -181,33 +181,6 @@ pub(crate) enum Verb {
         #[arg(long)]
         trace: bool,
     },
-    /// Run as the keeper of a project
-    #[command(hide = true)]
-    Keeper {
-        project: String,
-        #[arg(long)]
-        heritage_fd: Option<i32>,
-        #[arg(long)]
-        plane_pid: Option<i32>,
-        #[arg(long)]
-        estate_fd: Option<i32>,
-    },
-    /// Run as the first process of a container
-    #[command(hide = true)]
-    Init {
-        #[arg(trailing_var_arg = true, required = true)]
-        words: Vec<String>,
-    },
-    /// Run as the brain of a project
-    #[command(hide = true)]
-    Brain {
-        project: String,
-        #[arg(long)]
-        keeper_fd: i32,
-    },
-    /// Run as the data plane of a project
-    #[command(hide = true)]
-    Plane { project: String },
 }
 
 #[cfg(test)]

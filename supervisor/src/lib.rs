@@ -27,6 +27,7 @@ mod programs;
 mod publish;
 mod quantity;
 mod ready;
+mod roles;
 mod secrets;
 mod settings;
 mod store;
@@ -39,10 +40,15 @@ use clap::{CommandFactory, Parser};
 use minisup_core::input::Command as Wish;
 
 use cli::{Cli, Verb};
+use roles::Role;
 
 /// The program: reads its arguments, does what they say, and gives its exit status.
 pub fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    let ran = match Role::of_this_process() {
+        Some(role) => role.play(),
+        None => run(Cli::parse()),
+    };
+    match ran {
         Ok(code) => code,
         Err(error) => {
             eprintln!("minisup: {error:#}");
@@ -56,18 +62,9 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
-/// The roles, and what needs no brain.
+/// What needs no brain.
 fn run(cli: Cli) -> Result<ExitCode> {
     match cli.verb {
-        Verb::Keeper { project, heritage_fd, plane_pid, estate_fd } => {
-            keeper::run(&project, heritage_fd, plane_pid, estate_fd)?;
-        }
-        Verb::Brain { project, keeper_fd } => brain::run(&project, keeper_fd)?,
-        Verb::Init { words } => {
-            let status = init::run(&words)?;
-            return Ok(ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX)));
-        }
-        Verb::Plane { project } => plane::run(&project)?,
         Verb::Simulate { seed, days, trace } => commands::simulate::run(seed, days, trace)?,
         Verb::Replay { file, until, trace } => commands::replay::run(&file, until, trace)?,
         Verb::Install { file, directory, print } => {
