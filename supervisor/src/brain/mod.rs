@@ -21,6 +21,7 @@ pub(crate) mod api;
 pub(crate) mod autopsy;
 mod baton;
 mod bundle;
+mod cgroup;
 pub(crate) mod compress;
 mod connect;
 mod container;

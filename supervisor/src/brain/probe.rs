@@ -24,10 +24,15 @@ use crate::settings::Hook;
 /// What is kept of a failing command's output.
 const OUTPUT: usize = 200;
 
+/// How long an answer may take before one looks why it does not come.
+const PROMPT: Duration = Duration::from_millis(50);
+
 /// Makes the probe; takes at most `timeout`.
 ///
-/// A container whose first process is stopped (SIGSTOP) fails any probe: the kernel goes on
-/// accepting connections in its name, so that a mere connection would never notice.
+/// A container whose first process is stopped (SIGSTOP) fails at once: the kernel goes on accepting
+/// connections in its name, so that a mere connection would never notice, and a command is a
+/// process of its own. Who answers a request is not stopped: it is looked at only when the answer
+/// does not come.
 pub(crate) async fn run(
     probe: &Probe,
     running: Option<Running>,
@@ -38,20 +43,40 @@ pub(crate) async fn run(
     let Some(running) = running else {
         return Outcome::Impossible("its process is unknown".to_string());
     };
-    if is_stopped(running.pid) {
-        return Outcome::Fail("its first process is stopped by a signal".to_string());
+    let answers = matches!(probe, Probe::Http { .. } | Probe::Grpc { .. });
+    if !answers && is_stopped(running.pid) {
+        return stopped();
     }
     // Paused by people, which is no fault of its own. A command would be frozen as it enters; of
     // the others most pass, so they are not asked about it before.
     if matches!(probe, Probe::Exec(_)) && is_frozen(running.pid) {
         return Outcome::Impossible("it is paused".to_string());
     }
-    match ask(probe, &running, runtime, container, timeout).await {
+    let asked = ask(probe, &running, runtime, container, timeout);
+    let outcome = match answers {
+        true => unless_stopped(asked, running.pid).await,
+        false => asked.await,
+    };
+    match outcome {
         Outcome::Fail(_) if is_frozen(running.pid) => {
             Outcome::Impossible("it is paused".to_string())
         }
         outcome => outcome,
     }
+}
+
+/// What comes of it, unless it takes its time and the process is stopped.
+async fn unless_stopped(asked: impl Future<Output = Outcome>, pid: i32) -> Outcome {
+    let mut asked = std::pin::pin!(asked);
+    match tokio::time::timeout(PROMPT, &mut asked).await {
+        Ok(outcome) => outcome,
+        Err(_) if is_stopped(pid) => stopped(),
+        Err(_) => asked.await,
+    }
+}
+
+fn stopped() -> Outcome {
+    Outcome::Fail("its first process is stopped by a signal".to_string())
 }
 
 /// Asks the container, whatever state it is in.
