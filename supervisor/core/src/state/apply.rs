@@ -16,6 +16,7 @@ impl State {
     /// Changes the state by one event. The only mutation there is.
     pub fn apply(&mut self, event: &Event) {
         self.clock = self.clock.max(event.at);
+        self.next_deadline.forget();
         match &event.change {
             Change::Configured(project) => self.configure(project),
             Change::Scaled { service, replicas } => {

@@ -4,6 +4,7 @@
 //! them, so that the compiler, not a convention, keeps the history complete.
 
 mod apply;
+mod deadline;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,6 +32,8 @@ pub struct State {
     strays: BTreeSet<InstanceId>,
     generation: u64,
     acknowledged: u64,
+    #[serde(skip)]
+    next_deadline: deadline::Memo,
 }
 
 /// What commands have changed about a service.
@@ -209,6 +212,12 @@ impl State {
     /// The first moment after `now` when something happens without any news: when to send the
     /// next `Tick`. What is overdue already waits for news, not for time.
     pub fn next_deadline(&self, now: Mono) -> Option<Mono> {
+        let next = self.next_deadline.after(now, || self.find_deadline(now));
+        debug_assert_eq!(next, self.find_deadline(now), "the deadline that was remembered");
+        next
+    }
+
+    fn find_deadline(&self, now: Mono) -> Option<Mono> {
         let pauses =
             self.slots.values().filter(|slot| slot.wanted).filter_map(|slot| match slot.standing {
                 Standing::BackOff { until } => Some(until),
