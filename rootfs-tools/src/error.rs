@@ -17,7 +17,11 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     /// The name is not in the store's index.
-    #[error("there is no image `{name}` in {}; `rootfs-tools ls` shows what there is", store.display())]
+    #[error(
+        "there is no image `{name}` in {}; `rootfs-tools ls` shows what there is, \
+         `rootfs-tools pull` and `rootfs-tools import` bring more",
+        store.display()
+    )]
     NoSuchImage {
         /// The name that was looked for, in full.
         name: String,
