@@ -114,6 +114,11 @@ fn present(slot: &Slot, view: &StateView) -> Vec<Row> {
         if let Phase::Exited { cause, .. } = &instance.phase {
             made.insert("Error".into(), json!(cause.to_string()));
         }
+        // Its successor is there already.
+        let is_succeeded = slot.instances.last().is_some_and(|last| last.id != instance.id);
+        if is_succeeded && matches!(instance.phase, Phase::Stopping { .. } | Phase::Exited { .. }) {
+            made.insert("DesiredState".into(), json!("shutdown"));
+        }
         made
     });
     each.collect()

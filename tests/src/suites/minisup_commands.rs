@@ -176,15 +176,16 @@ fn rows_take_any_form(world: &World) {
     let project = Project::new(world, "rows");
     project.up(1);
     project.ok(&["kill", "web"]);
-    project.wait_for("its successor", || {
-        project.ok(&["ps"]).contains("web.1.2") && project.pids().len() == 1
+    // Until it is deleted the old one is there as well, as one that shall not run.
+    project.wait_for("its successor alone", || {
+        let rows = project.ok(&["ps", "--format", "{{.Instance}} {{.DesiredState}}"]);
+        assert!(!rows.contains("web.1.2") || !rows.contains("web.1.1 running"), "{rows}");
+        rows == "web.1.2 running\n" && project.pids().len() == 1
     });
     let swarm = project.ok(&["ps", "--all"]);
     let heading = swarm.lines().next().unwrap_or_default();
     assert!(heading.starts_with("ID") && heading.ends_with("PORTS"), "{swarm}");
     assert!(swarm.contains("\\_ web.1") && swarm.contains("killed by signal 9"), "{swarm}");
-    let rows = project.ok(&["ps", "--format", "{{.Instance}} {{.DesiredState}}"]);
-    assert_eq!(rows, "web.1.2 running\n");
     let table = project.ok(&["ps", "--format", r"table {{.Name}}\t{{upper .DesiredState}}"]);
     assert_eq!(table, "NAME    DESIRED STATE\nweb.1   RUNNING\n");
     project.minisup(&["ps", "--format", "{{.Nam}}"]).fails("there is no field \"Nam\"");

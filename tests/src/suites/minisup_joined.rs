@@ -102,8 +102,10 @@ fn who_joins_goes_with_the_owner(world: &World) {
         kill("-KILL", owner.expect("it runs"));
         file.0.wait_for("another owner", || instances(&file).contains(last));
         file.0.wait_for("an answer", || ask(file.0.port).is_ok_and(|text| text.contains("app.1")));
-        let same = |line: &&str| line.starts_with("app") && instances(&file).contains(*line);
-        assert_eq!(before.lines().filter(|line| same(line)).count(), 0, "{before}");
+        file.0.wait_for("nobody who was with the old one", || {
+            let now = instances(&file);
+            !before.lines().any(|line| line.starts_with("app") && now.contains(line))
+        });
     }
     let told = file.0.ok(&["events", "--json"]);
     assert!(told.contains("\"orphaned\"") && told.contains("\"rule\":\"joined\""), "{told}");
