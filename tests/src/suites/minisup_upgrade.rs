@@ -65,6 +65,7 @@ fn nobody_notices(world: &World) {
     project.wait_for("a supervisor of the new program", || {
         ["keeper", "brain"].iter().all(|role| program_of(&project, role).as_ref() == Some(&next))
     });
+    idle.get("/").expect("an answer on a connection that was idle meanwhile");
     assert!(doctor().contains("data plane are of this program"), "{}", doctor());
     assert_eq!(project.role("keeper"), keeper, "the same process");
     assert_eq!(project.pids(), pids, "the same containers");
@@ -76,7 +77,6 @@ fn nobody_notices(world: &World) {
     let mut status = String::new();
     slow.read_line(&mut status).expect("an answer");
     assert!(status.starts_with("HTTP/1.1 200"), "{status}");
-    idle.get("/").expect("an answer on a connection that was idle meanwhile");
     traffic.end();
     drop((idle, slow));
     project.wait_for("the end of the old data plane", || {
