@@ -233,7 +233,7 @@ fn read(path: &Path) -> String {
 pub(crate) fn wait_until(mut is_so: impl FnMut() -> bool) -> bool {
     let begun = std::time::Instant::now();
     while !is_so() {
-        if begun.elapsed() > PATIENCE / 3 {
+        if begun.elapsed() > PATIENCE * 2 / 3 {
             return false;
         }
         std::thread::sleep(Duration::from_millis(5));
