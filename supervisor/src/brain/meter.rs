@@ -23,7 +23,7 @@ use crate::clock;
 
 /// The time between two samples of an instance.
 pub(crate) const EVERY: Duration = Duration::from_secs(1);
-/// The same in seconds, while nobody asks for them: a sample reads fifteen files, which costs as
+/// The same in seconds, while nobody asks for them: a sample reads eleven files, which costs as
 /// much as a probe.
 const UNASKED: usize = 10;
 /// Samples kept of an instance.
